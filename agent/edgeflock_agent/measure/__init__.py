@@ -1,0 +1,1 @@
+"""Honest measurements on a board: latency, memory, energy, and the conditions they were taken under."""

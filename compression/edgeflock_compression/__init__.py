@@ -1,0 +1,1 @@
+"""A model and a recipe in, variants with provenance out."""

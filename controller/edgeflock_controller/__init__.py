@@ -1,0 +1,1 @@
+"""Headquarters: the command line, the service, the store."""

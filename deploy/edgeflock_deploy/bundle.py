@@ -1,0 +1,187 @@
+"""A bundle: what is signed and delivered. A manifest names its blobs by SHA-256, and the manifest's hash names the bundle.
+
+Every byte is accounted for before it is used: the envelope is signed by a pinned publish key, the manifest's SHA-256 is
+the digest that was asked for, each chunk has its SHA-256 in the manifest, and so has the decoded blob. The decoder is
+therefore not trusted, and it never produces more bytes than the manifest promises.
+
+Version history of the manifest: 1, the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import zstandard
+from pydantic import Field, ValidationError
+
+from edgeflock_deploy.canonical import canonical_json, sha256_hex
+from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.keys import SigningKey, Trust, open_envelope
+from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.reasons import Reason
+
+CHUNK_BYTES = 128 * 1024
+_READ_BYTES = 256 * 1024
+_SHA256 = r"^[0-9a-f]{64}$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+BlobRole = Literal["model", "golden", "evaluation"]
+
+
+class Encoding(Frozen):
+    """One way in which a blob travels: the encoded bytes (the container) and the SHA-256 of each of its chunks."""
+
+    codec: Literal["raw", "zstd"]
+    sha256: str = Field(pattern=_SHA256)
+    bytes: int = Field(ge=0)
+    chunks: tuple[str, ...]
+
+
+class Blob(Frozen):
+    """Content, named by the SHA-256 of its decoded bytes."""
+
+    sha256: str = Field(pattern=_SHA256)
+    bytes: int = Field(ge=0)
+    encoding: Encoding
+
+
+class Tolerance(Frozen):
+    """How near a golden output must come: |got - want| <= atol + rtol |want| for floats, `steps` codes for integers.
+
+    The codes of an integer output are exact on the runtime that made them; another runtime may be one step off.
+    """
+
+    atol: float = Field(1e-4, ge=0)
+    rtol: float = Field(1e-3, ge=0)
+    steps: int = Field(1, ge=0)
+    runtime: str
+
+
+class Task(Frozen):
+    """What an answer is and how answers are scored.
+
+    classification: the answer is the argmax of the first output, scored by `accuracy` (share that is right).
+    regression: the answer is the first output, scored by `r2` (coefficient of determination against the slice's
+    `target_variance`); two answers agree when they differ by at most `agreement_atol`.
+    """
+
+    kind: Literal["classification", "regression"]
+    metric: Literal["accuracy", "r2"]
+    agreement_atol: float | None = None
+    target_variance: float | None = None
+
+
+class TensorSpec(Frozen):
+    """Name, numpy type and shape of an input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Manifest(Frozen):
+    """What a bundle is. Its canonical JSON is what the publish key signs; the SHA-256 of that is the bundle's digest."""
+
+    v: Literal[1] = 1
+    kind: Literal["manifest"] = "manifest"
+    model: str = Field(pattern=_NAME)
+    version: int = Field(ge=1)
+    variant: str = Field(pattern=_NAME)
+    blobs: dict[BlobRole, Blob]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    tolerance: Tolerance
+    task: Task
+    ram_bytes: int | None = None
+    device_classes: tuple[str, ...] | None = None  # None: any
+    provenance: dict[str, Any] = {}
+
+    @property
+    def wire_bytes(self) -> int:
+        """Chunk payload bytes of the whole bundle."""
+        return sum(blob.encoding.bytes for blob in self.blobs.values())
+
+
+class EncodedBlob(NamedTuple):
+    """A blob's entry in the manifest, and the container that is cut into chunks."""
+
+    blob: Blob
+    container: bytes
+
+
+class SealedManifest(NamedTuple):
+    """A signed manifest: the bundle's digest and the envelope that travels."""
+
+    digest: str
+    envelope: bytes
+
+
+def encode_blob(data: bytes) -> EncodedBlob:
+    """Encode a blob for the wire by the smaller of raw and zstd (level 19)."""
+    packed = zstandard.ZstdCompressor(level=19, write_checksum=False).compress(data)
+    codec: Literal["raw", "zstd"] = "zstd" if len(packed) < len(data) else "raw"
+    container = packed if codec == "zstd" else data
+    chunks = tuple(sha256_hex(piece) for piece in split(container))
+    encoding = Encoding(codec=codec, sha256=sha256_hex(container), bytes=len(container), chunks=chunks)
+    return EncodedBlob(Blob(sha256=sha256_hex(data), bytes=len(data), encoding=encoding), container)
+
+
+def split(container: bytes) -> Iterator[memoryview]:
+    """Cut a container into its chunks, in order; an empty container is one empty chunk."""
+    view = memoryview(container)
+    yield from (view[start : start + CHUNK_BYTES] for start in range(0, max(len(view), 1), CHUNK_BYTES))
+
+
+def decode(container: BinaryIO, blob: Blob) -> Iterator[bytes]:
+    """Decode a container piece by piece; the caller hashes the pieces and compares with `blob.sha256`.
+
+    Raises:
+        Untrusted: the container does not decode, or to another length than the manifest says.
+    """
+    produced = 0
+    source: Any = container
+    if blob.encoding.codec == "zstd":
+        source = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(container)
+    while True:
+        try:
+            piece = source.read(min(_READ_BYTES, blob.bytes - produced + 1))
+        except zstandard.ZstdError as error:
+            raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container does not decode: {error}") from None
+        if not piece:
+            break
+        produced += len(piece)
+        if produced > blob.bytes:
+            raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container decodes to more than {blob.bytes} bytes")
+        yield piece
+    if produced != blob.bytes:
+        raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container decodes to {produced} bytes instead of {blob.bytes}")
+
+
+def seal_manifest(manifest: Manifest, key: SigningKey) -> SealedManifest:
+    """Sign a manifest with the publish key."""
+    value = manifest.model_dump(mode="json")
+    return SealedManifest(sha256_hex(canonical_json(value)), key.seal(value))
+
+
+def open_manifest(envelope: bytes, trust: Trust, digest: str) -> Manifest:
+    """Check a signed manifest and read it.
+
+    Raises:
+        Untrusted: wrong signature, another digest than asked for, or fields that are no manifest of version 1.
+    """
+    payload = open_envelope(envelope, trust, "publish")
+    if sha256_hex(payload) != digest:
+        raise Untrusted(Reason.MANIFEST_INVALID, f"manifest has digest {sha256_hex(payload)[:12]}, not {digest[:12]}")
+    try:
+        manifest = Manifest.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Untrusted(Reason.MANIFEST_INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for role, blob in manifest.blobs.items():
+        expected = max(1, -(-blob.encoding.bytes // CHUNK_BYTES))
+        if len(blob.encoding.chunks) != expected:
+            raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: {len(blob.encoding.chunks)} chunks, not {expected}")
+    if "model" not in manifest.blobs or "golden" not in manifest.blobs:
+        raise Untrusted(Reason.MANIFEST_INVALID, "a bundle needs the blobs 'model' and 'golden'")
+    return manifest

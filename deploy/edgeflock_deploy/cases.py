@@ -1,0 +1,89 @@
+"""Golden cases and evaluation slices: numpy arrays in an `.npz` without pickles, so that they cannot carry code.
+
+golden: `input_0 …` and `output_0 …`, each with the cases along axis 0 (one case has the model's shape, batch 1 cut off).
+evaluation: `x` (items along axis 0) and `y` (integer classes, or float targets).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.reasons import Reason
+
+Array = NDArray[Any]
+
+
+class Golden(NamedTuple):
+    """Inputs and the outputs that a correct load gives for them; one array per tensor, cases along axis 0."""
+
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+
+class Evaluation(NamedTuple):
+    """Labelled items: `x` (n, ...) and `y` (n,) or (n, k)."""
+
+    x: Array
+    y: Array
+
+
+def write_golden(golden: Golden) -> bytes:
+    """Encode golden cases; the same arrays give the same bytes."""
+    arrays = {f"input_{i}": array for i, array in enumerate(golden.inputs)}
+    return _npz(arrays | {f"output_{i}": array for i, array in enumerate(golden.outputs)})
+
+
+def read_golden(path: Path) -> Golden:
+    """Read golden cases.
+
+    Raises:
+        Untrusted: the file is not what `write_golden` writes.
+    """
+    arrays = _arrays(path)
+    inputs = tuple(arrays[f"input_{i}"] for i in range(len(arrays)) if f"input_{i}" in arrays)
+    outputs = tuple(arrays[f"output_{i}"] for i in range(len(arrays)) if f"output_{i}" in arrays)
+    if not inputs or not outputs or len({len(array) for array in (*inputs, *outputs)}) != 1:
+        raise Untrusted(Reason.MANIFEST_INVALID, "golden cases lack inputs or outputs, or differ in number")
+    return Golden(inputs, outputs)
+
+
+def write_evaluation(evaluation: Evaluation) -> bytes:
+    """Encode an evaluation slice; the same arrays give the same bytes."""
+    return _npz({"x": evaluation.x, "y": evaluation.y})
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read an evaluation slice.
+
+    Raises:
+        Untrusted: the file is not what `write_evaluation` writes.
+    """
+    arrays = _arrays(path)
+    if not {"x", "y"} <= arrays.keys() or not 0 < len(arrays["x"]) == len(arrays["y"]):
+        raise Untrusted(Reason.MANIFEST_INVALID, "evaluation slice lacks x or y, or they differ in length")
+    return Evaluation(arrays["x"], arrays["y"])
+
+
+def _npz(arrays: dict[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), member.getvalue())
+    return buffer.getvalue()
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError, AttributeError, TypeError) as error:
+        raise Untrusted(Reason.MANIFEST_INVALID, f"not a readable .npz: {error}") from None

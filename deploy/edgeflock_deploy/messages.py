@@ -1,0 +1,283 @@
+"""The messages on the wire: frozen, versioned, one discriminated union.
+
+Unknown fields are accepted (a newer peer may send them), unknown kinds decode to `Unknown` (log and drop), malformed
+bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
+
+Version history: 1, the first.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from edgeflock_deploy.errors import EdgeflockError
+from edgeflock_deploy.reasons import Reason
+
+WIRE_VERSION = 1
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and tolerant of fields that a newer peer adds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Phase(str, Enum):
+    """What the controller wants a device to do with the digest it names."""
+
+    TRIAL = "trial"
+    COMMIT = "commit"
+    REVERT = "revert"
+
+
+class DeviceState(str, Enum):
+    """Where a device is with a model."""
+
+    IDLE = "IDLE"
+    DOWNLOADING = "DOWNLOADING"
+    VERIFYING = "VERIFYING"
+    STAGED = "STAGED"
+    WARMING = "WARMING"
+    TRIAL = "TRIAL"
+    COMMITTED = "COMMITTED"
+    ROLLING_BACK = "ROLLING_BACK"
+    ROLLED_BACK = "ROLLED_BACK"
+    FAILED = "FAILED"
+
+
+class Outcome(str, Enum):
+    """How a device's last deployment of a model ended."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    ROLLED_BACK = "ROLLED_BACK"
+    REJECTED = "REJECTED"
+    TIMED_OUT = "TIMED_OUT"
+    CANCELED = "CANCELED"
+    SUPERSEDED = "SUPERSEDED"
+    ALREADY_CURRENT = "ALREADY_CURRENT"
+
+
+class TrialSettings(Frozen):
+    """How a candidate is compared with the incumbent on the device."""
+
+    mode: Literal["shadow"] = "shadow"
+    window_pairs: int = Field(130, ge=1, le=100_000)  # a window closes on this many pairs (130 are needed for p95) ...
+    window_max_s: float = Field(10.0, gt=0)  # ... or after this time, whichever is first
+    pause_s: float = Field(0.2, ge=0)  # rest between windows, so that a trial does not own the board
+    deadline_s: float = Field(1800.0, gt=0)  # a trial that is not confirmed within this time drops the candidate
+
+
+class DesiredModel(Frozen):
+    """What a device is to run for one model.
+
+    `generation` grows with every change for this device and model; a device ignores what is not newer. `digest` names
+    a bundle; None with `revert` means: run nothing. After `expires_at` (seconds since 1970) nothing new is activated.
+    """
+
+    generation: int = Field(ge=1)
+    phase: Phase
+    digest: str | None
+    rollout: str
+    trial: TrialSettings = TrialSettings()
+    expires_at: float
+
+
+class Desired(Frozen):
+    """Everything a device is to run. It travels in an envelope signed by the controller key."""
+
+    v: Literal[1] = 1
+    kind: Literal["desired"] = "desired"
+    device: str
+    models: dict[str, DesiredModel]
+
+
+class Energy(Frozen):
+    """Energy per inference, or why there is none. Only `counter` and `sampled` may gate a rollout."""
+
+    mj: float | None = None
+    method: Literal["counter", "sampled", "modelled", "none"] = "none"
+    meter: str | None = None
+    reason: str | None = None
+
+
+class Measurement(Frozen):
+    """What WARMING measured of one variant, alone on the device."""
+
+    n: int
+    latency_ms_p50: float | None
+    latency_ms_p90: float | None
+    latency_ms_p95: float | None
+    first_inference_ms: float
+    load_ms: float
+    warmed_up: bool
+    peak_rss_bytes: int | None
+    energy: Energy = Energy()
+
+
+class Slots(Frozen):
+    """Bundle digests by slot: what serves, what to go back to, what shipped with the board."""
+
+    active: str | None = None
+    previous: str | None = None
+    factory: str | None = None
+
+
+class ReportedModel(Frozen):
+    """What a device says of one model.
+
+    `digest` is what the interpreter really runs now. `generation` and `rollout` name the desired entry that this
+    answers. `outcome` is set once that entry has been dealt with.
+    """
+
+    digest: str | None
+    generation: int
+    rollout: str | None
+    state: DeviceState
+    candidate: str | None = None
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    slots: Slots = Slots()
+    measurement: Measurement | None = None
+
+
+class _Up(Frozen):
+    v: Literal[1] = 1
+    device: str
+    boot_id: str
+    seq: int = Field(ge=0)
+
+
+class Reported(_Up):
+    """The device twin's other half: what a device runs and can run. Retained."""
+
+    kind: Literal["reported"] = "reported"
+    device_class: str
+    runtime: str
+    free_bytes: int
+    endpoint: str | None = None
+    bytes_received: int = 0  # chunk payload bytes taken from the broker since the agent started
+    models: dict[str, ReportedModel] = {}
+
+
+class Presence(_Up):
+    """Online or offline; offline is the device's last will. Retained."""
+
+    kind: Literal["presence"] = "presence"
+    online: bool
+
+
+class AgentEvent(_Up):
+    """One transition of a device's state machine."""
+
+    kind: Literal["event"] = "event"
+    model: str
+    rollout: str | None
+    before: DeviceState
+    after: DeviceState
+    reason: Reason | None = None
+    detail: str | None = None
+    at: float
+
+
+class LatencySketch(Frozen):
+    """A mergeable latency histogram: bin i counts the latencies in (gamma^(i-1), gamma^i] milliseconds.
+
+    gamma = (1 + a) / (1 - a) for the relative accuracy a (DDSketch; Masson, Rim and Lee 2019).
+    """
+
+    relative_accuracy: float = 0.01
+    bins: dict[int, int] = {}
+
+
+class VariantWindow(Frozen):
+    """One variant's side of a window. A quantile below its sample count is None and stakes nothing."""
+
+    n: int
+    latency_ms_p50: float | None = None
+    latency_ms_p90: float | None = None
+    latency_ms_p95: float | None = None
+    latency_ms_p99: float | None = None
+    sketch: LatencySketch = LatencySketch()
+    errors: int = 0
+    accuracy: float | None = None
+    peak_rss_bytes: int | None = None
+    energy: Energy = Energy()
+
+
+class Conditions(Frozen):
+    """What might have disturbed a window; both variants ran under it alike."""
+
+    contended: bool = False
+    cpu_pressure_pct: float | None = None
+    involuntary_switches: int = 0
+    throttled: bool | None = None
+    frequency_mhz: float | None = None
+    temperature_c: float | None = None
+
+
+class Window(_Up):
+    """One window of a trial: incumbent (`old`) and candidate (`new`) on the same inputs, interleaved."""
+
+    kind: Literal["window"] = "window"
+    device_class: str
+    rollout: str
+    model: str
+    number: int = Field(ge=0)
+    old_digest: str
+    new_digest: str
+    duration_s: float
+    pairs: int
+    old: VariantWindow
+    new: VariantWindow
+    agreement: float | None = None  # share of items with the same answer
+    paired: bool = True
+    conditions: Conditions = Conditions()
+
+
+UpMessage = Annotated[Reported | Presence | AgentEvent | Window, Field(discriminator="kind")]
+_UP: TypeAdapter[Reported | Presence | AgentEvent | Window] = TypeAdapter(UpMessage)
+_KINDS = frozenset({"reported", "presence", "event", "window"})
+
+
+class Malformed(EdgeflockError):
+    """Bytes that are no message; they belong in the dead-letter table."""
+
+
+class Unknown(NamedTuple):
+    """A message of a kind or version that this release does not know: log it and drop it."""
+
+    kind: str
+    version: Any
+
+
+def encode(message: BaseModel) -> bytes:
+    """Encode a message for the wire."""
+    return message.model_dump_json(exclude_none=False).encode()
+
+
+def decode_up(data: bytes) -> Reported | Presence | AgentEvent | Window | Unknown:
+    """Decode what a device sent.
+
+    Raises:
+        Malformed: not JSON, not an object, or a known kind with wrong fields.
+    """
+    try:
+        raw = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise Malformed(f"not an object but {type(raw).__name__}")
+    kind, version = str(raw.get("kind")), raw.get("v")
+    if kind not in _KINDS or version != WIRE_VERSION:
+        return Unknown(kind, version)
+    try:
+        return _UP.validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Malformed(f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
