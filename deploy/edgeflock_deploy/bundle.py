@@ -1,4 +1,4 @@
-"""A bundle: what is signed and delivered. A manifest names its blobs by SHA-256, and the manifest's hash names the bundle.
+"""A bundle: what is signed and delivered. A manifest names its blobs by SHA-256, its own hash names the bundle.
 
 Every byte is accounted for before it is used: the envelope is signed by a pinned publish key, the manifest's SHA-256 is
 the digest that was asked for, each chunk has its SHA-256 in the manifest, and so has the decoded blob. The decoder is
@@ -63,7 +63,7 @@ class Task(Frozen):
 
     classification: the answer is the argmax of the first output, scored by `accuracy` (share that is right).
     regression: the answer is the first output, scored by `r2` (coefficient of determination against the slice's
-    `target_variance`); two answers agree when they differ by at most `agreement_atol`.
+    `target_variance`); answers agree when they differ by at most `agreement_atol`.
     """
 
     kind: Literal["classification", "regression"]
@@ -95,7 +95,7 @@ class Manifest(Frozen):
     task: Task
     ram_bytes: int | None = None
     device_classes: tuple[str, ...] | None = None  # None: any
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def wire_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """Golden cases and evaluation slices: numpy arrays in an `.npz` without pickles, so that they cannot carry code.
 
-golden: `input_0 …` and `output_0 …`, each with the cases along axis 0 (one case has the model's shape, batch 1 cut off).
+golden: `input_0 …` and `output_0 …`, cases along axis 0 (a case has the shape of the tensor without its batch of 1).
 evaluation: `x` (items along axis 0) and `y` (integer classes, or float targets).
 """
 
