@@ -81,7 +81,7 @@ class TensorSpec(Frozen):
 
 
 class Manifest(Frozen):
-    """What a bundle is. Its canonical JSON is what the publish key signs; the SHA-256 of that is the bundle's digest."""
+    """What a bundle is: the publish key signs its canonical JSON, whose SHA-256 is the bundle's digest."""
 
     v: Literal[1] = 1
     kind: Literal["manifest"] = "manifest"

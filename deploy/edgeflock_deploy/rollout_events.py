@@ -1,0 +1,126 @@
+"""What can happen to a rollout, and what a rollout wants done: the two sides of `rollout.step`.
+
+Events are journaled as JSON, so they are versioned values; `at` is in seconds since 1970 and the only time there is.
+
+Version history: 1, the first.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase, TrialSettings, Window
+from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.reasons import Reason
+
+EVENT_VERSION = 1
+
+
+class StartedDevice(Frozen):
+    """A device that the selector matched, as it was when the rollout started."""
+
+    device: str
+    device_class: str
+    online: bool
+    committed: str | None  # the bundle to go back to: what this device last committed for this model
+
+
+class _Event(Frozen):
+    v: Literal[1] = 1
+    at: float
+
+
+class Started(_Event):
+    """The first event of every rollout.
+
+    mode `deploy` brings every device to `digest`; mode `rollback` sends every device back to its own `committed`.
+    """
+
+    kind: Literal["started"] = "started"
+    rollout: str
+    mode: Literal["deploy", "rollback"] = "deploy"
+    model: str
+    version: int
+    variant: str
+    digest: str | None
+    selector: str
+    policy: Policy
+    devices: tuple[StartedDevice, ...]
+    by: str
+
+
+class DeviceSeen(_Event):
+    """A device's report or presence changed. `state` … `detail` are None unless the report answers this rollout."""
+
+    kind: Literal["device_seen"] = "device_seen"
+    device: str
+    device_class: str
+    online: bool
+    digest: str | None
+    state: DeviceState | None = None
+    phase: Phase | None = None  # the phase of the desired entry that the report answers
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+
+
+class WindowClosed(_Event):
+    """A device closed a window of its trial."""
+
+    kind: Literal["window_closed"] = "window_closed"
+    window: Window
+
+
+class Paused(_Event):
+    """The operator holds the rollout where it is."""
+
+    kind: Literal["paused"] = "paused"
+    by: str
+
+
+class Resumed(_Event):
+    """The operator lets it go on, having seen why it was held."""
+
+    kind: Literal["resumed"] = "resumed"
+    by: str
+
+
+class Aborted(_Event):
+    """The operator ends it: `keep` leaves each device on what it committed, `revert` takes every device back."""
+
+    kind: Literal["aborted"] = "aborted"
+    by: str
+    mode: Literal["keep", "revert"] = "revert"
+
+
+class Superseded(_Event):
+    """A newer rollout of the same model started; `taken` are the devices that it took over."""
+
+    kind: Literal["superseded"] = "superseded"
+    by_rollout: str
+    taken: tuple[str, ...]
+
+
+class Ticked(_Event):
+    """Time passed; journaled only where it changed something."""
+
+    kind: Literal["ticked"] = "ticked"
+
+
+RolloutEvent = Annotated[
+    Started | DeviceSeen | WindowClosed | Paused | Resumed | Aborted | Superseded | Ticked, Field(discriminator="kind")
+]
+EVENTS: TypeAdapter[Started | DeviceSeen | WindowClosed | Paused | Resumed | Aborted | Superseded | Ticked] = (
+    TypeAdapter(RolloutEvent)
+)
+
+
+class SetDesired(Frozen):
+    """The one effect of a rollout: change what a device is to run. The service gives it the next generation."""
+
+    device: str
+    phase: Phase
+    digest: str | None
+    trial: TrialSettings
