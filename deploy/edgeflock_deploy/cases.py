@@ -83,7 +83,7 @@ def _npz(arrays: dict[str, Array]) -> bytes:
 
 def _arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError, AttributeError, TypeError) as error:
         raise Untrusted(Reason.MANIFEST_INVALID, f"not a readable .npz: {error}") from None

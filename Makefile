@@ -1,0 +1,55 @@
+# Two commands set everything up by themselves: `make demo` and `make test`.
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+ARGS   ?=
+
+.PHONY: help venv demo test check docs lock bench steady clean
+
+help:
+	@echo "make demo    the whole thread on this machine: train, compress, deploy, promote, roll back   [ARGS=\"--devices 20 --keep\"]"
+	@echo "make test    every test that this machine can run (optional parts skip with the reason)"
+	@echo "make check   format, lint, types, layers"
+	@echo "make docs    write the generated documentation anew"
+	@echo "make bench   the measurements in benchmarks/ (minutes)"
+	@echo "make steady  the demo 20 times with busy cores (about an hour)"
+	@echo "make lock    resolve requirements.lock anew"
+	@echo "make clean   remove .venv and build/"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else "Python 3.10-3.13 is needed, this is %d.%d; name another with: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "installing into .venv (once; TensorFlow is large)"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+venv: $(READY)
+
+demo: $(READY)
+	@exec $(BIN)/python examples/demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+steady: $(READY)
+	$(BIN)/python -m benchmarks.steady $(ARGS)
+
+lock: $(READY)
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --all-extras --no-header --no-annotate --quiet pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

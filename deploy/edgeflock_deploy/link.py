@@ -1,0 +1,237 @@
+"""The MQTT link: the only file that imports paho. It connects, stays connected, and hands messages over.
+
+What it promises: clean sessions; subscriptions are renewed after every reconnect; what is published at QoS 1 while the
+broker is away is sent when it is back; reconnects wait exponentially longer with full jitter, so that a fleet does not
+come back in step. What it does not know: what a message means.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edgeflock_deploy.errors import BadInput
+
+Handler = Callable[[str, bytes], None]
+
+KEEPALIVE_S = 15
+_BACKOFF_FIRST_S = 0.25
+_BACKOFF_LAST_S = 30.0
+_SETTLED_S = 5.0  # a connection that lasted this long starts the backoff anew
+
+log = logging.getLogger(__name__)
+
+
+def parse_broker(url: str) -> tuple[str, int]:
+    """Take `mqtt://host[:port]` apart.
+
+    Raises:
+        BadInput: another scheme, or no host.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 1883
+    except ValueError:
+        host, port = None, 0
+    if not host or parts.scheme != "mqtt":
+        raise BadInput(f"broker {url!r}", "is not an MQTT address", "write mqtt://HOST:PORT")
+    return host, port
+
+
+def backoff_s(attempt: int, rng: random.Random) -> float:
+    """Seconds to wait before reconnect number `attempt` (from 0): full jitter below an exponentially growing bound."""
+    bound = min(_BACKOFF_LAST_S, _BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
+    return rng.uniform(0.0, bound)
+
+
+class Link:
+    """A connection to a broker that mends itself.
+
+    Handlers and `on_connect` run on the link's thread and must return quickly.
+
+    Args:
+        url: `mqtt://host:port`.
+        client_id: unique among all clients of the broker; a second one with the same id throws the first one out.
+        will: topic and payload that the broker publishes (retained) when this client is gone without a word.
+        on_connect: called after each (re)connect, when the subscriptions have been renewed.
+
+    Raises:
+        BadInput: the url is not an MQTT address.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        *,
+        will: tuple[str, bytes] | None = None,
+        on_connect: Callable[[], None] | None = None,
+    ) -> None:
+        self._host, self._port = parse_broker(url)
+        self._on_connect = on_connect
+        self._handlers: dict[str, Handler] = {}
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._lost = threading.Event()
+        self._up = threading.Event()
+        self._unacked: set[int] = set()
+        self._acked_early: set[int] = set()  # acknowledged before `publish` could note the message's id
+        self._drained = threading.Condition()
+        self._rng = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=True,
+            protocol=mqtt.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.max_inflight_messages_set(32)
+        client.max_queued_messages_set(0)
+        if will is not None:
+            client.will_set(will[0], will[1], qos=1, retain=True)
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_message = self._received
+        client.on_publish = self._acknowledged
+        self._client = client
+        self._thread = threading.Thread(target=self._stay_connected, name=f"link-{client_id}", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted us and not gone since."""
+        return self._up.is_set()
+
+    def start(self) -> None:
+        """Begin connecting; returns at once."""
+        self._thread.start()
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until the link is up; False when it is not by then."""
+        return self._up.wait(timeout_s)
+
+    def stop(self, flush_s: float = 2.0) -> None:
+        """Send what is still queued, for at most `flush_s` seconds, and disconnect; the last will is not published."""
+        if self.connected:
+            self.flush(flush_s)
+        self._stopping.set()
+        self._lost.set()
+        self._client.disconnect()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+
+    def drop(self) -> None:
+        """Cut the connection and make a fresh one, with fresh subscriptions."""
+        self._client.disconnect()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1; the message is kept until the broker acknowledges it, also over reconnects."""
+        # paho calls `_acknowledged` while it holds its own lock: never call paho while holding ours.
+        mid = self._client.publish(topic, payload, qos=1, retain=retain).mid
+        with self._drained:
+            if mid in self._acked_early:
+                self._acked_early.discard(mid)
+            else:
+                self._unacked.add(mid)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the broker has acknowledged everything that was published; False when it has not by then."""
+        with self._drained:
+            return self._drained.wait_for(lambda: not self._unacked, timeout_s)
+
+    def subscribe(self, topic: str, handler: Handler) -> None:
+        """Subscribe to a topic or filter; a topic that is already held gets the new handler and no new messages."""
+        with self._lock:
+            held = topic in self._handlers
+            self._handlers[topic] = handler
+            if not held and self.connected:
+                self._client.subscribe(topic, 1)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Unsubscribe; a topic that is not held is ignored."""
+        with self._lock:
+            if self._handlers.pop(topic, None) is not None and self.connected:
+                self._client.unsubscribe(topic)
+
+    def _stay_connected(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            self._lost.clear()
+            began = time.monotonic()
+            try:
+                self._client.connect(self._host, self._port, KEEPALIVE_S)
+            except OSError as error:
+                log.debug("broker %s:%d: %s", self._host, self._port, error)
+            else:
+                self._client.loop_start()
+                self._lost.wait()
+                self._client.loop_stop()
+            self._up.clear()
+            attempt = 0 if time.monotonic() - began > _SETTLED_S else attempt + 1
+            self._stopping.wait(backoff_s(attempt, self._rng))
+
+    def _connected(
+        self, client: mqtt.Client, _data: object, _flags: mqtt.ConnectFlags, code: ReasonCode, _props: Properties | None
+    ) -> None:
+        if code.is_failure:
+            log.warning("broker %s:%d refused the connection: %s", self._host, self._port, code)
+            self._lost.set()
+            return
+        with self._lock:
+            self._up.set()
+            topics = [(topic, 1) for topic in self._handlers]
+            if topics:
+                client.subscribe(topics)
+        if self._on_connect is not None:
+            self._guard(self._on_connect)
+
+    def _disconnected(
+        self,
+        _client: mqtt.Client,
+        _data: object,
+        _flags: mqtt.DisconnectFlags,
+        code: ReasonCode,
+        _props: Properties | None,
+    ) -> None:
+        self._up.clear()
+        self._lost.set()
+        if code != ReasonCode(PacketTypes.DISCONNECT, "Normal disconnection"):
+            log.info("broker %s:%d: connection lost (%s)", self._host, self._port, code)
+
+    def _received(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        with self._lock:
+            handler = self._handlers.get(message.topic)
+            handlers = (
+                [handler]
+                if handler is not None
+                else [h for f, h in self._handlers.items() if mqtt.topic_matches_sub(f, message.topic)]
+            )
+        for handler in handlers:
+            self._guard(handler, message.topic, message.payload)
+
+    def _acknowledged(
+        self, _client: mqtt.Client, _data: object, mid: int, _code: ReasonCode, _props: Properties
+    ) -> None:
+        with self._drained:
+            if mid in self._unacked:
+                self._unacked.discard(mid)
+            else:
+                self._acked_early.add(mid)
+            self._drained.notify_all()
+
+    @staticmethod
+    def _guard(call: Callable[..., None], *args: object) -> None:
+        # A fault in a handler is ours; it must not take the connection down with it.
+        try:
+            call(*args)
+        except Exception:
+            log.exception("a message handler failed")

@@ -1,0 +1,144 @@
+"""Bundles: encoding, chunks, signed manifests."""
+
+from __future__ import annotations
+
+import io
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeflock_deploy import bundle
+from edgeflock_deploy.bundle import CHUNK_BYTES, Blob, Manifest, Task, TensorSpec, Tolerance
+from edgeflock_deploy.canonical import canonical_json, sha256_hex
+from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.keys import SigningKey, Trust
+from edgeflock_deploy.reasons import Reason
+
+KEY = SigningKey.generate("publish")
+TRUST = Trust(keys=(KEY.public,))
+
+
+def manifest(**changes: Any) -> Manifest:
+    blob = bundle.encode_blob(b"model bytes" * 50).blob
+    fields: dict[str, Any] = {
+        "model": "digits",
+        "version": 1,
+        "variant": "float32",
+        "blobs": {"model": blob, "golden": blob},
+        "inputs": (TensorSpec(name="x", dtype="float32", shape=(1, 4)),),
+        "outputs": (TensorSpec(name="y", dtype="float32", shape=(1, 3)),),
+        "tolerance": Tolerance(runtime="litert2.3"),
+        "task": Task(kind="classification", metric="accuracy"),
+    }
+    return Manifest(**(fields | changes))
+
+
+def decoded(container: bytes, blob: Blob) -> bytes:
+    return b"".join(bundle.decode(io.BytesIO(container), blob))
+
+
+@given(
+    st.binary(max_size=2000) | st.builds(lambda b, n: b * n, st.binary(min_size=1, max_size=64), st.integers(1, 9000))
+)
+def test_a_blob_survives_its_encoding_bit_for_bit(data: bytes) -> None:
+    blob, container = bundle.encode_blob(data)
+    pieces = list(bundle.split(container))
+    assert decoded(b"".join(pieces), blob) == data
+    assert all(len(piece) <= CHUNK_BYTES for piece in pieces)
+    assert tuple(map(sha256_hex, pieces)) == blob.encoding.chunks
+    assert blob.encoding.bytes <= max(len(data), 1)
+
+
+def test_incompressible_bytes_travel_raw() -> None:
+    data = random.Random(0).randbytes(300_000)
+    blob, container = bundle.encode_blob(data)
+    assert (blob.encoding.codec, container, len(blob.encoding.chunks)) == ("raw", data, 3)
+
+
+@pytest.mark.parametrize("lie", [-1, 1])
+def test_a_container_of_another_length_than_promised_is_refused(lie: int) -> None:
+    blob, container = bundle.encode_blob(b"a" * 100_000)
+    with pytest.raises(Untrusted) as refused:
+        decoded(container, blob.model_copy(update={"bytes": blob.bytes + lie}))
+    assert refused.value.reason is Reason.BLOB_HASH_MISMATCH
+
+
+def test_a_decompression_bomb_stops_at_the_promised_length() -> None:
+    bomb = bundle.encode_blob(bytes(200_000_000))
+    promised = bomb.blob.model_copy(update={"bytes": 1000})
+    produced = 0
+    with pytest.raises(Untrusted):
+        for piece in bundle.decode(io.BytesIO(bomb.container), promised):
+            produced += len(piece)
+    assert produced <= 1001
+
+
+@given(st.data())
+def test_a_container_with_altered_bytes_never_decodes_to_the_named_blob(data: st.DataObject) -> None:
+    original = b"the quick brown fox " * 40
+    blob, container = bundle.encode_blob(original)
+    altered = bytearray(container)
+    altered[data.draw(st.integers(0, len(altered) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        result = decoded(bytes(altered), blob)
+    except Untrusted as refused:
+        assert refused.reason is Reason.BLOB_HASH_MISMATCH
+    else:
+        # A flag that the decoder ignores may be flipped; a changed content must change the hash.
+        assert (result == original) == (sha256_hex(result) == blob.sha256)
+
+
+def test_a_sealed_manifest_opens_under_its_digest() -> None:
+    digest, envelope = bundle.seal_manifest(manifest(), KEY)
+    assert bundle.open_manifest(envelope, TRUST, digest) == manifest()
+
+
+def test_the_same_manifest_has_the_same_digest_whoever_signs_it() -> None:
+    other = SigningKey.generate("publish")
+    assert bundle.seal_manifest(manifest(), KEY).digest == bundle.seal_manifest(manifest(), other).digest
+
+
+def test_a_validly_signed_manifest_under_another_digest_is_refused() -> None:
+    digest = bundle.seal_manifest(manifest(), KEY).digest
+    other = bundle.seal_manifest(manifest(version=2), KEY)
+    with pytest.raises(Untrusted) as refused:
+        bundle.open_manifest(other.envelope, TRUST, digest)
+    assert refused.value.reason is Reason.MANIFEST_INVALID
+
+
+def test_every_flipped_bit_of_a_manifest_is_refused_or_harmless() -> None:
+    digest, envelope = bundle.seal_manifest(manifest(), KEY)
+    for byte in range(len(envelope)):
+        altered = bytearray(envelope)
+        altered[byte] ^= 1 << byte % 8
+        try:
+            assert bundle.open_manifest(bytes(altered), TRUST, digest) == manifest()
+        except Untrusted as refused:
+            assert refused.reason in (Reason.SIGNATURE_INVALID, Reason.MANIFEST_INVALID)
+
+
+@pytest.mark.parametrize(
+    "blobs",
+    [
+        {"model": bundle.encode_blob(b"m").blob},
+        {role: bundle.encode_blob(b"m").blob.model_copy(
+            update={"encoding": bundle.encode_blob(b"m").blob.encoding.model_copy(update={"chunks": ()})}
+        ) for role in ("model", "golden")},
+    ],
+    ids=["no golden cases", "chunks missing"],
+)  # fmt: skip
+def test_a_signed_manifest_that_does_not_add_up_is_refused(blobs: dict[str, Blob]) -> None:
+    sealed = bundle.seal_manifest(manifest(blobs=blobs), KEY)
+    with pytest.raises(Untrusted) as refused:
+        bundle.open_manifest(sealed.envelope, TRUST, sealed.digest)
+    assert refused.value.reason is Reason.MANIFEST_INVALID
+
+
+def test_a_manifest_with_fields_of_a_newer_release_is_read() -> None:
+    value = manifest().model_dump(mode="json") | {"introduced_later": 1}
+    envelope = KEY.seal(value)
+    digest = sha256_hex(canonical_json(value))
+    assert bundle.open_manifest(envelope, TRUST, digest) == manifest()
