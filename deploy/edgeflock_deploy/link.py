@@ -7,8 +7,10 @@ come back in step. What it does not know: what a message means.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -81,9 +83,9 @@ class Link:
         self._on_connect = on_connect
         self._handlers: dict[str, Handler] = {}
         self._lock = threading.RLock()
-        self._stopping = threading.Event()
-        self._lost = threading.Event()
         self._up = threading.Event()
+        self._attempt = 0
+        self._connected_at = 0.0
         self._unacked: set[int] = set()
         self._acked_early: set[int] = set()  # acknowledged before `publish` could note the message's id
         self._drained = threading.Condition()
@@ -93,18 +95,17 @@ class Link:
             client_id=client_id,
             clean_session=True,
             protocol=mqtt.MQTTv311,
-            reconnect_on_failure=False,
         )
         client.max_inflight_messages_set(32)
         client.max_queued_messages_set(0)
         if will is not None:
             client.will_set(will[0], will[1], qos=1, retain=True)
         client.on_connect = self._connected
+        client.on_connect_fail = self._not_reached
         client.on_disconnect = self._disconnected
         client.on_message = self._received
         client.on_publish = self._acknowledged
         self._client = client
-        self._thread = threading.Thread(target=self._stay_connected, name=f"link-{client_id}", daemon=True)
 
     @property
     def connected(self) -> bool:
@@ -113,7 +114,8 @@ class Link:
 
     def start(self) -> None:
         """Begin connecting; returns at once."""
-        self._thread.start()
+        self._client.connect_async(self._host, self._port, KEEPALIVE_S)
+        self._client.loop_start()
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait until the link is up; False when it is not by then."""
@@ -123,15 +125,15 @@ class Link:
         """Send what is still queued, for at most `flush_s` seconds, and disconnect; the last will is not published."""
         if self.connected:
             self.flush(flush_s)
-        self._stopping.set()
-        self._lost.set()
         self._client.disconnect()
-        if self._thread.is_alive():
-            self._thread.join(5.0)
+        self._client.loop_stop()
 
     def drop(self) -> None:
-        """Cut the connection and make a fresh one, with fresh subscriptions."""
-        self._client.disconnect()
+        """Cut the connection; a fresh one follows, with fresh subscriptions."""
+        connection = self._client.socket()
+        if isinstance(connection, socket.socket):
+            with contextlib.suppress(OSError):  # it may just have been lost
+                connection.shutdown(socket.SHUT_RDWR)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1; the message is kept until the broker acknowledges it, also over reconnects."""
@@ -162,30 +164,22 @@ class Link:
             if self._handlers.pop(topic, None) is not None and self.connected:
                 self._client.unsubscribe(topic)
 
-    def _stay_connected(self) -> None:
-        attempt = 0
-        while not self._stopping.is_set():
-            self._lost.clear()
-            began = time.monotonic()
-            try:
-                self._client.connect(self._host, self._port, KEEPALIVE_S)
-            except OSError as error:
-                log.debug("broker %s:%d: %s", self._host, self._port, error)
-            else:
-                self._client.loop_start()
-                self._lost.wait()
-                self._client.loop_stop()
-            self._up.clear()
-            attempt = 0 if time.monotonic() - began > _SETTLED_S else attempt + 1
-            self._stopping.wait(backoff_s(attempt, self._rng))
+    def _wait_longer(self) -> None:
+        """Set how long paho waits before it tries again."""
+        delay_s = backoff_s(self._attempt, self._rng)
+        self._attempt += 1
+        self._client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # paho counts in float seconds
+
+    def _not_reached(self, _client: mqtt.Client, _data: object) -> None:
+        self._wait_longer()
 
     def _connected(
         self, client: mqtt.Client, _data: object, _flags: mqtt.ConnectFlags, code: ReasonCode, _props: Properties | None
     ) -> None:
         if code.is_failure:
             log.warning("broker %s:%d refused the connection: %s", self._host, self._port, code)
-            self._lost.set()
             return
+        self._connected_at = time.monotonic()
         with self._lock:
             self._up.set()
             topics = [(topic, 1) for topic in self._handlers]
@@ -202,8 +196,10 @@ class Link:
         code: ReasonCode,
         _props: Properties | None,
     ) -> None:
+        if self._up.is_set() and time.monotonic() - self._connected_at > _SETTLED_S:
+            self._attempt = 0
         self._up.clear()
-        self._lost.set()
+        self._wait_longer()
         if code != ReasonCode(PacketTypes.DISCONNECT, "Normal disconnection"):
             log.info("broker %s:%d: connection lost (%s)", self._host, self._port, code)
 
