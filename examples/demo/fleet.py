@@ -1,4 +1,8 @@
-"""The processes of the demo: a broker, the controller, agents; all of them end when the demo ends, however it ends."""
+"""A whole fleet on one machine: a broker, the controller, agents, each a process of its own, used through the commands.
+
+The demo, the system tests and the benchmarks stand on it. Whatever was started ends when the `with` block is left, and
+also when the process that started it is killed: the parent-death signal sees to that.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,23 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgeflock_controller.broker import EmbeddedBroker
 from rich.console import Console
+
+from edgeflock_controller.broker import EmbeddedBroker
 
 BIN = Path(sys.executable).parent
 LIFELINE = (sys.executable, "-m", "edgeflock_deploy.lifeline")
 CLASSES = ("class-a", "class-b")
+_POLL_S = 0.1
 
 
 class Stopped(Exception):
@@ -26,26 +34,33 @@ class Stopped(Exception):
 
 
 class Fleet:
-    """A broker, a controller and agents below one folder; leaving the `with` block stops them all."""
+    """Processes below one folder, which is emptied first.
 
-    def __init__(self, out: Path, console: Console) -> None:
+    Args:
+        folder: holds `home` (keys, store, the agents' state) and `logs`.
+        console: where commands are printed before they run.
+    """
+
+    def __init__(self, folder: Path, console: Console) -> None:
         self.console = console
-        self.home = out / "home"
-        self._logs = out / "logs"
+        self.home = folder / "home"
+        self.logs = folder / "logs"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._broker: EmbeddedBroker | None = None
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._env = os.environ | {"EDGEFLOCK_HOME": str(self.home), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        for folder in (self.home, self._logs):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+        self.env = os.environ | {"EDGEFLOCK_HOME": str(self.home), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        for part in (self.home, self.logs):
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
 
     def __enter__(self) -> Fleet:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for process in reversed(list(self._processes.values())):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(list(self.processes.values())):
             process.terminate()
-        for process in self._processes.values():
+        for process in self.processes.values():
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
@@ -54,95 +69,119 @@ class Fleet:
         if self._broker is not None:
             self._broker.stop()
 
-    def start(self, devices: int) -> str:
-        """Start everything and wait until every agent is online; returns the broker's address."""
-        self.edgeflock("keys", "init")
-        self._broker = EmbeddedBroker.start(self.home / "broker", lifeline=True)
-        url = self._broker.url
-        self._spawn("controller", "edgeflock", "serve", "--broker", url)
-        self._wait("the controller", lambda: self._ask("devices") is not None)
-        for number in range(devices):
-            name = f"board-{number + 1:02d}"
-            self._spawn(
-                name, "edgeflock-agent", "run", "--id", name, "--broker", url, "--state", str(self.home / name),
-                "--device-class", CLASSES[number % len(CLASSES)], "--trust", str(self.home / "keys" / "trust.json"),
-                "--threads", "1", "--beat", "2",
-            )  # fmt: skip
-        self._wait("every agent", lambda: sum(d["online"] for d in self._ask("devices") or []) == devices)
-        self.edgeflock("devices")
-        return url
+    @property
+    def broker_url(self) -> str:
+        """The address of the running broker."""
+        if self._broker is None:
+            raise Stopped("no broker was started")
+        return self._broker.url
 
-    def edgeflock(self, *words: str, must_succeed: bool = True) -> int:
-        """Print a command and run it, its output to the terminal; returns its exit code."""
-        return self._run([str(BIN / "edgeflock"), *words], "edgeflock " + shlex.join(words), must_succeed)
+    def start_broker(self) -> None:
+        """Start the embedded broker; after `stop_broker`, on the same port and with an empty memory."""
+        port = int(self._broker.url.rsplit(":", 1)[1]) if self._broker else 0
+        self._broker = EmbeddedBroker.start(self.home / "broker", port, dies_with_parent=True)
 
-    def python(self, script: Path, *words: str) -> int:
-        """Print and run one of the demo's own scripts."""
-        return self._run([sys.executable, str(script), *words], f"python {script.name} {shlex.join(words)}", True)
+    def stop_broker(self) -> None:
+        """Stop the broker; what it remembered is gone."""
+        if self._broker is not None:
+            self._broker.stop()
+
+    def start_controller(self) -> None:
+        """Start `edgeflock serve` and wait until it answers."""
+        self.spawn("controller", "edgeflock", "serve", "--broker", self.broker_url)
+        self.wait_for("the controller", lambda: self.ask("devices") is not None)
+
+    def start_agent(self, name: str, device_class: str, *options: str) -> None:
+        """Start an agent with its own state folder and one interpreter thread."""
+        trust = self.home / "keys" / "trust.json"
+        self.spawn(
+            name, "edgeflock-agent", "run", "--id", name, "--broker", self.broker_url, "--state", str(self.state(name)),
+            "--device-class", device_class, "--trust", str(trust), "--threads", "1", "--beat", "2", *options,
+        )  # fmt: skip
+
+    def state(self, name: str) -> Path:
+        """An agent's state folder."""
+        return self.home / name
+
+    def kill(self, name: str) -> None:
+        """`kill -9` a process, as a power cut would."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def online(self) -> int:
+        """How many devices the controller believes to be online."""
+        return sum(device["online"] for device in self.ask("devices") or [])
+
+    def run(self, *words: str, must_succeed: bool = True) -> int:
+        """Print an `edgeflock` command and run it, its output to the terminal; returns its exit code."""
+        return self._call([str(BIN / "edgeflock"), *words], "edgeflock " + shlex.join(words), must_succeed)
+
+    def run_script(self, script: Path, *words: str) -> int:
+        """Print a Python script's command and run it."""
+        return self._call([sys.executable, str(script), *words], f"python {script.name} {shlex.join(words)}", True)
+
+    def ask(self, *words: str) -> Any:
+        """What `edgeflock … --json` answers; None if it does not end with 0."""
+        command = [*LIFELINE, str(BIN / "edgeflock"), *words, "--json"]
+        answer = subprocess.run(command, env=self.env, capture_output=True, check=False)
+        return json.loads(answer.stdout) if answer.returncode == 0 else None
 
     def latest_rollout(self) -> dict[str, Any]:
         """The newest rollout, as `edgeflock rollouts --json` tells it."""
-        rollouts = self._ask("rollouts")
+        rollouts = self.ask("rollouts")
         if not rollouts:
             raise Stopped("there is no rollout")
-        latest: dict[str, Any] = max(rollouts, key=lambda r: r["started_at"])
+        latest: dict[str, Any] = max(rollouts, key=lambda rollout: rollout["started_at"])
         return latest
 
-    def wait_for_digest(self, digest: str) -> list[dict[str, Any]]:
-        """Wait (a minute at most) until every agent runs the bundle; returns what each runs."""
-        running: list[dict[str, Any]] = []
-        for _ in range(60):
-            devices: list[dict[str, Any]] = self._ask("devices") or []
-            running = [
-                {
-                    "id": d["device"],
-                    "device_class": d["device_class"],
-                    "running_digest": d["models"].get("digits", {}).get("digest"),
-                }
-                for d in devices
-            ]
-            if running and all(d["running_digest"] == digest for d in running):
-                break
-            time.sleep(1)
-        return running
+    def running_digests(self, model: str) -> dict[str, str | None]:
+        """The bundle that each device says it runs."""
+        return {device["device"]: device["models"].get(model, {}).get("digest") for device in self.ask("devices") or []}
+
+    def spawn(self, name: str, *command: str) -> None:
+        """Start a long-lived process; its output goes to `logs/NAME.log`."""
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [*LIFELINE, str(BIN / command[0]), *command[1:]],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for whoever started us; we are stopped in order
+            )
+
+    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        """Wait until `ready`, and no longer than that.
+
+        Raises:
+            Stopped: it was not ready in time, or a process ended by itself.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.check_alive()
+            if ready():
+                return
+            time.sleep(_POLL_S)
+        raise Stopped(f"{what}: not within {timeout_s:.0f} s; see {self.logs}")
 
     def check_alive(self) -> None:
-        """Raise if a process of the fleet ended by itself."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                raise Stopped(f"{name} ended with code {process.returncode}; see {self._logs / name}.log")
+        """Raise if a process ended by itself.
 
-    def _run(self, command: list[str], shown: str, must_succeed: bool) -> int:
-        self.console.print(f"[bold cyan]$ {shown}[/]")
-        # The child shares the terminal, so Ctrl-C reaches it too; the lifeline is for `kill -9`.
-        code = subprocess.call([*LIFELINE, *command], env=self._env)
+        Raises:
+            Stopped: one did; the message names it.
+        """
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise Stopped(f"{name} ended with code {process.returncode}; see {self.logs / name}.log")
+
+    def _call(self, command: list[str], shown: str, must_succeed: bool) -> int:
+        self.console.print(f"[bold cyan]$ {shown}[/]", soft_wrap=True)
+        # The command shares the terminal, so that Ctrl-C reaches it too; the lifeline is for `kill -9`.
+        code = subprocess.call([*LIFELINE, *command], env=self.env)
         if code == 130:
             raise KeyboardInterrupt
         if must_succeed and code != 0:
             raise Stopped(f"`{shown}` ended with code {code}")
         self.check_alive()
         return code
-
-    def _ask(self, *words: str) -> Any:
-        command = [*LIFELINE, str(BIN / "edgeflock"), *words, "--json"]
-        answer = subprocess.run(command, env=self._env, capture_output=True, check=False)
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
-
-    def _spawn(self, name: str, *command: str) -> None:
-        with (self._logs / f"{name}.log").open("wb") as log:
-            self._processes[name] = subprocess.Popen(
-                [*LIFELINE, str(BIN / command[0]), *command[1:]],
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours; we stop them in order
-            )
-
-    def _wait(self, what: str, ready: Any) -> None:
-        for _ in range(240):
-            self.check_alive()
-            if ready():
-                return
-            time.sleep(0.25)
-        raise Stopped(f"{what} did not come up within a minute; see {self._logs}")
