@@ -1,0 +1,1 @@
+"""Compression passes: one short file with one function each, listed in `table`."""

@@ -1,0 +1,151 @@
+"""Peak memory of a model: what loading and running it adds to a process that has the runtime warm.
+
+Decided here: the method, and that a number is given only where the kernel lets us take it (null with a reason
+otherwise). A process of its own, started afresh, loads and runs a tiny model first, so that the runtime's own libraries
+and threads are not charged to the model; then it resets the kernel's high-water mark of resident memory by writing 5
+to `/proc/self/clear_refs` (proc(5)), loads the model, runs it, and reads `VmHWM`. The size of the tensor arena would be
+the wrong number: XNNPACK keeps a packed copy of the weights beside the file.
+
+`python -m edgeflock_deploy.peak_memory MODEL` prints one JSON object; `peak_rss_bytes` starts that process. The kernel
+maps files in clusters of pages, so where a library happens to lie moves the number by some 60 kB: the process turns the
+randomization of its addresses off (personality(2)), which makes calls from one program agree to a page or so. Where
+that is forbidden, in some containers, the number scatters.
+
+The tiny model, `warm.tflite`, is one 1x1 convolution and one matrix product of ones on an input of (1, 2, 2, 1):
+`TFLiteConverter.from_concrete_functions` (TensorFlow 2.21) on
+`tf.matmul(tf.reshape(tf.nn.relu(tf.nn.conv2d(x, tf.ones((1, 1, 1, 1)), 1, "VALID")), (1, 4)), tf.ones((4, 1)))`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeflock_deploy.errors import EdgeflockError
+from edgeflock_deploy.lifeline import die_with_parent
+
+if TYPE_CHECKING:  # whoever only asks for a measurement pays for neither numpy nor the runtime
+    from edgeflock_deploy.runtime import LoadedModel
+
+METHOD = "VmHWM after clear_refs, fresh process, warm runtime"
+_WARM_MODEL = Path(__file__).with_name("warm.tflite")
+_RUNS = 3
+_TIMEOUT_S = 120
+_ADDR_NO_RANDOMIZE = 0x0040000
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Peak resident memory that a model adds.
+
+    Args:
+        peak_rss_bytes: bytes, file-backed and anonymous together; None where it could not be measured.
+        method: how it was measured.
+        reason: why it could not be measured; None if it was.
+        runs: whether the model loaded and ran; False if it was refused, crashed the process or hung.
+    """
+
+    peak_rss_bytes: int | None
+    method: str = METHOD
+    reason: str | None = None
+    runs: bool = True
+
+
+def peak_rss_bytes(path: Path) -> PeakMemory:
+    """Measure a `.tflite` with one thread in a fresh process, which ends with the calling thread.
+
+    Takes about as long as starting Python with numpy and the runtime.
+    """
+    command = [sys.executable, "-m", "edgeflock_deploy.peak_memory", str(path)]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return PeakMemory(None, runs=False, reason=f"the model did not load and run within {_TIMEOUT_S} s")
+    if done.returncode:
+        return PeakMemory(None, runs=False, reason=f"loading it ended the process with code {done.returncode}")
+    return PeakMemory(**json.loads(done.stdout))
+
+
+def measure_here(path: Path, proc: Path = Path("/proc/self")) -> PeakMemory:
+    """Measure in this process, which must be a fresh one.
+
+    Args:
+        path: the `.tflite`.
+        proc: where the kernel shows this process.
+    """
+    try:
+        _load_and_run(_WARM_MODEL)
+        with contextlib.suppress(
+            AttributeError
+        ):  # glibc's; free memory that stays resident would hide a part of the model
+            ctypes.CDLL(None).malloc_trim(0)
+        warm = _load_and_run(_WARM_MODEL)  # again, so that what the trim took from the runtime itself is back
+        before = _reset_high_water_mark(proc)
+    except (OSError, KeyError, ValueError) as error:
+        warm, before, why = None, 0, f"{proc} does not tell the peak of resident memory: {error}"
+    try:
+        model = _load_and_run(path)
+    except (EdgeflockError, RuntimeError) as error:
+        return PeakMemory(None, runs=False, reason=str(error))
+    if warm is None:
+        return PeakMemory(None, reason=why)
+    peak = _high_water_mark(proc) - before
+    del model, warm  # both had to live until here
+    return PeakMemory(peak)
+
+
+def _load_and_run(path: Path) -> LoadedModel:
+    import numpy as np
+
+    from edgeflock_deploy.runtime import LoadedModel
+
+    model = LoadedModel.load(path)
+    model.set_inputs([np.zeros(info.shape, info.dtype) for info in model.inputs])
+    for _ in range(_RUNS):
+        model.invoke()
+    return model
+
+
+def _reset_high_water_mark(proc: Path) -> int:
+    """Set the mark to what is resident now, and return that: the base, from the same counter as the peak."""
+    (proc / "clear_refs").write_text("5")
+    return _high_water_mark(proc)
+
+
+def _high_water_mark(proc: Path) -> int:
+    fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
+def _fix_addresses() -> None:
+    """Start this program again without address randomization, unless it runs so already or may not."""
+    if not sys.platform.startswith("linux"):
+        return
+    personality = ctypes.CDLL(None).personality
+    now = personality(ctypes.c_ulong(0xFFFFFFFF))  # asks, changes nothing
+    if now < 0 or now & _ADDR_NO_RANDOMIZE or personality(ctypes.c_ulong(now | _ADDR_NO_RANDOMIZE)) < 0:
+        return
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same program, started afresh
+
+
+def main() -> None:
+    """Measure the model in the arguments and print the JSON of a `PeakMemory`."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m edgeflock_deploy.peak_memory MODEL")
+    die_with_parent()
+    _fix_addresses()
+    resource.setrlimit(resource.RLIMIT_CPU, (_TIMEOUT_S, _TIMEOUT_S))  # a hanging model does not outlive its question
+    print(json.dumps(asdict(measure_here(Path(sys.argv[1])))))
+
+
+if __name__ == "__main__":
+    main()

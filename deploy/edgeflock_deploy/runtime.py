@@ -1,0 +1,177 @@
+"""The interpreter: load a `.tflite`, feed it, call it, copy its outputs out.
+
+The only file that touches `ai_edge_litert` or `tflite_runtime`; both are imported when the first model is loaded, so
+that a machine without them can import this. An inference child imports it, hence numpy and nothing heavier. It knows
+nothing of bundles, tasks or trials, and it does not judge what it loads: whoever loads a file has checked its hash.
+
+LiteRT prints one line on stderr when its CPU delegate (XNNPACK) starts; it offers no way to silence that line.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeflock_deploy.errors import BadInput, EdgeflockError
+
+Array = NDArray[Any]
+
+_FAMILIES = (("ai-edge-litert", "litert"), ("tflite-runtime", "tflite-runtime"))
+
+
+class LoadFailed(EdgeflockError):
+    """The runtime cannot read or run this file.
+
+    Args:
+        detail: the runtime's own words, on one line.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InputMismatch(EdgeflockError):
+    """An array does not fit the input it was given for: another number of arrays, type or shape."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model.
+
+    Args:
+        index: the runtime's number for it.
+        name: its name in the file.
+        dtype: numpy's name of the element type, e.g. `float32`.
+        shape: the shape with its batch of 1; an open dimension counts as 1.
+        scale: real value per code of a quantized tensor; 0 for one that is not quantized.
+        zero_point: the code that stands for 0.
+    """
+
+    index: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float
+    zero_point: int
+
+    def encode(self, values: Array) -> Array:
+        """Real values -> what this tensor holds: codes (rounded, clipped) if it is quantized, else a plain cast."""
+        if not self.scale:
+            return values.astype(self.dtype, copy=False)
+        limits = np.iinfo(self.dtype)
+        codes = np.rint(np.asarray(values, np.float64) / self.scale) + self.zero_point
+        clipped: Array = np.clip(codes, limits.min, limits.max).astype(self.dtype)
+        return clipped
+
+    def decode(self, held: Array) -> Array:
+        """What this tensor holds -> real values (float32 if it is quantized, else unchanged)."""
+        if not self.scale:
+            return held
+        return ((held.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
+
+
+def runtime_name() -> str:
+    """Family and version of the installed runtime, e.g. `litert2.3` or `tflite-runtime2.14`.
+
+    Raises:
+        BadInput: no runtime is installed.
+    """
+    for distribution, family in _FAMILIES:
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return family + ".".join(version.split(".")[:2])
+    raise _missing()
+
+
+class LoadedModel:
+    """A model in the interpreter, tensors allocated.
+
+    It hands out copies only: while a view of a tensor lives, the interpreter refuses to run.
+
+    Args:
+        interpreter: an interpreter of either runtime, allocated; `load` makes one.
+    """
+
+    def __init__(self, interpreter: Any) -> None:
+        self._interpreter = interpreter
+        self.inputs = tuple(_info(detail) for detail in interpreter.get_input_details())
+        self.outputs = tuple(_info(detail) for detail in interpreter.get_output_details())
+
+    @classmethod
+    def load(cls, path: Path, threads: int = 1) -> LoadedModel:
+        """Load a file and allocate its tensors. The file is mapped, so it must stay as it is.
+
+        Raises:
+            LoadFailed: the file cannot be read, or holds something that this runtime cannot run.
+            BadInput: no runtime is installed.
+        """
+        make = _interpreter_class()
+        try:
+            interpreter = make(model_path=str(path), num_threads=threads)
+            interpreter.allocate_tensors()
+        except (OSError, MemoryError, RuntimeError, ValueError) as error:
+            raise LoadFailed(f"{path.name}: {' '.join(str(error).split())}") from None
+        return cls(interpreter)
+
+    def set_inputs(self, arrays: Sequence[Array]) -> None:
+        """Copy one item in, one array per input: its element type, its shape with or without the batch of 1.
+
+        Raises:
+            InputMismatch: another number of arrays, element type or shape.
+        """
+        if len(arrays) != len(self.inputs):
+            raise InputMismatch(f"the model has {len(self.inputs)} inputs, {len(arrays)} arrays were given")
+        for info, array in zip(self.inputs, arrays, strict=True):
+            if array.dtype != info.dtype or array.shape not in (info.shape, info.shape[1:]):
+                given, wanted = f"{array.dtype} {array.shape}", f"{info.dtype} {info.shape}"
+                raise InputMismatch(f"input '{info.name}' is {wanted}, the array is {given}")
+            self._interpreter.set_tensor(info.index, array.reshape(info.shape))
+
+    def invoke(self) -> None:
+        """Run once on the inputs that are set: the call that is timed, with nothing around it.
+
+        Raises:
+            RuntimeError: the runtime's own, when an operator fails.
+        """
+        self._interpreter.invoke()
+
+    def outputs_now(self) -> tuple[Array, ...]:
+        """Copies of the outputs, each with its batch of 1."""
+        return tuple(self._interpreter.get_tensor(info.index) for info in self.outputs)
+
+    def run(self, *arrays: Array) -> tuple[Array, ...]:
+        """`set_inputs`, `invoke`, `outputs_now`; raises what they raise."""
+        self.set_inputs(arrays)
+        self.invoke()
+        return self.outputs_now()
+
+
+def _interpreter_class() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError:
+            raise _missing() from None
+    return Interpreter
+
+
+def _missing() -> BadInput:
+    return BadInput("model runtime", "none is installed", "install edgeflock with the extra 'agent' or 'compression'")
+
+
+def _info(detail: dict[str, Any]) -> TensorInfo:
+    scale, zero_point = detail["quantization"]
+    shape = tuple(int(size) for size in detail["shape"])
+    dtype = np.dtype(detail["dtype"]).name
+    return TensorInfo(int(detail["index"]), str(detail["name"]), dtype, shape, float(scale), int(zero_point))
