@@ -64,7 +64,7 @@ def tell(fleet: Fleet, devices: int, out: Path, console: Console) -> bool:
     start(fleet, devices)
 
     chapter(console, "Four signed bundles")
-    for folder in variants:
+    for folder in dict.fromkeys(variant.parent for variant in variants):
         fleet.run("publish", str(folder), "--model", "digits", "--version", "1")
 
     rollouts = []
@@ -78,7 +78,7 @@ def tell(fleet: Fleet, devices: int, out: Path, console: Console) -> bool:
     with contextlib.suppress(Stopped):  # the report says who does not run it
         fleet.wait_for(f"every agent back on {GOOD}", lambda: set(fleet.running_digests("digits").values()) == {good})
     running = [
-        {"id": d["device"], "device_class": d["device_class"], "running_digest": d["models"]["digits"]["digest"]}
+        {"id": d["id"], "device_class": d["device_class"], "running_digest": d["models"]["digits"]["digest"]}
         for d in fleet.ask("devices")
     ]
     report = {
@@ -117,21 +117,22 @@ def start(fleet: Fleet, devices: int) -> None:
 
 def make_variants(fleet: Fleet, out: Path) -> list[Path]:
     """Train and compress, once: what is there already, and was made by the same sources, is used again."""
-    model, variants = out / "model", out / "variants"
+    model, variants, wrong = out / "model", out / "variants", out / "wrong"
     sources = [HERE / name for name in ("lenet.py", "three_levels.py", "three_levels_wi8.toml")]
     stamp, made_of = out / "variants.stamp", "".join(source.read_text() for source in sources)
-    folders = [variants / variant for variant, _, _ in ROLLOUTS]
+    folders = [*(variants / variant for variant, _, _ in ROLLOUTS[:3]), wrong / ROLLOUTS[3][0]]
     if stamp.exists() and stamp.read_text() == made_of and all((f / "variant.json").exists() for f in folders):
         fleet.console.print(f"trained and compressed already: {out}")
         return folders
-    shutil.rmtree(variants, ignore_errors=True)
+    for folder in (variants, wrong):
+        shutil.rmtree(folder, ignore_errors=True)
     fleet.run_script(HERE / "lenet.py", str(model))
     fleet.run_script(HERE / "three_levels.py", str(model / "lenet.keras"), str(model / "three_levels.keras"))
     data = str(model / "data.npz")
     recipes = [word for variant, _, _ in ROLLOUTS[:3] for word in ("--recipe", variant)]
     fleet.run("compress", str(model / "lenet.keras"), "--data", data, *recipes, "--out", str(variants))
-    wrong = ("--recipe", str(HERE / "three_levels_wi8.toml"))
-    fleet.run("compress", str(model / "three_levels.keras"), "--data", data, *wrong, "--out", str(variants))
+    recipe = str(HERE / "three_levels_wi8.toml")
+    fleet.run("compress", str(model / "three_levels.keras"), "--data", data, "--recipe", recipe, "--out", str(wrong))
     stamp.write_text(made_of)
     return folders
 

@@ -1,0 +1,333 @@
+"""The inference child: one model in a process of its own, spoken to in frames over stdin and stdout.
+
+`python -m edgeflock_agent.child PARENT_PID`. It holds the interpreter, the golden cases and the evaluation slice, and
+answers one request at a time, each with at most one inference (a block of them for `block`, bounded in time), so that a
+waiting request never waits long. What the answers mean for a deployment is decided in `runner`, not here.
+
+A model is somebody else's program: the child gets no new privileges, no core dump, few files, little to write, and an
+address space limited to what it has after its imports plus the budget. It ends with its parent (the parent-death
+signal is tied to the *thread* that started it) and at the end of its input. What libraries print on stdout goes to
+stderr, so that it cannot be taken for a frame.
+
+A reply is the result of the operation, or `{"stop": reason, "detail": …}` when the variant misbehaved, or `{"error":
+text}` when this one request failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import sys
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeflock_agent.frames import BadFrame, Ended, receive, send
+from edgeflock_deploy import runtime
+from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden
+from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.lifeline import die_with_parent
+from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
+from edgeflock_deploy.scoring import answers, variance
+
+Array = NDArray[Any]
+Reply = tuple[dict[str, Any], bytes]
+
+_PR_SET_NO_NEW_PRIVS = 38
+_OPEN_FILES = 64
+_WRITE_BYTES = 64 * 1024  # stderr, a file in memory, is all it writes to
+_TELLING_BYTES = 256 << 20  # address space in which a load is tried again, to tell a small budget from a bad file
+_WARM_MODEL = Path(runtime.__file__).with_name("warm.tflite")
+
+
+class Stop(Exception):
+    """The variant misbehaved: the reason and a sentence with the numbers."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+class Child:
+    """The model and its cases, and one method per operation."""
+
+    def __init__(self) -> None:
+        self._model: LoadedModel | None = None
+        self._golden: Golden | None = None
+        self._slice: Evaluation | None = None
+        self._kind: Any = "classification"
+        self._items: list[tuple[Array, ...]] = []  # what `block` runs over, in turn
+        self._next_item = 0
+        self._first_ms = 0.0
+        self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
+        self.operations: dict[str, Callable[[dict[str, Any], bytes], Reply]] = {
+            "load": self._load,
+            "golden": self._open_golden,
+            "golden_case": self._golden_case,
+            "slice": self._open_slice,
+            "item": self._item,
+            "random": self._random,
+            "block": self._block,
+            "infer": self._infer,
+        }
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model; `load` comes first."""
+        assert self._model is not None, "no model is loaded"
+        return self._model
+
+    def answer(self, header: dict[str, Any], payload: bytes) -> Reply:
+        """Do one operation; whatever goes wrong becomes a reply."""
+        try:
+            return self.operations[header["op"]](header, payload)
+        except Stop as stop:
+            return {"stop": stop.reason.value, "detail": stop.detail}, b""
+        except Untrusted as error:
+            return {"stop": error.reason.value, "detail": error.detail}, b""
+        except MemoryError:
+            return {"stop": Reason.MEMORY_OVER_BUDGET.value, "detail": "an allocation was refused"}, b""
+        except Exception as error:  # whatever it is, the parent hears of it
+            return {"error": " ".join(f"{type(error).__name__}: {error}".split())}, b""
+
+    def _load(self, header: dict[str, Any], _: bytes) -> Reply:
+        budget = header["memory_budget_bytes"]
+        rss = _own_memory("VmRSS")
+        if budget is not None:
+            size = _own_memory("VmSize")
+            resource.setrlimit(resource.RLIMIT_AS, (size + budget, size + max(4 * budget, _TELLING_BYTES)))
+        path, threads = Path(header["path"]), header["threads"]
+        try:
+            self._model, load_ms, self._first_ms = _load_and_run(path, threads)
+        except LoadFailed as error:
+            if budget is not None and _loads_with_more_memory(path, threads):
+                raise Stop(Reason.MEMORY_OVER_BUDGET, f"{budget} bytes are not enough: {error.detail}") from None
+            raise Stop(Reason.LOAD_FAILED, error.detail) from None
+        if budget is not None and (over := _own_memory("VmRSS") - rss - budget) > 0:
+            raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        gc.collect()
+        gc.freeze()  # what is loaded stays; a collection in the middle of a timing need not look at it
+        tensors = {"inputs": _describe(self.model.inputs), "outputs": _describe(self.model.outputs)}
+        return tensors | {"load_ms": load_ms}, b""
+
+    def _open_golden(self, header: dict[str, Any], _: bytes) -> Reply:
+        golden = read_golden(Path(header["path"]))
+        if len(golden.inputs) != len(self.model.inputs) or len(golden.outputs) != len(self.model.outputs):
+            raise Untrusted(Reason.MANIFEST_INVALID, "golden cases have another number of tensors than the model")
+        self._golden = golden
+        cases = range(len(golden.inputs[0]))
+        if not self._items:
+            self._items = [self._fitting([tensor[case] for tensor in golden.inputs]) for case in cases]
+        return {"cases": len(cases)}, b""
+
+    def _golden_case(self, header: dict[str, Any], _: bytes) -> Reply:
+        assert self._golden is not None, "no golden cases are open"
+        case = header["case"]
+        self._run(self._fitting([tensor[case] for tensor in self._golden.inputs]))
+        for number, (got, cases) in enumerate(zip(self.model.outputs_now(), self._golden.outputs, strict=True)):
+            _refuse_nan(got, f"golden case {case}")
+            place = f"golden case {case}, output {number}"
+            _compare(got.reshape(-1), cases[case].reshape(-1), header, place)
+        return {}, b""
+
+    def _open_slice(self, header: dict[str, Any], _: bytes) -> Reply:
+        evaluation = read_evaluation(Path(header["path"]))
+        if len(self.model.inputs) != 1:
+            raise Untrusted(Reason.MANIFEST_INVALID, "an evaluation slice needs a model with one input")
+        self._items = [self._fitting([item]) for item in evaluation.x]
+        self._slice, self._kind = evaluation, header["kind"]
+        spread = variance(evaluation.y) if self._kind == "regression" else None
+        return {"items": len(self._items), "target_variance": spread}, b""
+
+    def _item(self, header: dict[str, Any], _: bytes) -> Reply:
+        assert self._slice is not None, "no evaluation slice is open"
+        number = header["item"]
+        self._take_switches()
+        latency_ms = self._run(self._items[number])
+        counts = {"latency_ms": latency_ms, "switches": self._take_switches()}
+        output = self.model.outputs_now()[0]
+        _refuse_nan(output, f"evaluation item {number}")
+        target = self._slice.y[number]
+        if self._kind == "classification":
+            answer = int(answers("classification", output)[0])
+            return counts | {"answer": answer, "correct": answer == int(target)}, b""
+        values = answers("regression", self.model.outputs[0].decode(output))[0]
+        error = float(np.mean((values - np.asarray(target, np.float64).reshape(-1)) ** 2))
+        return counts | {"answer": values.tolist(), "squared_error": error}, b""
+
+    def _random(self, header: dict[str, Any], _: bytes) -> Reply:
+        rng = np.random.default_rng(header["seed"])
+        self._items = [
+            tuple(_random_tensor(info, rng) for info in self.model.inputs) for _ in range(int(header["items"]))
+        ]
+        return {}, b""
+
+    def _block(self, header: dict[str, Any], _: bytes) -> Reply:
+        latencies_ms = array("d")
+        self._take_switches()
+        while len(latencies_ms) < header["n"] and (not latencies_ms or sum(latencies_ms) < header["max_ms"]):
+            latencies_ms.append(self._run(self._items[self._next_item % len(self._items)]))
+            self._next_item += 1
+        return {"first_inference_ms": self._first_ms, "switches": self._take_switches()}, latencies_ms.tobytes()
+
+    def _infer(self, _: dict[str, Any], payload: bytes) -> Reply:
+        given, start = [], 0
+        for info in self.model.inputs:
+            length = int(np.prod(info.shape)) * np.dtype(info.dtype).itemsize
+            given.append(np.frombuffer(payload[start : start + length], info.dtype).reshape(info.shape))
+            start += length
+        latency_ms = self._run(tuple(given))
+        outputs = [output.tobytes() for output in self.model.outputs_now()]
+        return {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, b"".join(outputs)
+
+    def _run(self, item: tuple[Array, ...]) -> float:
+        """Run once; only the call of the interpreter is timed (milliseconds)."""
+        model = self.model
+        model.set_inputs(item)
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        start = time.perf_counter_ns()
+        model.invoke()
+        latency_ms = (time.perf_counter_ns() - start) / 1e6
+        self._switches += resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
+        return latency_ms
+
+    def _take_switches(self) -> int:
+        switches, self._switches = self._switches, 0
+        return switches
+
+    def _fitting(self, values: Sequence[Array]) -> tuple[Array, ...]:
+        """Stored values as the model's inputs: real values become the codes of a quantized input."""
+        item = []
+        for info, value in zip(self.model.inputs, values, strict=True):
+            if value.size != int(np.prod(info.shape)):
+                raise Untrusted(Reason.MANIFEST_INVALID, f"a case of shape {value.shape} for an input {info.shape}")
+            codes = info.encode(value) if np.issubdtype(value.dtype, np.floating) else value.astype(info.dtype)
+            item.append(codes.reshape(info.shape))
+        return tuple(item)
+
+
+def _load_and_run(path: Path, threads: int) -> tuple[LoadedModel, float, float]:
+    """Load a model and run it once on zeros; the milliseconds of each.
+
+    The first inference belongs to the load: XNNPACK packs the weights in it, so that it may well fail where the load
+    did not.
+
+    Raises:
+        LoadFailed: it does not load, or does not run.
+    """
+    start = time.perf_counter()
+    model = LoadedModel.load(path, threads)
+    loaded = time.perf_counter()
+    model.set_inputs([np.zeros(info.shape, info.dtype) for info in model.inputs])
+    begun = time.perf_counter()
+    try:
+        model.invoke()
+    except RuntimeError as error:
+        raise LoadFailed(f"{path.name}: {' '.join(str(error).split())}") from None
+    return model, (loaded - start) * 1e3, (time.perf_counter() - begun) * 1e3
+
+
+def _loads_with_more_memory(path: Path, threads: int) -> bool:
+    """Whether a load that failed within the budget succeeds beyond it: the runtime's own words do not tell."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    try:
+        _load_and_run(path, threads)
+    except LoadFailed:
+        return False
+    return True
+
+
+def _describe(tensors: Sequence[TensorInfo]) -> list[list[Any]]:
+    return [[info.name, info.dtype, list(info.shape)] for info in tensors]
+
+
+def _refuse_nan(output: Array, what: str) -> None:
+    if np.issubdtype(output.dtype, np.floating) and np.isnan(output).any():
+        raise Stop(Reason.NAN_OUTPUT, f"{what} gave NaN")
+
+
+def _compare(got: Array, want: Array, tolerance: dict[str, Any], place: str) -> None:
+    """Raise a Stop for the first value that is not near enough: `exact`, `steps` codes, or `atol` and `rtol`."""
+    if got.shape != want.shape:
+        raise Untrusted(
+            Reason.MANIFEST_INVALID, f"{place}: the model gives {got.size} values, the case has {want.size}"
+        )
+    got64, want64 = got.astype(np.float64), want.astype(np.float64)
+    if tolerance["exact"]:
+        allowed = np.zeros_like(want64)
+    elif np.issubdtype(got.dtype, np.integer):
+        allowed = np.full_like(want64, tolerance["steps"])
+    else:
+        allowed = tolerance["atol"] + tolerance["rtol"] * np.abs(want64)
+    wrong = np.flatnonzero(~(np.abs(got64 - want64) <= allowed))
+    if len(wrong):
+        at = wrong[0]
+        numbers = f"got {got64[at]:.6g}, want {want64[at]:.6g} within {allowed[at]:.3g}"
+        raise Stop(Reason.GOLDEN_MISMATCH, f"{place}, value {at}: {numbers}; {len(wrong)} of {len(want)} differ")
+
+
+def _random_tensor(info: TensorInfo, rng: np.random.Generator) -> Array:
+    """Values of the type: standard normal floats, 8 and 16 bits over their range, 0 or 1 for what may be indices."""
+    kind = np.dtype(info.dtype)
+    if kind.kind == "f":
+        return rng.standard_normal(info.shape).astype(kind)
+    if kind.kind == "b" or kind.itemsize >= 4:
+        return rng.integers(0, 2, info.shape).astype(kind)
+    limits = np.iinfo(kind)
+    return rng.integers(limits.min, limits.max, info.shape, dtype=kind, endpoint=True)
+
+
+def _own_memory(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def _confine(parent_pid: int) -> None:
+    die_with_parent(parent_pid)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    for what, limit in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+        (resource.RLIMIT_FSIZE, _WRITE_BYTES),
+    ):
+        resource.setrlimit(what, (limit, limit))
+
+
+def main() -> None:
+    """Serve frames until the parent closes its end."""
+    _confine(int(sys.argv[1]))
+    requests, replies = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    # The runtime's own libraries and pools are loaded now, and charged neither to the model's load time nor its budget.
+    warm = LoadedModel.load(_WARM_MODEL)
+    warm.run(*(np.zeros(info.shape, info.dtype) for info in warm.inputs))
+    del warm
+    child = Child()
+    send(replies, {"ready": True})
+    while True:
+        try:
+            request = receive(requests)
+            header, payload = child.answer(request.header, request.payload)
+            send(replies, header, payload)
+        except Ended:
+            return
+        except BadFrame as error:
+            sys.exit(f"edgeflock_agent.child: {error}")
+
+
+if __name__ == "__main__":
+    main()

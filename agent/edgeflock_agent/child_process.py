@@ -1,0 +1,181 @@
+"""The life of an inference child: start it, ask it, find out how it ended, be sure that it is gone.
+
+Decided here: what a silent or ended child means (HUNG, CRASHED). What is asked, and what an answer means, stands in
+`runner`. One lock per child: requests of an application and of a trial interleave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Set
+from typing import IO, Any
+
+from edgeflock_agent import frames
+from edgeflock_deploy.reasons import Reason
+
+# Python, numpy and the runtime have to come up first; on a small board under load that takes a while, and is not the
+# variant's fault.
+_INTERPRETER_START_S = 60.0
+_CLOSE_S = 2.0
+_STDERR_TAIL_BYTES = 2048
+
+
+class HardStop(Exception):
+    """A variant must not run (any longer) on this device.
+
+    Args:
+        reason: the code that is reported.
+        detail: one sentence with the names and numbers.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+class InferenceFailed(Exception):
+    """The runtime refused one inference; the child lives and may answer the next."""
+
+
+class Closed(Exception):
+    """The child has been closed, or ended before: ask the one that serves now."""
+
+
+class ChildProcess:
+    """A running `edgeflock_agent.child`; make it with `start`, and close it.
+
+    After a HardStop with CRASHED or HUNG the child is gone: `alive` is False, and `failure` says why.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], stderr: IO[bytes], timeout_s: float) -> None:
+        assert popen.stdin is not None
+        assert popen.stdout is not None
+        self._popen, self._stderr, self._timeout_s = popen, stderr, timeout_s
+        self._requests, self._replies = popen.stdin, popen.stdout
+        self._lock = threading.Lock()
+        self._closed = False
+        self.failure: HardStop | None = None
+
+    @classmethod
+    def start(cls, timeout_s: float) -> ChildProcess:
+        """Start a child, which is killed when the *thread* that calls this ends, and wait until it is ready.
+
+        Args:
+            timeout_s: how long each answer may take.
+
+        Raises:
+            HardStop: INTERNAL, if it does not come up.
+        """
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed in _end
+        popen = subprocess.Popen(
+            [sys.executable, "-m", "edgeflock_agent.child", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            # OpenBLAS reserves address space per thread, which would eat the budget; PYTHONSAFEPATH keeps the current
+            # folder out of the child's import path.
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
+            start_new_session=True,  # Ctrl-C is for the agent, which then closes its children
+        )
+        child = cls(popen, stderr, timeout_s)
+        os.set_blocking(child._requests.fileno(), False)
+        try:
+            child._read(_INTERPRETER_START_S)
+        except HardStop as stop:
+            raise HardStop(Reason.INTERNAL, f"the inference child did not start: {stop.detail}") from None
+        return child
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is there to answer."""
+        return not self._closed and self._popen.poll() is None
+
+    def ask(self, header: dict[str, Any], payload: bytes = b"", *, extra_s: float = 0.0) -> frames.Frame:
+        """Send a request and wait for its reply, for `extra_s` longer than usual.
+
+        Raises:
+            HardStop: the child says that the variant misbehaved, or CRASHED, HUNG.
+            InferenceFailed: the child says that this request failed.
+            Closed: there is no child any more.
+        """
+        with self._lock:
+            if self._closed:
+                raise self.failure or Closed("the inference child is closed")
+            try:
+                frames.send(self._requests.fileno(), header, payload, self._timeout_s)
+            except (frames.Ended, frames.TimedOut) as error:
+                raise self._fatal(error) from None
+            reply = self._read(self._timeout_s + extra_s)
+        if "stop" in reply.header:
+            raise HardStop(Reason(reply.header["stop"]), reply.header["detail"])
+        if "error" in reply.header:
+            raise InferenceFailed(reply.header["error"])
+        return reply
+
+    def pin(self, cpus: Set[int]) -> None:
+        """Have the child's first thread, which runs a model of one thread, run on these CPUs only."""
+        with contextlib.suppress(OSError, AttributeError):  # it ended just now, or the system has no such thing
+            os.sched_setaffinity(self.pid, cpus)
+
+    def close(self) -> None:
+        """End it after the request that it is answering. Closing twice is harmless."""
+        with self._lock:
+            self._end(kill=False)
+
+    def _read(self, timeout_s: float) -> frames.Frame:
+        try:
+            return frames.receive(self._replies.fileno(), timeout_s)
+        except (frames.Ended, frames.TimedOut, frames.BadFrame) as error:
+            raise self._fatal(error) from None
+
+    def _fatal(self, error: Exception) -> HardStop:
+        """The child hangs or is gone: make sure that it is gone, and say why."""
+        if not isinstance(error, frames.TimedOut):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(_CLOSE_S)  # its pipe is closed: let it end by itself, for its own exit status
+        last_words = self._last_words()
+        self._end(kill=True)
+        if isinstance(error, frames.TimedOut):
+            self.failure = HardStop(Reason.HUNG, f"no answer within {self._timeout_s:g} s")
+        else:
+            self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
+        return self.failure
+
+    def _end(self, *, kill: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if kill:
+            self._popen.kill()
+        self._requests.close()  # the end of its input is its sign to go
+        self._replies.close()
+        try:
+            self._popen.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+        self._stderr.close()
+
+    def _last_words(self) -> str:
+        end = os.fstat(self._stderr.fileno()).st_size
+        tail = os.pread(self._stderr.fileno(), _STDERR_TAIL_BYTES, max(0, end - _STDERR_TAIL_BYTES))
+        lines = [line for line in tail.decode(errors="replace").splitlines() if line and not line.startswith("INFO:")]
+        return f": {lines[-1].strip()}" if lines else ""
+
+
+def _ending(returncode: int | None) -> str:
+    if returncode is not None and returncode < 0:
+        with contextlib.suppress(ValueError):
+            return f"by {signal.Signals(-returncode).name}"
+    return f"with code {returncode}"

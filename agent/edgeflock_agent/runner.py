@@ -1,0 +1,282 @@
+"""A loaded variant as the agent sees it: a child process that answers, or a `HardStop` with its reason.
+
+Decided here: which failures blame the variant, and with which reason code. The agent's own process loads no model and
+no numpy: it must stay light and must survive every model. This file does not know what a trial or a rollout is.
+
+Thread-safe: requests of an application and of a trial interleave, and each waits for at most one inference.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence, Set
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+from edgeflock_agent.child_process import ChildProcess, Closed, HardStop, InferenceFailed
+from edgeflock_deploy.reasons import Reason
+
+__all__ = [
+    "Block",
+    "Closed",
+    "HardStop",
+    "Inference",
+    "InferenceFailed",
+    "ItemResult",
+    "ModelProcess",
+    "Slice",
+    "Tensor",
+]
+
+Kind = Literal["classification", "regression"]
+Answer = int | tuple[float, ...]
+
+ITEM_BYTES = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2,
+    "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8,
+}  # fmt: skip
+
+
+class Tensor(NamedTuple):
+    """An input or output: its name, numpy type and shape (with the batch of 1)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one item."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+class ItemResult(NamedTuple):
+    """One item of the evaluation slice: `correct` for a classification, `squared_error` for a regression.
+
+    `switches`: how often the timed call was interrupted (involuntary context switches).
+    """
+
+    latency_ms: float
+    answer: Answer
+    correct: bool | None
+    squared_error: float | None
+    switches: int
+
+
+class Inference(NamedTuple):
+    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
+
+    outputs: tuple[bytes, ...]
+    latency_ms: float
+
+
+class Block(NamedTuple):
+    """Latencies of consecutive inferences, how long the child's very first took, and `switches` as in ItemResult."""
+
+    latencies_ms: tuple[float, ...]
+    first_inference_ms: float
+    switches: int
+
+
+class Slice(NamedTuple):
+    """The evaluation slice that is open: its length and how answers are compared and scored."""
+
+    items: int
+    kind: Kind
+    agreement_atol: float | None
+    target_variance: float | None
+
+
+class ModelProcess:
+    """A child process with one model; make it with `start`, and close it.
+
+    After a HardStop with CRASHED or HUNG the child is gone: `alive` is False, `failure` says why, and so does every
+    further request.
+    """
+
+    def __init__(self, child: ChildProcess, threads: int, loaded: dict[str, Any]) -> None:
+        self._child, self.threads = child, threads
+        self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
+        self.load_ms = float(loaded["load_ms"])
+        self.slice: Slice | None = None
+
+    @classmethod
+    def start(
+        cls, model_path: Path, *, threads: int = 1, memory_budget_bytes: int | None = None, timeout_s: float = 10.0
+    ) -> ModelProcess:
+        """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
+
+        The child is killed when the *thread* that calls this ends (the parent-death signal is per thread): call it from
+        one that lives as long as the model should.
+
+        Args:
+            model_path: the `.tflite`; it must stay as it is while the child lives.
+            threads: threads of the interpreter.
+            memory_budget_bytes: what the model may add to the child's address space and resident memory.
+            timeout_s: how long the load, and later each inference, may take.
+
+        Raises:
+            HardStop: LOAD_FAILED, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
+        """
+        child = ChildProcess.start(timeout_s)
+        load = {"op": "load", "path": str(model_path.resolve()), "threads": threads}
+        try:
+            loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}).header
+            unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in ITEM_BYTES]
+            if unknown:
+                raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
+        except (HardStop, InferenceFailed) as error:
+            child.close()
+            raise _while_loading(error, bounded=memory_budget_bytes is not None) from None
+        return cls(child, threads, loaded)
+
+    def __enter__(self) -> ModelProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child is there to answer."""
+        return self._child.alive
+
+    @property
+    def failure(self) -> HardStop | None:
+        """Why the child is gone, if it crashed or hung."""
+        return self._child.failure
+
+    def check_golden(self, path: Path, *, atol: float, rtol: float, steps: int, exact: bool) -> None:
+        """Run every golden case and compare.
+
+        Args:
+            path: an `.npz` of `cases.write_golden`.
+            atol: floats may differ by atol + rtol |want|.
+            rtol: see atol.
+            steps: integers may differ by so many codes.
+            exact: nothing may differ.
+
+        Raises:
+            HardStop: GOLDEN_MISMATCH with the first differing case and numbers, NAN_OUTPUT, MANIFEST_INVALID for a file
+                that is no golden cases of this model, CRASHED, HUNG.
+        """
+        cases = self.open_golden(path)
+        try:
+            for case in range(cases):
+                self._child.ask(
+                    {"op": "golden_case", "case": case, "atol": atol, "rtol": rtol, "steps": steps, "exact": exact}
+                )
+        except InferenceFailed as error:
+            raise HardStop(Reason.GOLDEN_MISMATCH, f"a golden case did not run: {error}") from None
+
+    def open_golden(self, path: Path) -> int:
+        """Open golden cases, and return how many there are; `measure` runs over them until a slice is open.
+
+        Raises:
+            HardStop: MANIFEST_INVALID for a file that is no golden cases of this model, CRASHED, HUNG.
+        """
+        try:
+            return int(self._child.ask({"op": "golden", "path": str(path)}).header["cases"])
+        except InferenceFailed as error:
+            raise HardStop(Reason.MANIFEST_INVALID, f"golden cases: {error}") from None
+
+    def open_slice(self, path: Path, *, kind: Kind, agreement_atol: float | None) -> int:
+        """Open an evaluation slice, and return how many items it has.
+
+        Args:
+            path: an `.npz` of `cases.write_evaluation`.
+            kind: what an answer is (see `bundle.Task`).
+            agreement_atol: how near two answers of a regression must be to agree.
+
+        Raises:
+            HardStop: MANIFEST_INVALID for a file that is no slice for this model, CRASHED, HUNG.
+        """
+        try:
+            reply = self._child.ask({"op": "slice", "path": str(path), "kind": kind}).header
+        except InferenceFailed as error:
+            raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
+        self.slice = Slice(reply["items"], kind, agreement_atol, reply["target_variance"])
+        return self.slice.items
+
+    def run_item(self, item: int) -> ItemResult:
+        """Run one item of the open slice.
+
+        Raises:
+            HardStop: NAN_OUTPUT, CRASHED, HUNG.
+            InferenceFailed: the runtime refused this item.
+            Closed: the child has been closed.
+        """
+        reply = self._child.ask({"op": "item", "item": item}).header
+        answer = reply["answer"]
+        return ItemResult(
+            reply["latency_ms"],
+            tuple(answer) if isinstance(answer, list) else answer,
+            reply.get("correct"),
+            reply.get("squared_error"),
+            reply["switches"],
+        )
+
+    def infer(self, inputs: Sequence[bytes]) -> Inference:
+        """Run once on raw little-endian tensors, one per input.
+
+        Raises:
+            ValueError: another number of inputs, or of bytes in one, than the model has.
+            HardStop: CRASHED, HUNG.
+            InferenceFailed: the runtime refused it.
+            Closed: the child has been closed.
+        """
+        if len(inputs) != len(self.inputs):
+            raise ValueError(f"the model has {len(self.inputs)} inputs, {len(inputs)} were given")
+        for tensor, data in zip(self.inputs, inputs, strict=True):
+            if len(data) != tensor.nbytes:
+                raise ValueError(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(data)} were given")
+        reply = self._child.ask({"op": "infer"}, b"".join(inputs))
+        outputs, start = [], 0
+        for length in reply.header["lengths"]:
+            outputs.append(reply.payload[start : start + length])
+            start += length
+        return Inference(tuple(outputs), reply.header["latency_ms"])
+
+    def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
+        """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
+        self._child.ask({"op": "random", "items": items, "seed": seed})
+
+    def measure(self, n: int, *, max_ms: float = 1000.0) -> Block:
+        """Run n items one after the other (golden, evaluation or random ones, in turn), but no longer than max_ms.
+
+        Raises:
+            HardStop: CRASHED, HUNG, MEMORY_OVER_BUDGET.
+            InferenceFailed: the runtime refused an item, or there are none.
+            Closed: the child has been closed.
+        """
+        reply = self._child.ask({"op": "block", "n": n, "max_ms": max_ms}, extra_s=max_ms / 1000)
+        latencies = array("d")
+        latencies.frombytes(reply.payload)
+        return Block(tuple(latencies), reply.header["first_inference_ms"], reply.header["switches"])
+
+    def pin(self, cpus: Set[int]) -> None:
+        """Have a model of one thread run on these CPUs only."""
+        self._child.pin(cpus)
+
+    def close(self) -> None:
+        """End the child after the request that it is answering. Closing twice is harmless."""
+        self._child.close()
+
+
+def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
+    """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
+    stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
+    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in stop.detail.lower():
+        return HardStop(Reason.MEMORY_OVER_BUDGET, stop.detail)
+    return HardStop(Reason.LOAD_CRASHED, stop.detail) if stop.reason is Reason.CRASHED else stop
+
+
+def _tensors(described: list[list[Any]]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(name, dtype, tuple(shape)) for name, dtype, shape in described)

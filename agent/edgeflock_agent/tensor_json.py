@@ -1,0 +1,108 @@
+"""Tensors in the JSON of the Open Inference Protocol v2, to and from raw bytes, without numpy.
+
+Data may be flat or nested in row-major order; bytes are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+from edgeflock_agent.runner import Tensor
+
+# numpy type -> datatype of the protocol, array type code (None: by hand)
+_TYPES: dict[str, tuple[str, str | None]] = {
+    "bool": ("BOOL", None),
+    "int8": ("INT8", "b"),
+    "uint8": ("UINT8", "B"),
+    "int16": ("INT16", "h"),
+    "uint16": ("UINT16", "H"),
+    "int32": ("INT32", "i"),
+    "uint32": ("UINT32", "I"),
+    "int64": ("INT64", "q"),
+    "uint64": ("UINT64", "Q"),
+    "float16": ("FP16", None),
+    "float32": ("FP32", "f"),
+    "float64": ("FP64", "d"),
+}
+
+
+def datatype(tensor: Tensor) -> str:
+    """The protocol's name of a tensor's type, e.g. `FP32`."""
+    return _TYPES[tensor.dtype][0]
+
+
+def describe(tensor: Tensor) -> dict[str, Any]:
+    """A tensor as model metadata shows it."""
+    return {"name": tensor.name, "datatype": datatype(tensor), "shape": list(tensor.shape)}
+
+
+def to_bytes(tensor: Tensor, given: Any) -> bytes:
+    """The bytes of one input of a request.
+
+    Raises:
+        ValueError: not an object, another datatype or shape than the tensor's, or values that do not fit it.
+    """
+    if not isinstance(given, dict):
+        raise ValueError(f"input '{tensor.name}' is no object")
+    if given.get("datatype") != datatype(tensor):
+        raise ValueError(f"input '{tensor.name}' has datatype {datatype(tensor)}, not {given.get('datatype')}")
+    if given.get("shape") != list(tensor.shape):
+        raise ValueError(f"input '{tensor.name}' has shape {list(tensor.shape)}, not {given.get('shape')}")
+    try:
+        data = _pack(tensor.dtype, list(_flat(given.get("data"))))
+    except (TypeError, OverflowError, struct.error) as error:
+        raise ValueError(f"input '{tensor.name}' has a value that is no {datatype(tensor)}: {error}") from None
+    if len(data) != tensor.nbytes:
+        raise ValueError(f"input '{tensor.name}' has another number of values than its shape {list(tensor.shape)}")
+    return data
+
+
+def from_bytes(tensor: Tensor, data: bytes) -> dict[str, Any]:
+    """One output of a response, its data flat."""
+    code = _TYPES[tensor.dtype][1]
+    values: list[Any]
+    if code is not None:
+        numbers = array(code)
+        numbers.frombytes(data)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        values = numbers.tolist()
+    elif tensor.dtype == "bool":
+        values = [byte != 0 for byte in data]
+    else:
+        values = list(struct.unpack(f"<{len(data) // 2}e", data))
+    return describe(tensor) | {"data": values}
+
+
+def _pack(dtype: str, values: list[Any]) -> bytes:
+    code = _TYPES[dtype][1]
+    wrong = next((value for value in values if isinstance(value, bool) is not (dtype == "bool")), None)
+    if wrong is not None:
+        raise TypeError(f"{wrong!r}")
+    if dtype == "bool":
+        return bytes(values)
+    if code is None:
+        return struct.pack(f"<{len(values)}e", *values)
+    numbers = array(code, values)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _flat(data: Any) -> Iterator[Any]:
+    """Values of nested lists, in order; by an explicit stack, since a request may nest as deep as it likes."""
+    if not isinstance(data, list):
+        raise TypeError("data must be a list")
+    stack = [iter(data)]
+    while stack:
+        for value in stack[-1]:
+            if isinstance(value, list):
+                stack.append(iter(value))
+                break
+            yield value
+        else:
+            stack.pop()

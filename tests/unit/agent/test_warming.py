@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeflock_agent.measure.energy import Counter, NoMeter
+from edgeflock_agent.runner import HardStop, ModelProcess
+from edgeflock_agent.warming import closed_loop, measure_alone, settled
+from edgeflock_deploy.reasons import Reason
+
+DATA = Path(__file__).parents[2] / "data"
+NONE = NoMeter("no meter: none here")
+
+
+@pytest.mark.parametrize(
+    ("medians", "warm"),
+    [([], False), ([1.0], False), ([2.0, 1.0], False), ([2.0, 1.0, 1.019], True), ([1.0, 1.0, 1.03], False)],
+)
+def test_a_variant_is_warm_when_two_blocks_in_a_row_are_within_2_percent(medians: list[float], warm: bool) -> None:
+    assert settled(medians) is warm
+
+
+def test_a_measurement_has_every_quantile_that_its_samples_allow() -> None:
+    found = measure_alone(DATA / "tiny.tflite", NONE, golden_path=DATA / "tiny_golden.npz")
+    assert found.n >= 130
+    assert found.latency_ms_p50 is not None
+    assert found.latency_ms_p95 is not None
+    assert found.latency_ms_p95 >= found.latency_ms_p50
+    assert found.first_inference_ms > 0
+    assert found.load_ms > 0
+    assert (found.energy.mj, found.energy.reason) == (None, "no meter: none here")
+
+
+def test_a_slow_model_is_measured_for_no_longer_than_it_may_take() -> None:
+    with ModelProcess.start(DATA / "tiny_slow.tflite") as process:
+        process.use_random_inputs()
+        run = closed_loop(process, NONE, samples=100_000, max_ms=1.0)
+    assert 1 <= len(run.latencies_ms) < 1000
+
+
+def test_energy_per_inference_comes_from_the_meter(tmp_path: Path) -> None:
+    counter = tmp_path / "energy_uj"
+    counter.write_text("0")
+
+    class Board(Counter):
+        def begin(self):  # type: ignore[no-untyped-def]
+            end = super().begin()
+            counter.write_text("1000000")
+            return end
+
+    with ModelProcess.start(DATA / "tiny.tflite") as process:
+        process.open_golden(DATA / "tiny_golden.npz")
+        ticks = iter(range(10_000))
+        run = closed_loop(process, Board("rapl", counter), samples=64, clock=lambda: float(next(ticks)))
+    assert run.energy.mj == pytest.approx(1000 / len(run.latencies_ms))
+    assert run.energy.method == "counter"
+
+
+def test_a_model_that_does_not_load_is_not_measured() -> None:
+    with pytest.raises(HardStop) as stopped:
+        measure_alone(DATA / "corrupt.tflite", NONE)
+    assert stopped.value.reason is Reason.LOAD_FAILED
