@@ -137,7 +137,7 @@ class Fleet:
 
     def running_digests(self, model: str) -> dict[str, str | None]:
         """The bundle that each device says it runs."""
-        return {device["device"]: device["models"].get(model, {}).get("digest") for device in self.ask("devices") or []}
+        return {device["id"]: device["models"].get(model, {}).get("digest") for device in self.ask("devices") or []}
 
     def spawn(self, name: str, *command: str) -> None:
         """Start a long-lived process; its output goes to `logs/NAME.log`."""

@@ -1,0 +1,77 @@
+"""Testing by betting: the arithmetic of evidence, and nothing of what is tested.
+
+A sceptic stakes a share of his money on each observation x in [-1, 1]. If the mean of x is at most 0, as the null
+hypothesis says, no strategy makes him rich: his wealth is a non-negative supermartingale that starts at 1, and by
+Ville's inequality (1939) it ever reaches 1/alpha with probability at most alpha, however often one looks. Wealth is
+therefore evidence that needs no sample size fixed in advance (Waudby-Smith and Ramdas 2024; Shafer 2021).
+
+Nobody knows the best bet, so eight sceptics each hold one fixed bet and their wealths are averaged: an average of fair
+games is a fair game. Wealth is kept as its logarithm, because 200 good windows overflow a float.
+
+This file knows no window, no metric, no device and no policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
+
+LogWealth = tuple[float, ...]
+"""The logarithm of the wealth of each of the eight sceptics, in the order of BETS."""
+
+START: LogWealth = (0.0,) * len(BETS)
+
+
+def clip(x: float) -> float:
+    """Bound an observation to [-1, 1], so that a bet below 1 can never lose everything."""
+    return max(-1.0, min(1.0, x))
+
+
+def stake(wealth: LogWealth, x: float) -> LogWealth:
+    """Let every sceptic stake on one observation x in [-1, 1]: wealth *= 1 + bet * x."""
+    return tuple(before + math.log1p(bet * x) for before, bet in zip(wealth, BETS, strict=True))
+
+
+def log_mean(logs: Sequence[float]) -> float:
+    """Logarithm of the mean of exp(logs), without overflow."""
+    top = max(logs)
+    return top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
+
+
+def mixture(wealth: LogWealth) -> float:
+    """Log wealth of the eight sceptics together."""
+    return log_mean(wealth)
+
+
+def over_devices(wealths: Sequence[LogWealth], devices: int) -> float:
+    """Log wealth of a fleet: half on "all devices alike", half on "some device".
+
+    The first half multiplies the devices' wealths bet by bet and then averages over the bets: it grows fast when every
+    device shows a little. The second half is the mean of the devices' own wealths: it grows when one device shows a
+    lot, whatever the others show. The mean is over all `devices` of the rollout, the unheard ones with the wealth 1
+    that they start with: weights fixed beforehand keep the game fair while devices join one after the other.
+
+    Args:
+        wealths: one per device heard so far.
+        devices: how many devices the rollout has, heard or not.
+    """
+    if not wealths:
+        return 0.0
+    together = mixture(tuple(math.fsum(bets) for bets in zip(*wealths, strict=True)))
+    apart = log_weighted_mean([(mixture(wealth), 1.0) for wealth in wealths] + [(0.0, float(devices - len(wealths)))])
+    return log_mean((together, apart))
+
+
+def log_weighted_mean(terms: Iterable[tuple[float, float]]) -> float:
+    """Logarithm of the weighted mean of exp(log) over (log, weight) pairs; fair under any dependence of the terms."""
+    heavy = [(log, weight) for log, weight in terms if weight > 0]
+    top = max(log for log, _ in heavy)
+    total = math.fsum(weight for _, weight in heavy)
+    return top + math.log(math.fsum(weight * math.exp(log - top) for log, weight in heavy) / total)
+
+
+def shown(log_wealth: float) -> float:
+    """Wealth as a number for display; above 1e15 it is 1e15."""
+    return math.exp(min(log_wealth, math.log(1e15)))

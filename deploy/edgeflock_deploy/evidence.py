@@ -1,0 +1,80 @@
+"""What the judge remembers: a few floats per device and metric, and which windows they came from.
+
+Nothing is decided here. Values are frozen; every change makes a new one, so that an old verdict can be explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from edgeflock_deploy import betting
+from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.policy import Metric
+
+Runs = tuple[tuple[int, int], ...]
+"""A set of window numbers as sorted, disjoint, non-adjacent runs (first, last), both inclusive."""
+
+
+class MetricEvidence(Frozen):
+    """What one device showed of one metric: sums for display, log wealths (see `betting`) for the verdict."""
+
+    windows: int = 0
+    total: float = 0.0  # sum of the observations z
+    worst: float = 0.0  # the largest z
+    harm: betting.LogWealth = betting.START
+    harmless: betting.LogWealth = betting.START
+
+
+class DeviceEvidence(Frozen):
+    """What one device showed, and the windows that it was heard in, by boot id."""
+
+    windows: int = 0
+    seen: dict[str, Runs] = Field(default_factory=dict)
+    metrics: dict[Metric, MetricEvidence] = Field(default_factory=dict)
+
+    def has_seen(self, boot_id: str, number: int) -> bool:
+        """Whether this window was taken in before."""
+        return any(first <= number <= last for first, last in self.seen.get(boot_id, ()))
+
+    def counting(self, boot_id: str, number: int, metrics: Mapping[Metric, MetricEvidence]) -> DeviceEvidence:
+        """Take in one more window with the metrics as they stand after it."""
+        seen = {**self.seen, boot_id: _add(self.seen.get(boot_id, ()), number)}
+        return DeviceEvidence.model_construct(windows=self.windows + 1, seen=seen, metrics=dict(metrics))
+
+    def voided(self) -> DeviceEvidence:
+        """Forget what was shown, but not which windows were heard: a late copy of one must not count again."""
+        return DeviceEvidence.model_construct(windows=0, seen=self.seen, metrics={})
+
+
+class Evidence(Frozen):
+    """The evidence of a whole rollout, by device."""
+
+    devices: dict[str, DeviceEvidence] = Field(default_factory=dict)
+
+    def of(self, device: str) -> DeviceEvidence:
+        """One device's evidence; empty if it was never heard."""
+        return self.devices.get(device) or DeviceEvidence()
+
+    def with_device(self, device: str, own: DeviceEvidence) -> Evidence:
+        """The same evidence with one device's replaced."""
+        return Evidence.model_construct(devices={**self.devices, device: own})
+
+    def without(self, device: str) -> Evidence:
+        """Void a device's evidence, because it changed its class: the device it was is not the one it is."""
+        if device not in self.devices:
+            return self
+        return self.with_device(device, self.devices[device].voided())
+
+
+def _add(runs: Runs, number: int) -> Runs:
+    if runs and number == runs[-1][1] + 1:  # the usual case: windows come in order
+        return (*runs[:-1], (runs[-1][0], number))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted((*runs, (number, number))):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return tuple(merged)

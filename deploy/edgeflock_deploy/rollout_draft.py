@@ -1,0 +1,93 @@
+"""One step of a rollout being worked out: the rollout so far, and what it wants done.
+
+The only mutable thing in the rollout machine, and it lives for one call of `rollout.step`. It holds what every rule
+does to a device (ask, commit, take back, set aside), so that what was asked and what is remembered never part. A
+change that changes nothing keeps the same object: that is how the service knows that an event need not be journaled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeflock_deploy import judge
+from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.policy import Stage
+from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout_events import SetDesired
+from edgeflock_deploy.rollout_state import DeviceProgress, DeviceStatus, Rollout, StageState
+from edgeflock_deploy.verdict import Verdict, VerdictKind
+
+
+class Draft:
+    """The rollout while one event is being dealt with, at the time `at` of that event."""
+
+    def __init__(self, rollout: Rollout, at: float) -> None:
+        self.rollout = rollout
+        self.at = at
+        self.effects: list[SetDesired] = []
+
+    @property
+    def rules(self) -> Stage:
+        """The policy's rules for the current stage."""
+        return self.rollout.policy.stage[self.rollout.stage]
+
+    @property
+    def stage(self) -> StageState:
+        """The current stage."""
+        return self.rollout.stages[self.rollout.stage]
+
+    def change(self, **fields: Any) -> None:
+        """Set fields of the rollout."""
+        if any(getattr(self.rollout, name) != value for name, value in fields.items()):
+            self.rollout = self.rollout.model_copy(update=fields)
+
+    def change_stage(self, **fields: Any) -> None:
+        """Set fields of the current stage."""
+        if any(getattr(self.stage, name) != value for name, value in fields.items()):
+            stages = list(self.rollout.stages)
+            stages[self.rollout.stage] = self.stage.model_copy(update=fields)
+            self.change(stages=tuple(stages))
+
+    def change_device(self, device: str, **fields: Any) -> None:
+        """Set fields of one device's progress."""
+        before = self.rollout.devices[device]
+        if any(getattr(before, name) != value for name, value in fields.items()):
+            devices = {**self.rollout.devices, device: before.model_copy(update=fields)}
+            self.rollout = self.rollout.model_copy(update={"devices": devices})
+
+    def judged(self, kind: VerdictKind, sentence: str) -> None:
+        """Put a verdict on record, with the evidence as it stands."""
+        rows = judge.rows(self.rollout.evidence, self.rollout.policy)
+        self.change(verdict=Verdict.model_construct(kind=kind, sentence=sentence, evidence=rows))
+
+    def ask(self, device: str) -> None:
+        """Give a device the candidate for its trial."""
+        windows = self.rollout.evidence.of(device).windows + self.rules.max_windows
+        fresh: dict[str, Any] = dict.fromkeys(("acked_at", "state", "outcome", "reason", "detail"))
+        self._send(device, Phase.TRIAL, status=DeviceStatus.ASKED, asked_at=self.at, windows_allowed=windows, **fresh)
+
+    def commit(self, device: str) -> None:
+        """Tell a device to make the candidate its active one."""
+        self._send(device, Phase.COMMIT, status=DeviceStatus.COMMITTING)
+
+    def take_back(self, device: str, status: DeviceStatus, **fields: Any) -> None:
+        """Send a device back to its own last committed bundle; once is enough, it is not repeated."""
+        if self.rollout.devices[device].desired is Phase.REVERT:
+            self.change_device(device, status=status, **fields)
+        else:
+            self._send(device, Phase.REVERT, status=status, reverted=False, **fields)
+
+    def set_aside(self, device: str, reason: Reason | None, detail: str | None) -> None:
+        """Take a device out of the rollout for its own trouble, which says nothing of the candidate."""
+        self.take_back(device, DeviceStatus.SET_ASIDE, reason=reason, detail=detail)
+
+    def wake_to(self, device: str) -> None:
+        """Leave the candidate for a device that the rollout ends without: it commits it when it wakes."""
+        self._send(device, Phase.COMMIT)
+
+    def _send(self, device: str, phase: Phase, **fields: Any) -> None:
+        progress: DeviceProgress = self.rollout.devices[device]
+        digest = progress.committed_before if phase is Phase.REVERT else self.rollout.digest
+        trial = self.rollout.policy.trial
+        self.effects.append(SetDesired(device=device, phase=phase, digest=digest, trial=trial))
+        self.change_device(device, desired=phase, clock_at=self.at, overdue=False, **fields)

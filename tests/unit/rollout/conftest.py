@@ -1,0 +1,236 @@
+"""A fleet on paper: it feeds a rollout with what devices and operators would say, and keeps the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from edgeflock_deploy.messages import DeviceState, Outcome, Phase, VariantWindow, Window
+from edgeflock_deploy.policy import Guardrail, Policy, Stage
+from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout import step
+from edgeflock_deploy.rollout_events import (
+    Aborted,
+    DeviceSeen,
+    Paused,
+    Resumed,
+    RolloutEvent,
+    SetDesired,
+    Started,
+    StartedDevice,
+    Superseded,
+    Ticked,
+    WindowClosed,
+)
+from edgeflock_deploy.rollout_state import DeviceStatus, Rollout, RolloutPhase, StagePhase
+
+OLD, NEW = "old-digest", "new-digest"
+
+
+def make_window(device: str = "a", number: int = 0, **what: Any) -> Window:
+    """A window of an equal candidate, but for `what`: ratio, p95_ratio, drop, rss_ratio, or fields of Window."""
+    ratio, drop, rss = what.pop("ratio", 1.0), what.pop("drop", 0.0), what.pop("rss_ratio", 1.0)
+    p95 = what.pop("p95_ratio", ratio)
+    old = VariantWindow(n=130, latency_ms_p50=10, latency_ms_p95=20, accuracy=0.96, peak_rss_bytes=10_000_000)
+    new = VariantWindow(
+        n=130,
+        latency_ms_p50=None if ratio is None else 10 * ratio,
+        latency_ms_p95=None if p95 is None else 20 * p95,
+        accuracy=None if drop is None else 0.96 - drop,
+        peak_rss_bytes=None if rss is None else int(10_000_000 * rss),
+    )
+    fields: dict[str, Any] = {
+        "device": device,
+        "boot_id": "boot-1",
+        "seq": number,
+        "device_class": "pi",
+        "rollout": "r1",
+        "model": "digits",
+        "number": number,
+        "old_digest": OLD,
+        "new_digest": NEW,
+        "duration_s": 1.0,
+        "pairs": 130,
+        "old": old,
+        "new": new,
+        "agreement": 0.99,
+    }
+    return Window(**(fields | what))
+
+
+def make_policy(
+    *sizes: int | float,
+    alpha: float = 0.05,
+    max_in_trial: int | None = None,
+    guardrails: Iterable[str] = ("latency_ms_p50",),
+    min_windows: int = 1,
+    max_windows: int = 60,
+) -> Policy:
+    """A policy with stages of so many devices (int) or so much of the fleet (float, percent)."""
+    stages = tuple(
+        Stage(
+            devices=size if isinstance(size, int) else None,
+            percent=size if isinstance(size, float) else None,
+            min_windows=min_windows,
+            max_windows=max_windows,
+            deadline_s=100,
+        )
+        for size in sizes or (100.0,)
+    )
+    margins = {"accuracy": (0.01, 0.03), "agreement": (0.04, 0.07), "peak_rss_bytes": (0.20, 0.25)}
+    rails = []
+    for metric in guardrails:
+        fail_margin, pass_margin = margins.get(metric, (0.05, 0.10))
+        rails.append(Guardrail(metric=metric, fail_margin=fail_margin, pass_margin=pass_margin))
+    return Policy(name="test", alpha=alpha, max_in_trial=max_in_trial, stage=stages, guardrail=tuple(rails))
+
+
+class Fleet:
+    """A rollout of `NEW` to devices that say what the test makes them say."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        devices: str | dict[str, str] = "abcde",
+        offline: Iterable[str] = (),
+        current: Iterable[str] = (),
+        mode: Any = "deploy",
+    ) -> None:
+        self.classes = devices if isinstance(devices, dict) else dict.fromkeys(devices, "pi")
+        self.online = {device: device not in set(offline) for device in self.classes}
+        self.now = 1000.0
+        self.journal: list[RolloutEvent] = []
+        self.desired: dict[str, SetDesired] = {}
+        self.sent: list[SetDesired] = []
+        self.numbers = dict.fromkeys(self.classes, 0)
+        self.watch: Callable[[Rollout, tuple[SetDesired, ...]], None] | None = (
+            None  # told of each step: before, effects
+        )
+        self._rollout: Rollout | None = None
+        started = tuple(
+            StartedDevice(
+                device=device,
+                device_class=device_class,
+                online=self.online[device],
+                committed=NEW if device in set(current) else OLD,
+            )
+            for device, device_class in self.classes.items()
+        )
+        self.feed(
+            Started(
+                at=self.now,
+                rollout="r1",
+                mode=mode,
+                model="digits",
+                version=2,
+                variant="small",
+                digest=NEW if mode == "deploy" else None,
+                selector="all",
+                policy=policy,
+                devices=started,
+                by="op",
+            )
+        )
+
+    @property
+    def rollout(self) -> Rollout:
+        assert self._rollout is not None
+        return self._rollout
+
+    def phase(self) -> RolloutPhase:
+        return self.rollout.phase
+
+    def stage(self, index: int) -> StagePhase:
+        return self.rollout.stages[index].phase
+
+    def status(self, device: str) -> DeviceStatus:
+        return self.rollout.devices[device].status
+
+    def feed(self, event: RolloutEvent) -> tuple[SetDesired, ...]:
+        self.journal.append(event)
+        before = self._rollout
+        self._rollout, effects = step(before, event)
+        self.sent.extend(effects)
+        for effect in effects:
+            self.desired[effect.device] = effect
+        if self.watch is not None and before is not None:
+            self.watch(before, effects)
+        return effects
+
+    def asked(self, phase: Phase) -> list[str]:
+        return sorted(device for device, desired in self.desired.items() if desired.phase is phase)
+
+    def seen(self, device: str, state: DeviceState | None = None, **fields: Any) -> tuple[SetDesired, ...]:
+        phase = self.desired[device].phase if device in self.desired and state is not None else None
+        event = DeviceSeen(
+            at=self.now,
+            device=device,
+            device_class=self.classes[device],
+            online=self.online[device],
+            **({"digest": OLD, "state": state, "phase": phase} | fields),
+        )
+        return self.feed(event)
+
+    def trial(self, device: str) -> tuple[SetDesired, ...]:
+        return self.seen(device, DeviceState.TRIAL)
+
+    def commits(self, device: str) -> tuple[SetDesired, ...]:
+        return self.seen(device, DeviceState.COMMITTED, digest=NEW, outcome=Outcome.SUCCEEDED)
+
+    def goes_back(self, device: str) -> tuple[SetDesired, ...]:
+        return self.seen(device, DeviceState.ROLLED_BACK, outcome=Outcome.ROLLED_BACK)
+
+    def fails(self, device: str, reason: Reason, **fields: Any) -> tuple[SetDesired, ...]:
+        return self.seen(device, DeviceState.FAILED, **({"outcome": Outcome.FAILED, "reason": reason} | fields))
+
+    def goes(self, device: str, online: bool) -> tuple[SetDesired, ...]:
+        self.online[device] = online
+        return self.seen(device)
+
+    def window(self, device: str, **what: Any) -> tuple[SetDesired, ...]:
+        self.numbers[device] += 1
+        what = {"device_class": self.classes[device]} | what
+        return self.feed(WindowClosed(at=self.now, window=make_window(device, self.numbers[device], **what)))
+
+    def windows(self, device: str, n: int, **what: Any) -> None:
+        for _ in range(n):
+            self.window(device, **what)
+
+    def tick(self, seconds: float) -> tuple[SetDesired, ...]:
+        self.now += seconds
+        return self.feed(Ticked(at=self.now))
+
+    def proves(self, device: str) -> None:
+        """The device goes through a harmless trial and commits."""
+        self.trial(device)
+        self.windows(device, 13)
+        self.commits(device)
+
+    def pause(self) -> tuple[SetDesired, ...]:
+        return self.feed(Paused(at=self.now, by="op"))
+
+    def resume(self) -> tuple[SetDesired, ...]:
+        return self.feed(Resumed(at=self.now, by="op"))
+
+    def abort(self, mode: Any) -> tuple[SetDesired, ...]:
+        return self.feed(Aborted(at=self.now, by="op", mode=mode))
+
+    def supersede(self, taken: Iterable[str]) -> tuple[SetDesired, ...]:
+        return self.feed(Superseded(at=self.now, by_rollout="r2", taken=tuple(taken)))
+
+
+@pytest.fixture
+def window() -> Callable[..., Window]:
+    return make_window
+
+
+@pytest.fixture
+def policy() -> Callable[..., Policy]:
+    return make_policy
+
+
+@pytest.fixture
+def fleet() -> Callable[..., Fleet]:
+    return Fleet

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgeflock_deploy import judge
+from edgeflock_deploy.betting import BETS
+from edgeflock_deploy.evidence import Evidence
+from edgeflock_deploy.messages import Window
+from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy_file import load_policy
+
+MakeWindow = Callable[..., Window]
+MakePolicy = Callable[..., Policy]
+
+ALL = ("latency_ms_p50", "latency_ms_p95", "accuracy", "agreement", "peak_rss_bytes")
+
+
+def hear(evidence: Evidence, windows: list[Window], policy: Policy) -> Evidence:
+    for window in windows:
+        evidence = judge.observe(evidence, window, policy)
+    return evidence
+
+
+def windows_to_pass(window: MakeWindow, policy: Policy, **what: float) -> int:
+    evidence = Evidence()
+    for number in range(300):
+        evidence = judge.observe(evidence, window("a", number, **what), policy)
+        if judge.passes(evidence, "a", policy, policy.stage[0].min_windows):
+            return number + 1
+    raise AssertionError("no PASS in 300 windows")
+
+
+def windows_to_fail(window: MakeWindow, policy: Policy, devices: int = 1, **what: float) -> int:
+    evidence = Evidence()
+    for number in range(300):
+        evidence = judge.observe(evidence, window("a", number, **what), policy)
+        if judge.failure(evidence, policy, devices):
+            return number + 1
+    raise AssertionError("no FAIL in 300 windows")
+
+
+def test_an_equal_variant_passes_after_13_windows_at_alpha_5_percent_and_18_at_1(
+    window: MakeWindow, policy: MakePolicy
+) -> None:
+    assert windows_to_pass(window, policy()) == 13
+    assert windows_to_pass(window, policy(alpha=0.01)) in (17, 18)
+
+
+def test_a_harmless_variant_passes_on_accuracy_and_agreement_no_later_than_on_latency(
+    window: MakeWindow, policy: MakePolicy
+) -> None:
+    assert windows_to_pass(window, policy(guardrails=("accuracy", "agreement"))) <= 20
+    assert windows_to_pass(window, policy(guardrails=("agreement",))) <= 13
+
+
+def test_three_points_beyond_the_margin_are_found_within_twenty_windows(window: MakeWindow, policy: MakePolicy) -> None:
+    assert windows_to_fail(window, policy(guardrails=("accuracy",)), drop=0.04) <= 20
+
+
+@pytest.mark.parametrize("bad", [{"ratio": 12.0}, {"drop": 0.75, "agreement": 0.25}])
+def test_the_demo_policy_stops_a_saturated_bad_variant_within_12_windows(
+    window: MakeWindow, bad: dict[str, float]
+) -> None:
+    assert windows_to_fail(window, load_policy("demo"), devices=5, **bad) <= 12
+
+
+def test_the_demo_policy_passes_a_fast_faithful_variant_within_10_windows(window: MakeWindow) -> None:
+    assert windows_to_pass(window, load_policy("demo"), ratio=0.63, drop=0.005) <= 10
+
+
+def test_the_fail_evidence_equals_a_direct_computation(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(1, 100.0, guardrails=("latency_ms_p50", "accuracy"))
+    rng = np.random.default_rng(1)
+    ratios, drops = np.exp(rng.normal(0.15, 0.1, (3, 20))), rng.normal(0.02, 0.02, (3, 20))
+    evidence, fired = Evidence(), None
+    direct_fired = None
+    for n in range(20):
+        for d, device in enumerate("abc"):
+            evidence = judge.observe(evidence, window(device, n, ratio=ratios[d, n], drop=drops[d, n]), rules)
+        if fired is None and judge.failure(evidence, rules, 5):
+            fired = n
+        if direct_fired is None and direct(ratios[:, : n + 1], drops[:, : n + 1], 5) >= 40:
+            direct_fired = n
+    assert fired is not None
+    assert fired == direct_fired
+
+
+def direct(ratios: np.ndarray, drops: np.ndarray, devices: int) -> float:
+    """The definition, written down naively."""
+    total = 0.0
+    for x in ((np.log(ratios) - math.log(1.05)) / 0.20, (drops - 0.01) / 0.05):
+        wealth = np.prod(1 + np.array(BETS)[:, None, None] * np.clip(x, -1, 1)[None], axis=2)  # bet x device
+        apart = (wealth.mean(axis=0).sum() + devices - wealth.shape[1]) / devices
+        total += (wealth.prod(axis=1).mean() + apart) / 2
+    return total / 2
+
+
+@pytest.mark.parametrize("devices", [1, 5])
+def test_exactly_at_the_margin_a_fleet_fails_no_oftener_than_alpha(
+    window: MakeWindow, policy: MakePolicy, devices: int
+) -> None:
+    rules, rng, false_fails, runs = policy(alpha=0.2), np.random.default_rng(7), 0, 150
+    for _ in range(runs):
+        evidence = Evidence()
+        for number in range(40):
+            for device in "abcde"[:devices]:
+                ratio = 1.05 * math.exp(rng.normal(0, 0.15))
+                evidence = judge.observe(evidence, window(device, number, ratio=ratio), rules)
+            if judge.failure(evidence, rules, devices):
+                false_fails += 1
+                break
+    # alpha plus three standard errors: a judge that looks without correction fails in more than half of these
+    assert false_fails / runs <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / runs)
+
+
+def test_a_window_heard_twice_changes_nothing(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(guardrails=ALL)
+    once = hear(Evidence(), [window("a", n) for n in (3, 1, 2, 7)], rules)
+    for number in (7, 1, 2, 3):
+        assert judge.observe(once, window("a", number), rules) is once
+    assert once.of("a").seen == {"boot-1": ((1, 3), (7, 7))}
+
+
+def test_the_same_number_after_a_reboot_is_another_window(window: MakeWindow, policy: MakePolicy) -> None:
+    evidence = hear(Evidence(), [window("a", 1), window("a", 1, boot_id="boot-2")], policy())
+    assert evidence.of("a").windows == 2
+
+
+def test_voided_evidence_is_gone_but_a_late_copy_of_its_windows_does_not_count(
+    window: MakeWindow, policy: MakePolicy
+) -> None:
+    rules = policy()
+    evidence = hear(Evidence(), [window("a", n) for n in range(20)], rules)
+    assert judge.passes(evidence, "a", rules, 1)
+    voided = evidence.without("a")
+    assert not judge.passes(voided, "a", rules, 1)
+    assert judge.observe(voided, window("a", 5), rules) is voided
+
+
+@pytest.mark.parametrize(
+    ("metric", "gone"),
+    [
+        ("latency_ms_p50", {"ratio": None}),
+        ("latency_ms_p95", {"p95_ratio": None}),
+        ("accuracy", {"drop": None}),
+        ("agreement", {"agreement": None}),
+        ("peak_rss_bytes", {"rss_ratio": None}),
+        ("latency_ms_p50", {"paired": False}),
+    ],
+)
+def test_missing_data_neither_passes_nor_fails(
+    window: MakeWindow, policy: MakePolicy, metric: str, gone: dict[str, None]
+) -> None:
+    rules = policy(guardrails=(metric,))
+    evidence = hear(Evidence(), [window("a", n, **gone) for n in range(100)], rules)
+    assert not judge.passes(evidence, "a", rules, 1)
+    assert judge.failure(evidence, rules, 1) is None
+    assert judge.missing(evidence, "a", rules) == (f"no data for {metric}",)
+    assert evidence.of("a").windows == 100
+
+
+def test_min_windows_hold_back_a_clear_pass(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy()
+    evidence = hear(Evidence(), [window("a", n, ratio=0.3) for n in range(20)], rules)
+    assert judge.passes(evidence, "a", rules, 20)
+    assert not judge.passes(evidence, "a", rules, 21)
+
+
+def test_memory_beyond_its_margin_fails_at_the_first_window(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(guardrails=("peak_rss_bytes",))
+    evidence = hear(Evidence(), [window("a", 0, rss_ratio=1.3)], rules)
+    sentence = judge.failure(evidence, rules, 5)
+    assert sentence == (
+        "FAIL: peak_rss_bytes is 30 % above the incumbent's on 1 of 1 device (1 window, compared exactly)"
+    )
+
+
+def test_memory_within_its_margin_passes_at_the_first_window(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(guardrails=("peak_rss_bytes",))
+    evidence = hear(Evidence(), [window("a", 0, rss_ratio=1.1)], rules)
+    assert judge.failure(evidence, rules, 5) is None
+    assert judge.passes(evidence, "a", rules, 1)
+
+
+def test_a_slow_device_never_passes_however_good_the_others_are(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy()
+    evidence = Evidence()
+    for number in range(60):
+        evidence = hear(evidence, [window(d, number, ratio=1.4 if d == "e" else 1.0) for d in "abcde"], rules)
+    assert [judge.passes(evidence, device, rules, 1) for device in "abcde"] == [True] * 4 + [False]
+    assert "on 1 of 5 devices" in (judge.failure(evidence, rules, 5) or "")
+
+
+def test_a_fail_sentence_names_metric_size_devices_windows_and_evidence(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(1, 2, 100.0)
+    evidence = hear(Evidence(), [window("a", n, ratio=12.3) for n in range(12)], rules)
+    sentence = judge.failure(evidence, rules, 1) or ""
+    assert sentence.startswith("FAIL: latency_ms_p50 is 12.3 times the incumbent's on 1 of 1 device (12 windows")
+    assert sentence.endswith("of 60 needed)")
+
+
+def test_ungated_metrics_are_shown_but_stake_nothing(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy()
+    evidence = hear(Evidence(), [window("a", n, p95_ratio=30.0) for n in range(30)], rules)
+    row = next(row for row in judge.rows(evidence, rules) if row.metric == "latency_ms_p95")
+    assert (row.gates, row.fail_evidence) == (False, None)
+    assert row.effect == pytest.approx(30)
+    assert judge.failure(evidence, rules, 1) is None
+
+
+def test_a_harmless_metric_does_not_hide_a_harmful_one(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(guardrails=ALL)
+    evidence = hear(Evidence(), [window("a", n, drop=0.5, agreement=0.4) for n in range(15)], rules)
+    assert "points below" in (judge.failure(evidence, rules, 1) or "") or "answers differ" in (
+        judge.failure(evidence, rules, 1) or ""
+    )

@@ -1,0 +1,116 @@
+"""Every phase x event, one by one: where it leads, and that nothing else happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+
+from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout import TABLE
+from edgeflock_deploy.rollout_events import RolloutEvent
+from edgeflock_deploy.rollout_state import RolloutPhase
+
+if TYPE_CHECKING:
+    from tests.unit.rollout.conftest import Fleet
+
+MakeFleet = Callable[..., "Fleet"]
+MakePolicy = Callable[..., Policy]
+
+ACTS: dict[str, Callable[[Fleet], object]] = {
+    "started": lambda world: world.feed(world.journal[0]),
+    "device_seen": lambda world: world.seen("a"),
+    "window_closed": lambda world: world.window("a"),
+    "bad_window": lambda world: world.window("a", rss_ratio=9.0),
+    "hard_stop": lambda world: world.fails("a", Reason.CRASHED),
+    "paused": lambda world: world.pause(),
+    "resumed": lambda world: world.resume(),
+    "aborted_keep": lambda world: world.abort("keep"),
+    "aborted": lambda world: world.abort("revert"),
+    "superseded": lambda world: world.supersede("a"),
+    "ticked": lambda world: world.tick(1),
+}
+R = RolloutPhase
+STAYS: dict[str, RolloutPhase] = {}
+LEADS: dict[RolloutPhase, dict[str, RolloutPhase]] = {
+    R.RUNNING: {
+        "bad_window": R.ROLLING_BACK,
+        "hard_stop": R.ROLLING_BACK,
+        "paused": R.PAUSED,
+        "aborted_keep": R.ABORTED,
+        "aborted": R.ROLLING_BACK,
+        "superseded": R.ABORTED,
+    },
+    R.PAUSED: {
+        "bad_window": R.ROLLING_BACK,
+        "hard_stop": R.ROLLING_BACK,
+        "resumed": R.RUNNING,
+        "aborted_keep": R.ABORTED,
+        "aborted": R.ROLLING_BACK,
+        "superseded": R.ABORTED,
+    },
+    # The hard stop answers the order to go back here, and the device runs its own bundle: it is back.
+    R.ROLLING_BACK: {"superseded": R.ROLLED_BACK, "hard_stop": R.ROLLED_BACK},
+    R.SUCCEEDED: STAYS,
+    R.ROLLED_BACK: STAYS,
+    R.ABORTED: STAYS,
+    R.FAILED: STAYS,
+}
+
+
+def world_in(phase: RolloutPhase, fleet: MakeFleet, policy: MakePolicy) -> Fleet:
+    """A fleet of two whose rollout is in this phase, `a` in the middle of its trial where there is one."""
+    world = fleet(policy(1, 100.0, guardrails=("latency_ms_p50", "peak_rss_bytes")), "ab")
+    world.trial("a")
+    if phase is R.PAUSED:
+        world.pause()
+    elif phase is R.ROLLING_BACK:
+        world.window("a", rss_ratio=9.0)
+    elif phase is R.SUCCEEDED:
+        world.proves("a")
+        world.proves("b")
+    elif phase is R.ROLLED_BACK:
+        world.window("a", rss_ratio=9.0)
+        world.goes_back("a")
+    elif phase is R.ABORTED:
+        world.abort("keep")
+    elif phase is R.FAILED:
+        for _ in range(2):
+            world.fails("a", Reason.DISK_FULL)
+            world.fails("b", Reason.DISK_FULL)
+            world.resume()
+            world.fails("b", Reason.DISK_FULL)
+    assert world.phase() is phase
+    return world
+
+
+@pytest.mark.parametrize("phase", list(RolloutPhase))
+@pytest.mark.parametrize("act", ACTS)
+def test_each_event_leads_where_the_table_says(
+    fleet: MakeFleet, policy: MakePolicy, phase: RolloutPhase, act: str
+) -> None:
+    world = world_in(phase, fleet, policy)
+    before = world.rollout
+    ACTS[act](world)
+    assert world.phase() is LEADS[phase].get(act, phase)
+    if before.phase.terminal:
+        assert world.rollout is before
+
+
+@pytest.mark.parametrize("phase", [R.RUNNING, R.PAUSED])
+@pytest.mark.parametrize("act", ["bad_window", "hard_stop", "aborted", "aborted_keep"])
+def test_whatever_stops_it_takes_the_candidate_back(
+    fleet: MakeFleet, policy: MakePolicy, phase: RolloutPhase, act: str
+) -> None:
+    world = world_in(phase, fleet, policy)
+    ACTS[act](world)
+    assert (world.asked(Phase.REVERT), world.asked(Phase.TRIAL)) == (["a"], [])
+
+
+def test_the_table_has_every_cell() -> None:
+    kinds = set(get_args(get_args(RolloutEvent)[0]))
+    assert set(TABLE) == set(RolloutPhase)
+    assert all(set(row) == kinds for row in TABLE.values())
