@@ -1,0 +1,178 @@
+"""The HTTP API on loopback: routes to commands, errors to JSON. Whoever has the token may do everything.
+
+An error of the caller's is {"error": {"thing", "wrong", "mend"}} with status 400, so that the command line can raise
+the same `BadInput` again.
+
+Version history of the API: 1, the first (`/v1`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edgeflock_controller.commands import Commands, Wish
+from edgeflock_controller.core import Core
+from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, take_container
+from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.keys import Trust
+from edgeflock_deploy.policy import Policy
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeployBody(_Body):
+    """What `POST /v1/rollouts` takes; `version` None is the newest that has the variant."""
+
+    model: str
+    version: int | None = None
+    variant: str
+    selector: str
+    policy: Policy
+    by: str
+
+
+class RollbackBody(_Body):
+    """What `POST /v1/rollbacks` takes."""
+
+    model: str
+    selector: str
+    by: str
+
+
+class SteerBody(_Body):
+    """What `POST /v1/rollouts/{id}/{wish}` takes; `keep` speaks of an abort."""
+
+    by: str
+    keep: bool = False
+
+
+class _Tokened:
+    """Refuses every request without the bearer token."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._expected):
+                await _error(401, "token", "is missing or wrong", "use the one in service.json")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starlette:
+    """Build the application.
+
+    Args:
+        core: runs every command on its own thread.
+        commands: the commands.
+        trust: which publish keys are believed.
+        token: the bearer token.
+    """
+
+    def ask(work: Callable[[Request], Callable[[], Any]]) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            return JSONResponse(await asyncio.wrap_future(core.call(work(request))))
+
+        return endpoint
+
+    async def deploy(request: Request) -> Response:
+        body = DeployBody.model_validate_json(await request.body())
+
+        def work() -> Any:
+            return commands.deploy(body.model, body.version, body.variant, body.selector, body.policy, body.by)
+
+        return JSONResponse(await asyncio.wrap_future(core.call(work)))
+
+    async def rollback(request: Request) -> Response:
+        body = RollbackBody.model_validate_json(await request.body())
+        return JSONResponse(
+            await asyncio.wrap_future(core.call(lambda: commands.rollback(body.model, body.selector, body.by)))
+        )
+
+    async def steer(request: Request) -> Response:
+        body = SteerBody.model_validate_json(await request.body())
+        name, wish = request.path_params["name"], _wish(request.path_params["wish"])
+        return JSONResponse(
+            await asyncio.wrap_future(core.call(lambda: commands.steer(name, wish, body.by, keep=body.keep)))
+        )
+
+    async def put_container(request: Request) -> Response:
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > CONTAINER_LIMIT_BYTES:
+                raise BadInput("container", f"is larger than {CONTAINER_LIMIT_BYTES} bytes", "publish a smaller model")
+        await run_in_threadpool(take_container, core.store.containers, request.path_params["sha256"], bytes(data))
+        return JSONResponse({})
+
+    async def register(request: Request) -> Response:
+        envelope = await request.body()
+        bundle = await run_in_threadpool(check_bundle, envelope, trust, core.store.containers, core.clock())
+        return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.register(bundle))))
+
+    routes = [
+        Route("/v1/status", ask(lambda _: commands.status)),
+        Route("/v1/devices", ask(lambda _: commands.devices)),
+        Route("/v1/devices/{name}", ask(lambda r: lambda: commands.device(r.path_params["name"]))),
+        Route("/v1/bundles", ask(lambda _: commands.bundles), methods=["GET"]),
+        Route("/v1/bundles", register, methods=["POST"]),
+        Route("/v1/models/{name}/manifests", ask(lambda r: lambda: commands.manifests(r.path_params["name"]))),
+        Route("/v1/containers/{sha256}", put_container, methods=["PUT"]),
+        Route("/v1/rollouts", ask(lambda _: commands.rollouts), methods=["GET"]),
+        Route("/v1/rollouts", deploy, methods=["POST"]),
+        Route("/v1/rollouts/{name}", ask(lambda r: lambda: commands.rollout(r.path_params["name"]))),
+        Route("/v1/rollouts/{name}/why", ask(lambda r: lambda: commands.why(r.path_params["name"]))),
+        Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
+        Route("/v1/rollbacks", rollback, methods=["POST"]),
+        Route("/v1/dead-letters", ask(lambda _: commands.dead_letters)),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_Tokened, token=token)],
+        exception_handlers={BadInput: _bad_input, ValidationError: _invalid, 404: _missing, 405: _missing},
+    )
+
+
+def _wish(word: str) -> Wish:
+    wishes: dict[str, Wish] = {"pause": "pause", "resume": "resume", "abort": "abort"}
+    if word not in wishes:
+        raise BadInput(word, "is no command of a rollout", f"use {', '.join(wishes)}")
+    return wishes[word]
+
+
+def _error(status: int, thing: str, wrong: str, mend: str) -> JSONResponse:
+    return JSONResponse({"error": {"thing": thing, "wrong": wrong, "mend": mend}}, status_code=status)
+
+
+def _bad_input(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadInput)
+    return _error(400, error.thing, error.wrong, error.mend)
+
+
+def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValidationError)
+    first = error.errors()[0]
+    return _error(400, ".".join(map(str, first["loc"])) or "request", first["msg"], "use a client of this release")
+
+
+def _missing(request: Request, _: Exception) -> Response:
+    return _error(404, request.url.path, "is no address of this API", "use a client of this release")

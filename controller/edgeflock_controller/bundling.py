@@ -1,0 +1,236 @@
+"""Publishing: variants on disk become signed bundles and are handed to the service. Runs where the publish key lies.
+
+Decided here: what a bundle holds, and which version a publish gets. One publish is one version, shared by the variants
+in it: the one after the newest, unless it is named. Golden outputs are the variant's own, computed now by the runtime
+that boards use, so that a device can tell a broken load from a lossy variant.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from edgeflock_compression.data import evaluation_slice, fit, golden_inputs, load_data
+from edgeflock_compression.pipeline import EVALUATION_FILE, GOLDEN_INPUTS_FILE
+from edgeflock_compression.variant import MODEL_FILE, RECORD_FILE, read_record
+from edgeflock_controller.client import Client
+from edgeflock_deploy.bundle import EncodedBlob, Manifest, Task, TensorSpec, Tolerance, encode_blob, seal_manifest
+from edgeflock_deploy.canonical import sha256_hex
+from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, write_evaluation, write_golden
+from edgeflock_deploy.errors import BadInput, Untrusted
+from edgeflock_deploy.keys import SigningKey
+from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed, TensorInfo, runtime_name
+from edgeflock_deploy.scoring import variance
+
+Array = NDArray[Any]
+
+# Regression answers of a foreign file agree within this share of the targets' standard deviation, as `compress` has it.
+_AGREEMENT_SHARE = 0.05
+_SEED = 0
+
+
+class Draft(NamedTuple):
+    """A variant that is to be published: its file and what travels with it. `inputs` are golden items (n, ...)."""
+
+    variant: str
+    path: Path
+    inputs: Array
+    evaluation: Evaluation | None
+    task: Task
+    ram_bytes: int | None
+    provenance: dict[str, Any]
+
+
+class Published(NamedTuple):
+    """A bundle after publishing; `new` is False for one that was there already."""
+
+    model: str
+    version: int
+    variant: str
+    digest: str
+    raw_bytes: int
+    wire_bytes: int
+    new: bool
+
+
+class _Built(NamedTuple):
+    manifest: Manifest  # of version 1, until the version is known
+    containers: dict[str, bytes]
+
+
+def find_drafts(source: Path, data: Path | None, variant: str | None) -> list[Draft]:
+    """Find what is to be published.
+
+    Args:
+        source: a folder that `compress` wrote, one variant's folder in it, or a `.tflite` made elsewhere.
+        data: the `.npz` for a `.tflite` made elsewhere.
+        variant: the name for a `.tflite` made elsewhere; its file's name without it.
+
+    Raises:
+        BadInput: nothing to publish there, a file was altered after it was measured, or cases are missing.
+    """
+    if source.is_file():
+        if data is None:
+            raise BadInput(str(source), "is a model without data", "give its labelled items with --data DATA.npz")
+        return [_foreign_draft(source, data, variant or source.stem)]
+    if not source.is_dir():
+        raise BadInput(str(source), "does not exist", "give a folder that `edgeflock compress` wrote, or a .tflite")
+    if data is not None or variant is not None:
+        raise BadInput("--data and --variant", "are for a .tflite file", f"leave them out: {source} has its own")
+    folders = (
+        [source] if (source / RECORD_FILE).is_file() else sorted(p.parent for p in source.glob(f"*/{RECORD_FILE}"))
+    )
+    if not folders:
+        raise BadInput(str(source), f"has no variant (no {RECORD_FILE})", "make some with `edgeflock compress`")
+    return [_draft(folder) for folder in folders]
+
+
+def publish(
+    client: Client, drafts: Sequence[Draft], model: str, version: int | None, key: SigningKey
+) -> list[Published]:
+    """Sign and upload drafts as one version of a model.
+
+    What is published already, all of it in one version, is left as it is.
+
+    Raises:
+        BadInput: a name cannot be used, a file does not run, or the service refuses.
+    """
+    built = [_build(draft, model) for draft in drafts]
+    existing = [Manifest.model_validate(value) for value in client.manifests(model)]
+    for number in sorted({m.version for m in existing if version in (None, m.version)}, reverse=True):
+        there = {m.variant: m for m in existing if m.version == number}
+        if all(one.manifest.variant in there and _same(one.manifest, there[one.manifest.variant]) for one in built):
+            return [_published(there[one.manifest.variant], key, new=False) for one in built]
+    number = version or max((m.version for m in existing), default=0) + 1
+    return [_upload(client, one, number, key) for one in built]
+
+
+def _build(draft: Draft, model: str) -> _Built:
+    try:
+        loaded = LoadedModel.load(draft.path)
+        if len(loaded.inputs) != 1:
+            raise BadInput(str(draft.path), f"has {len(loaded.inputs)} inputs", "one input is supported")
+        golden = _golden(loaded, draft.inputs)
+    except (LoadFailed, InputMismatch, RuntimeError) as error:
+        raise BadInput(
+            str(draft.path), f"does not run here ({error})", "give a .tflite that runs, with its own data"
+        ) from None
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in golden.outputs):
+        raise BadInput(str(draft.path), "answers NaN or infinity on its golden inputs", "do not publish it")
+    blobs: dict[Any, EncodedBlob] = {
+        "model": encode_blob(draft.path.read_bytes()),
+        "golden": encode_blob(write_golden(golden)),
+    }
+    if draft.evaluation is not None:
+        blobs["evaluation"] = encode_blob(write_evaluation(draft.evaluation))
+    try:
+        manifest = Manifest(
+            model=model,
+            version=1,
+            variant=draft.variant,
+            blobs={role: encoded.blob for role, encoded in blobs.items()},
+            inputs=tuple(map(_spec, loaded.inputs)),
+            outputs=tuple(map(_spec, loaded.outputs)),
+            tolerance=Tolerance(runtime=runtime_name()),
+            task=draft.task,
+            ram_bytes=draft.ram_bytes,
+            provenance=draft.provenance,
+        )
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise BadInput(
+            f"{name} {getattr(draft, name, model)!r}", "cannot be used as a name", "use letters, digits, '.', '-', '_'"
+        ) from None
+    return _Built(manifest, {encoded.blob.encoding.sha256: encoded.container for encoded in blobs.values()})
+
+
+def _golden(loaded: LoadedModel, inputs: Array) -> Golden:
+    held = loaded.inputs[0].encode(inputs)
+    rows = [loaded.run(item) for item in held]
+    return Golden((held,), tuple(np.stack([row[i][0] for row in rows]) for i in range(len(loaded.outputs))))
+
+
+def _upload(client: Client, built: _Built, version: int, key: SigningKey) -> Published:
+    manifest = built.manifest.model_copy(update={"version": version})
+    for sha256, container in built.containers.items():
+        client.put_container(sha256, container)
+    answer = client.register(seal_manifest(manifest, key).envelope)
+    return _published(manifest, key, new=bool(answer["registered"]))
+
+
+def _published(manifest: Manifest, key: SigningKey, *, new: bool) -> Published:
+    blob, digest = manifest.blobs["model"], seal_manifest(manifest, key).digest
+    return Published(manifest.model, manifest.version, manifest.variant, digest, blob.bytes, blob.encoding.bytes, new)
+
+
+def _same(a: Manifest, b: Manifest) -> bool:
+    """Whether two manifests name the same content, whatever is told of its making."""
+    ignored: dict[str, Any] = {"version": 1, "provenance": {}, "ram_bytes": None}
+    return a.model_copy(update=ignored) == b.model_copy(update=ignored)
+
+
+def _spec(info: TensorInfo) -> TensorSpec:
+    return TensorSpec(name=info.name, dtype=info.dtype, shape=info.shape)
+
+
+def _draft(folder: Path) -> Draft:
+    path = folder / MODEL_FILE
+    try:
+        record = read_record(folder)
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(str(folder), f"cannot be read ({error})", "make it again with `edgeflock compress`") from None
+    except ValidationError:
+        raise BadInput(
+            str(folder / RECORD_FILE), "is no variant's record", "make it again with `edgeflock compress`"
+        ) from None
+    if sha256_hex(data) != record.sha256:
+        raise BadInput(
+            str(path), f"was altered after it was measured ({RECORD_FILE} names other bytes)", "compress it again"
+        )
+    cases = folder.parent
+    evaluation = _read_evaluation(cases / EVALUATION_FILE) if (cases / EVALUATION_FILE).is_file() else None
+    provenance = record.model_dump(mode="json", exclude={"task", "ram_bytes"})
+    inputs = _read_golden_inputs(cases / GOLDEN_INPUTS_FILE)
+    return Draft(record.name, path, inputs, evaluation, record.task, record.ram_bytes, provenance)
+
+
+def _foreign_draft(path: Path, data_path: Path, variant: str) -> Draft:
+    try:
+        info = LoadedModel.load(path).inputs[0]
+    except LoadFailed as error:
+        raise BadInput(str(path), f"is no model that runs here ({error.detail})", "give a .tflite") from None
+    # A quantized input takes real values here, which are encoded when the golden cases are made.
+    data = fit(load_data(data_path), info.shape[1:], "float32" if info.scale else info.dtype)
+    evaluation = evaluation_slice(data, _SEED)
+    task = Task(kind="classification", metric="accuracy")
+    if data.kind == "regression":
+        atol = _AGREEMENT_SHARE * float(np.sqrt(variance(data.y_test)))
+        spread = variance(data.y_test if evaluation is None else evaluation.y)
+        task = Task(kind="regression", metric="r2", agreement_atol=atol, target_variance=spread)
+    provenance = {"name": variant, "file": path.name, "data_sha256": data.sha256}
+    return Draft(variant, path, golden_inputs(data, _SEED), evaluation, task, None, provenance)
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    try:
+        return read_evaluation(path)
+    except Untrusted as error:
+        raise BadInput(str(path), error.detail, "make it again with `edgeflock compress`") from None
+
+
+def _read_golden_inputs(path: Path) -> Array:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            inputs: Array = archive["input_0"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, TypeError, AttributeError):
+        raise BadInput(
+            str(path), "cannot be read as golden inputs", "make it again with `edgeflock compress`"
+        ) from None
+    return inputs

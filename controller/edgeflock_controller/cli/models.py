@@ -1,0 +1,33 @@
+"""`edgeflock models`: what is published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeflock_controller import home
+from edgeflock_controller.cli.options import json_option, print_json, store_option
+
+
+@click.command()
+@store_option
+@json_option
+def models(store: Path | None, as_json: bool) -> None:
+    r"""Show what is published: models, their versions and variants, with sizes and what was measured.
+
+    \b
+    Example:
+      edgeflock models
+    """
+    from edgeflock_controller.cli import render
+    from edgeflock_controller.client import Client
+
+    with Client(home.store_folder(store)) as client:
+        bundles = client.bundles()
+    if as_json:
+        print_json(bundles)
+    elif bundles:
+        render.console().print(render.models_table(bundles))
+    else:
+        click.echo("nothing is published yet; see `edgeflock publish --help`")

@@ -1,0 +1,67 @@
+"""`edgeflock publish`: variants become signed bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeflock_controller import home
+from edgeflock_controller.cli.options import json_option, keys_option, print_json, store_option
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="The model's name.")
+@click.option("--version", type=click.IntRange(min=1), help="The model's version. [the one after the newest]")
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled items (.npz) for a .tflite made elsewhere.")
+@click.option("--variant", help="Name for a .tflite made elsewhere. [its file's name]")
+@keys_option
+@store_option
+@json_option
+def publish(
+    source: Path,
+    model: str,
+    version: int | None,
+    data: Path | None,
+    variant: str | None,
+    keys_folder: Path | None,
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Publish SOURCE: a folder that `edgeflock compress` wrote, one variant's folder in it, or a .tflite file.
+
+    All variants of one call become one version of the model. What is published already is left as it is.
+
+    \b
+    Example:
+      edgeflock publish variants --model digits
+      edgeflock publish mine.tflite --data data.npz --model digits
+    """
+    from edgeflock_controller.bundling import find_drafts
+    from edgeflock_controller.bundling import publish as publish_drafts
+    from edgeflock_controller.cli import render
+    from edgeflock_controller.client import Client
+    from edgeflock_deploy.keys import SigningKey
+
+    key = SigningKey.read("publish", home.keys_folder(keys_folder) / "publish.key")
+    with Client(home.store_folder(store)) as client:
+        done = publish_drafts(client, find_drafts(source, data, variant), model, version, key)
+    if as_json:
+        print_json([one._asdict() for one in done])
+        return
+    if not any(one.new for one in done):
+        click.echo(f"already published as {model}@{done[0].version}; nothing changed")
+    rows = [
+        [
+            f"{one.model}@{one.version}",
+            one.variant,
+            render.kilobytes(one.raw_bytes),
+            render.kilobytes(one.wire_bytes),
+            one.digest[:12],
+            "published" if one.new else "was there",
+        ]
+        for one in done
+    ]
+    columns = ["model", "variant", ">raw KB", ">wire KB", "digest", ""]
+    render.console().print(render.table("Bundles", columns, rows))

@@ -1,0 +1,196 @@
+"""How devices, models and rollouts look on a terminal: tables and sentences from the API's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json = dict[str, Any]
+
+_COLOURS = {
+    "SUCCEEDED": "green",
+    "PASS": "green",
+    "PASSED": "green",
+    "COMMITTED": "green",
+    "online": "green",
+    "RUNNING": "cyan",
+    "BAKING": "cyan",
+    "DEPLOYING": "cyan",
+    "TRIAL": "cyan",
+    "PAUSED": "yellow",
+    "INCONCLUSIVE": "yellow",
+    "ROLLING_BACK": "yellow",
+    "REVERTING": "yellow",
+    "ROLLED_BACK": "red",
+    "FAIL": "red",
+    "FAILED": "red",
+    "ABORTED": "red",
+    "offline": "red",
+}
+
+
+def console() -> Console:
+    """A console on stdout; one that is no terminal gets whole lines instead of cut ones."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=200)
+
+
+def clock(at: float | None) -> str:
+    """A time of day here, or a dash."""
+    return "-" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def kilobytes(n: int | None) -> str:
+    """Bytes as KB of 1,000 bytes, or a dash."""
+    return "-" if n is None else f"{n / 1000:,.1f}"
+
+
+def coloured(word: str) -> Text:
+    """A word of state in its colour."""
+    return Text(word, style=_COLOURS.get(word, ""))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table; a column whose name starts with `>` is aligned to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for name in columns:
+        made.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def devices_table(devices: Iterable[Json]) -> Table:
+    """Devices and what they run."""
+    rows: list[list[str | Text]] = []
+    for device in devices:
+        presence = coloured("online" if device["online"] else "offline")
+        head: list[str | Text] = [device["id"], device["device_class"], presence]
+        for model, said in device["models"].items() or [("-", None)]:
+            if said is None:
+                rows.append([*head, "-", "-", "-"])
+                continue
+            runs = said["runs"] or (f"{model}: {said['digest'][:12]}" if said["digest"] else f"{model}: nothing")
+            trying = f" (tries {said['tries']})" if said["tries"] else ""
+            why = f": {said['reason']}" if said["reason"] else ""
+            rows.append([*head, runs + trying, coloured(said["state"]), (said["outcome"] or "-") + why])
+            head = ["", "", ""]
+    return table("Devices", ["id", "class", "presence", "runs", "state", "last outcome"], rows)
+
+
+def models_table(bundles: Iterable[Json]) -> Table:
+    """Published bundles."""
+    rows = [
+        [
+            f"{b['model']}@{b['version']}",
+            b["variant"],
+            kilobytes(b["raw_bytes"]),
+            kilobytes(b["wire_bytes"]),
+            kilobytes(b["ram_bytes"]),
+            "-" if b["accuracy"] is None else f"{b['accuracy']:.4f}",
+            "-" if b["agreement"] is None else f"{b['agreement']:.4f}",
+            b["digest"][:12],
+        ]
+        for b in bundles
+    ]
+    columns = ["model", "variant", ">raw KB", ">wire KB", ">RAM KB", ">accuracy", ">agreement", "digest"]
+    return table("Published", columns, rows)
+
+
+def target(rollout: Json) -> str:
+    """What a rollout brings, e.g. `digits@2 dynamic_wi8`."""
+    if rollout["mode"] == "rollback":
+        return f"{rollout['model']} back to the previous"
+    return f"{rollout['model']}@{rollout['version']} {rollout['variant']}"
+
+
+def stage(rollout: Json) -> str:
+    """The stage a rollout is in, e.g. `2 of 3`."""
+    return "-" if rollout["mode"] == "rollback" else f"{rollout['stage'] + 1} of {len(rollout['stages'])}"
+
+
+def rollouts_table(rollouts: Iterable[Json]) -> Table:
+    """Rollouts, one line each."""
+    rows: list[list[str | Text]] = [
+        [
+            r["id"],
+            target(r),
+            r["selector"],
+            coloured(r["phase"]),
+            stage(r),
+            f"{r['devices_committed']}/{r['devices_total']}",
+            clock(r["started_at"]),
+            r["reason"],
+        ]
+        for r in rollouts
+    ]
+    return table("Rollouts", ["id", "brings", "to", "phase", "stage", ">committed", "started", "why"], rows)
+
+
+def rollout_devices_table(rollout: Json) -> Table:
+    """The devices of a rollout."""
+    rows: list[list[str | Text]] = [
+        [
+            name,
+            device["device_class"],
+            coloured("online" if device["online"] else "offline"),
+            coloured(device["status"]),
+            device["state"] or "-",
+            (device["reason"] or "-") + (f": {device['detail']}" if device["detail"] else ""),
+        ]
+        for name, device in rollout["devices"].items()
+    ]
+    return table("Devices", ["id", "class", "presence", "status", "says", "reason"], rows)
+
+
+def evidence_table(evidence: Iterable[Json]) -> Table:
+    """The evidence under a verdict."""
+    rows = [
+        [
+            row["device"],
+            row["metric"] if row["gates"] else f"{row['metric']} (shown only)",
+            str(row["windows"]),
+            effect(row["metric"], row["effect"]),
+            wealth(row["fail_evidence"]),
+            wealth(row["pass_evidence"]),
+        ]
+        for row in evidence
+    ]
+    columns = ["device", "metric", ">windows", ">new against old", ">evidence of harm", ">evidence of none"]
+    return table("Evidence", columns, rows)
+
+
+def effect(metric: str, value: float | None) -> str:
+    """An effect as people read it: a ratio, or points."""
+    if value is None:
+        return "no data"
+    if metric == "accuracy":
+        return f"{round(-100 * value, 1) + 0.0:+.1f} points"  # adding 0 turns -0.0 into 0.0
+    if metric == "agreement":
+        return f"{100 * value:.1f} % differ"
+    return f"{value:.2f}x"
+
+
+def wealth(value: float | None) -> str:
+    """Evidence (a wealth): how many times the stake a bettor against the claim has made."""
+    if value is None:
+        return "-"
+    return f"{value:,.2f}" if value < 1e6 else f"{value:.1e}"
+
+
+def devices(count: int) -> str:
+    """A number of devices in words."""
+    return f"{count} device{'' if count == 1 else 's'}"
+
+
+def headline(rollout: Json) -> str:
+    """A rollout in one sentence."""
+    words = f"{rollout['id']}: {target(rollout)}, {rollout['selector']}: {rollout['phase']}"
+    if rollout["mode"] == "deploy":
+        words += f", {rollout['devices_committed']} of {devices(rollout['devices_total'])} committed"
+    return f"{words}. {rollout['reason']}" if rollout["reason"] else f"{words}."

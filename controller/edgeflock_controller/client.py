@@ -1,0 +1,157 @@
+"""The service's client: every command of the CLI goes through it, and so may a program.
+
+Errors of the service come out as the `BadInput` that the service raised. httpx is imported when a client is made, so
+that `edgeflock --help` does not pay for it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeflock_deploy.errors import BadInput
+
+if TYPE_CHECKING:
+    import httpx
+
+    from edgeflock_deploy.policy import Policy
+
+Json = dict[str, Any]
+_TIMEOUT_S = 60.0
+
+
+class Client:
+    """Speaks to the service of a store.
+
+    Args:
+        store: the store's folder, whose service.json says where the service is.
+
+    Raises:
+        BadInput: no service has run on this store.
+    """
+
+    def __init__(self, store: Path) -> None:
+        import httpx
+
+        self._store = store
+        try:
+            service = json.loads((store / "service.json").read_text())
+            self.url, token = str(service["url"]), str(service["token"])
+            self.broker = str(service["broker"])
+        except (OSError, ValueError, KeyError):
+            raise self._not_running() from None
+        self._http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S, trust_env=False
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def status(self) -> Json:
+        """How many of everything there are."""
+        return self._object("GET", "/v1/status")
+
+    def devices(self) -> list[Json]:
+        """All devices."""
+        return self._list("/v1/devices")
+
+    def device(self, name: str) -> Json:
+        """One device."""
+        return self._object("GET", f"/v1/devices/{name}")
+
+    def bundles(self) -> list[Json]:
+        """What is published."""
+        return self._list("/v1/bundles")
+
+    def manifests(self, model: str) -> list[Json]:
+        """The manifests of a model; none if it is unknown."""
+        return self._list(f"/v1/models/{model}/manifests")
+
+    def put_container(self, sha256: str, data: bytes) -> None:
+        """Upload a container."""
+        self._request("PUT", f"/v1/containers/{sha256}", content=data)
+
+    def register(self, envelope: bytes) -> Json:
+        """Publish a signed manifest whose containers are uploaded."""
+        return self._object("POST", "/v1/bundles", content=envelope)
+
+    def deploy(
+        self,
+        model: str,
+        variant: str,
+        selector: str,
+        policy: Policy,
+        *,
+        version: int | None = None,
+        by: str | None = None,
+    ) -> Json:
+        """Start a rollout."""
+        body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
+        body |= {"policy": policy.model_dump(mode="json"), "by": by or _who()}
+        return self._object("POST", "/v1/rollouts", json=body)
+
+    def rollback(self, model: str, selector: str, *, by: str | None = None) -> Json:
+        """Take devices back to what they had committed before: {"rollout", "without_previous"}."""
+        return self._object("POST", "/v1/rollbacks", json={"model": model, "selector": selector, "by": by or _who()})
+
+    def rollouts(self) -> list[Json]:
+        """All rollouts, oldest first."""
+        return self._list("/v1/rollouts")
+
+    def rollout(self, name: str) -> Json:
+        """One rollout, by its id or an unambiguous beginning of it."""
+        return self._object("GET", f"/v1/rollouts/{name}")
+
+    def why(self, name: str) -> Json:
+        """What a rollout decided and from what."""
+        return self._object("GET", f"/v1/rollouts/{name}/why")
+
+    def steer(
+        self, name: str, wish: Literal["pause", "resume", "abort"], *, keep: bool = False, by: str | None = None
+    ) -> Json:
+        """Hold a rollout, let it go on, or end it."""
+        return self._object("POST", f"/v1/rollouts/{name}/{wish}", json={"by": by or _who(), "keep": keep})
+
+    def dead_letters(self) -> list[Json]:
+        """The newest messages that could not be read."""
+        return self._list("/v1/dead-letters")
+
+    def _object(self, method: str, path: str, **content: Any) -> Json:
+        answer: Json = self._request(method, path, **content).json()
+        return answer
+
+    def _list(self, path: str) -> list[Json]:
+        answer: list[Json] = self._request("GET", path).json()
+        return answer
+
+    def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        import httpx
+
+        try:
+            response = self._http.request(method, path, **content)
+        except httpx.TransportError:
+            raise self._not_running() from None
+        if response.is_success:
+            return response
+        try:
+            error = response.json()["error"]
+            raise BadInput(error["thing"], error["wrong"], error["mend"])
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(
+                "the service", f"failed on {path} (HTTP {response.status_code})", "see what `edgeflock serve` printed"
+            ) from None
+
+    def _not_running(self) -> BadInput:
+        return BadInput(f"the service of {self._store}", "is not running", "start it with `edgeflock serve`")
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"

@@ -1,0 +1,250 @@
+"""What an operator can ask of the service: each method is one command, run on the core's thread in one transaction.
+
+Names that are unknown are refused with the ones that exist. What a rollout does afterwards is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from edgeflock_controller import views
+from edgeflock_controller.registry import Bundle
+from edgeflock_controller.rollouts import Rollouts
+from edgeflock_controller.store import Store
+from edgeflock_controller.twins import Device
+from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.policy import Policy, Stage
+from edgeflock_deploy.rollout_events import Aborted, Paused, Resumed, RolloutEvent, Started, StartedDevice
+from edgeflock_deploy.selector import check_known, parse_selector
+
+Json = dict[str, Any]
+Wish = Literal["pause", "resume", "abort"]
+
+
+class Commands:
+    """The operator's commands.
+
+    Args:
+        store: the store.
+        rollouts: the live rollouts.
+        clock: seconds since 1970.
+        new_suffix: four letters that keep a rollout's id apart from those of a store that was lost.
+    """
+
+    def __init__(
+        self, store: Store, rollouts: Rollouts, clock: Callable[[], float], new_suffix: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._rollouts = rollouts
+        self._clock = clock
+        self._new_suffix = new_suffix
+
+    def register(self, bundle: Bundle) -> Json:
+        """Take a bundle in whose signature and containers have been checked.
+
+        Raises:
+            BadInput: this model, version and variant is taken by other content.
+        """
+        m = bundle.manifest
+        if self._store.registry.bundle(bundle.digest) is not None:
+            return {"digest": bundle.digest, "registered": False}
+        for other in self._store.registry.bundles(m.model):
+            if (other.manifest.version, other.manifest.variant) == (m.version, m.variant):
+                raise BadInput(
+                    f"{m.model}@{m.version} {m.variant}", "is published with other content", "give a new --version"
+                )
+        self._store.registry.add_bundle(bundle)
+        return {"digest": bundle.digest, "registered": True}
+
+    def bundles(self) -> list[Json]:
+        """What is published."""
+        return [views.bundle_view(bundle) for bundle in self._store.registry.bundles()]
+
+    def manifests(self, model: str) -> list[Json]:
+        """The manifests of a model, by version and variant; none if the model is unknown."""
+        return [bundle.manifest.model_dump(mode="json") for bundle in self._store.registry.bundles(model)]
+
+    def devices(self) -> list[Json]:
+        """All devices."""
+        return [self._device_view(row) for row in self._store.twins.devices().values()]
+
+    def device(self, device: str) -> Json:
+        """One device, with what it was last told and its last steps.
+
+        Raises:
+            BadInput: no such device.
+        """
+        row = self._store.twins.device(device)
+        if row is None:
+            raise BadInput(f"device {device!r}", "is unknown", _existing("devices", self._store.twins.devices()))
+        desired = self._store.twins.desired(device)
+        events = self._store.telemetry.events_of(device)
+        return self._device_view(row) | {
+            "desired": {model: entry.model_dump(mode="json") for model, entry in desired.items()},
+            "events": [event.model_dump(mode="json") for event in events],
+        }
+
+    def deploy(self, model: str, version: int | None, variant: str, selector: str, policy: Policy, by: str) -> Json:
+        """Start a rollout of a variant to the devices that the selector matches now.
+
+        Raises:
+            BadInput: unknown model, version, variant, device or class, or no device matches.
+        """
+        bundle = self._resolve(model, version, variant)
+        devices = self._select(selector)
+        started = Started(
+            at=self._clock(),
+            rollout=self._new_id(),
+            model=model,
+            version=bundle.manifest.version,
+            variant=variant,
+            digest=bundle.digest,
+            selector=selector,
+            policy=policy,
+            devices=tuple(_started(row, self._store.twins.committed(row.device, model)) for row in devices.values()),
+            by=by,
+        )
+        return views.rollout_view(self._rollouts.start(started))
+
+    def rollback(self, model: str, selector: str, by: str) -> Json:
+        """Take each device back to the bundle that it had committed before; says which have none.
+
+        Raises:
+            BadInput: unknown model, device or class, or no device matches.
+        """
+        self._check_model(model)
+        back = {
+            name: (row, self._store.twins.committed_before(name, model)) for name, row in self._select(selector).items()
+        }
+        without = sorted(name for name, (_, digest) in back.items() if digest is None)
+        devices = tuple(_started(row, digest) for row, digest in back.values() if digest is not None)
+        if not devices:
+            return {"rollout": None, "without_previous": without}
+        started = Started(
+            at=self._clock(),
+            rollout=self._new_id(),
+            mode="rollback",
+            model=model,
+            version=0,
+            variant="previous",
+            digest=None,
+            selector=selector,
+            policy=Policy(name="rollback", stage=(Stage(percent=100),)),
+            devices=devices,
+            by=by,
+        )
+        return {"rollout": views.rollout_view(self._rollouts.start(started)), "without_previous": without}
+
+    def rollouts(self) -> list[Json]:
+        """All rollouts, oldest first."""
+        return self._store.journal.summaries()
+
+    def rollout(self, name: str) -> Json:
+        """One rollout, by its id or an unambiguous beginning of it.
+
+        Raises:
+            BadInput: no such rollout, or several.
+        """
+        summary = self._find(name)
+        return summary | {"windows_received": self._store.telemetry.count_windows(summary["id"])}
+
+    def why(self, name: str) -> Json:
+        """What a rollout decided and from what, computed anew from its journal.
+
+        Raises:
+            BadInput: no such rollout, or several.
+        """
+        return views.why_view(self._store.journal.read(self._find(name)["id"]))
+
+    def steer(self, name: str, wish: Wish, by: str, keep: bool = False) -> Json:
+        """Hold a rollout, let it go on, or end it.
+
+        Raises:
+            BadInput: no such rollout, or it has ended.
+        """
+        summary = self._find(name)
+        if summary["id"] not in self._rollouts.live():
+            raise BadInput(f"rollout {summary['id']}", f"has ended ({summary['phase']})", "start another one")
+        at = self._clock()
+        events: dict[str, RolloutEvent] = {
+            "pause": Paused(at=at, by=by),
+            "resume": Resumed(at=at, by=by),
+            "abort": Aborted(at=at, by=by, mode="keep" if keep else "revert"),
+        }
+        changed = self._rollouts.apply(summary["id"], events[wish])
+        return views.rollout_view(self._rollouts.live()[summary["id"]]) | {"changed": changed}
+
+    def dead_letters(self) -> list[Json]:
+        """The newest messages that could not be read."""
+        return self._store.telemetry.dead_letters()
+
+    def status(self) -> Json:
+        """How many of everything there are."""
+        devices = self._store.twins.devices().values()
+        return {
+            "devices": len(devices),
+            "devices_online": sum(row.online for row in devices),
+            "bundles": len(self._store.registry.bundles()),
+            "rollouts_running": len(self._rollouts.live()),
+            "dead_letters": self._store.telemetry.count_dead_letters(),
+        }
+
+    def _device_view(self, row: Device) -> Json:
+        return views.device_view(row, self._store.twins.said(row.device), self._label)
+
+    def _label(self, digest: str | None) -> str | None:
+        bundle = self._store.registry.bundle(digest) if digest else None
+        return None if bundle is None else views.label(bundle.manifest)
+
+    def _new_id(self) -> str:
+        return f"r{self._store.journal.count_rollouts() + 1}-{self._new_suffix()}"
+
+    def _find(self, name: str) -> Json:
+        summaries = {summary["id"]: summary for summary in self._store.journal.summaries()}
+        found = [one for one in summaries if one == name or one.split("-")[0] == name] or [
+            one for one in summaries if name and one.startswith(name)
+        ]
+        if len(found) != 1:
+            wrong = f"could be {', '.join(found)}" if found else "is unknown"
+            raise BadInput(f"rollout {name!r}", wrong, _existing("rollouts", summaries))
+        return summaries[found[0]]
+
+    def _select(self, text: str) -> dict[str, Device]:
+        selector = parse_selector(text)
+        rows = self._store.twins.devices()
+        check_known(selector, {name: row.device_class for name, row in rows.items()})
+        matched = {name: row for name, row in rows.items() if selector.matches(name, row.device_class)}
+        if not matched:
+            raise BadInput(f"selector {text!r}", "matches no device", _existing("devices", rows))
+        return matched
+
+    def _check_model(self, model: str) -> None:
+        models = {bundle.manifest.model: None for bundle in self._store.registry.bundles()}
+        if model not in models:
+            raise BadInput(f"model {model!r}", "is not published", _existing("models", models))
+
+    def _resolve(self, model: str, version: int | None, variant: str) -> Bundle:
+        self._check_model(model)
+        bundles = self._store.registry.bundles(model)
+        versions = {bundle.manifest.version: None for bundle in bundles}
+        if version is not None and version not in versions:
+            raise BadInput(f"{model}@{version}", "is not published", _existing("versions", map(str, versions)))
+        fitting = [b for b in bundles if b.manifest.variant == variant and version in (None, b.manifest.version)]
+        if not fitting:
+            chosen = max(versions) if version is None else version
+            variants = [b.manifest.variant for b in bundles if b.manifest.version == chosen]
+            raise BadInput(f"variant {variant!r} of {model}", "is not published", _existing("variants", variants))
+        return fitting[-1]
+
+
+def _started(row: Device, committed: str | None) -> StartedDevice:
+    return StartedDevice(device=row.device, device_class=row.device_class, online=row.online, committed=committed)
+
+
+def _existing(what: str, names: Mapping[str, Any] | Any, limit: int = 20) -> str:
+    names = list(names)
+    if not names:
+        return f"there are no {what} yet"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"the {what} are {', '.join(names[:limit])}{more}"

@@ -1,0 +1,213 @@
+"""The service's core: one thread over one queue of messages, commands and ticks.
+
+The order in which it takes them is the order of everything that is stored. Each turn is one transaction over all that
+waits in the queue, and only after its commit are commands answered and devices told: persist, then send. An input that
+fails takes back what it did and nothing else. Decisions are made in `edgeflock_deploy.rollout`, meanings are found in
+`fleet`; this file carries one to the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
+
+from edgeflock_controller.fleet import Fleet
+from edgeflock_controller.publishing import Publisher
+from edgeflock_controller.rollouts import Rollouts
+from edgeflock_controller.store import Store
+from edgeflock_deploy import topics
+from edgeflock_deploy.keys import SigningKey
+from edgeflock_deploy.link import Link
+from edgeflock_deploy.messages import AgentEvent, Malformed, Presence, Reported, Unknown, Window, decode_up
+from edgeflock_deploy.rollout_events import Ticked
+
+TICK_S = 1.0
+_POLL_S = 0.1  # how soon a connection's grace and acknowledgements are looked at
+_TURN_INPUTS = 500  # bounds a transaction, and with it the time until devices are told
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class _Message(NamedTuple):
+    topic: str
+    payload: bytes
+
+
+class _Call(NamedTuple):
+    work: Callable[[], Any]
+    future: Future[Any]
+
+
+class _Connected(NamedTuple):
+    pass
+
+
+class _Turn:
+    """What one turn gathers: hot rows to write at its end, answers to give after its commit."""
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+        self.events: list[AgentEvent] = []
+        self.answers: list[tuple[Future[Any], Any]] = []
+
+
+class Core:
+    """The core of the service.
+
+    Args:
+        store: the open store; this thread alone uses it from now on.
+        broker_url: where the broker is.
+        key: the controller key.
+        clock: seconds since 1970.
+        new_epoch: makes a name for a broker's life that no earlier one had.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        broker_url: str,
+        key: SigningKey,
+        clock: Callable[[], float],
+        new_epoch: Callable[[], str],
+    ) -> None:
+        self.store = store
+        self.rollouts = Rollouts(store)
+        self.link = Link(broker_url, f"edgeflock-controller-{key.public.keyid}", on_connect=self._on_connect)
+        self.clock = clock
+        self.failed = threading.Event()
+        self._fleet = Fleet(store.twins)
+        self._inputs: queue.Queue[_Message | _Call | _Connected | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="core")
+        self._tick_at = 0.0
+        with store.transaction():
+            self.rollouts.recover()
+        self._publisher = Publisher(store, self.link, key, new_epoch)
+        self.link.subscribe(topics.EPOCH, self._on_message)
+        self.link.subscribe(topics.ALL_UP, self._on_message)
+
+    def start(self) -> None:
+        """Begin to work, and to connect."""
+        self._thread.start()
+        self.link.start()
+
+    def stop(self) -> None:
+        """Finish what is in the queue, publish what follows from it, and let go of broker and store."""
+        self._inputs.put(None)
+        self._thread.join()
+        self.link.stop()
+        self.store.close()
+
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Have the core's thread run `work` in a transaction; the future gives what it returns or raises."""
+        future: Future[T] = Future()
+        self._inputs.put(_Call(work, future))
+        return future
+
+    def _on_message(self, topic: str, payload: bytes) -> None:
+        self._inputs.put(_Message(topic, payload))
+
+    def _on_connect(self) -> None:
+        self._inputs.put(_Connected())
+
+    def _run(self) -> None:
+        try:
+            going = True
+            while going:
+                going = self._turn()
+        except Exception:
+            log.exception("the service stops: its state could not be stored, or a fault of ours struck")
+            self.failed.set()
+
+    def _turn(self) -> bool:
+        inputs = self._gather()
+        at = self.clock()
+        turn = _Turn()
+        with self.store.transaction():
+            for item in inputs:
+                if item is not None:
+                    self._take(item, turn, at)
+            if at >= self._tick_at:
+                self._tick_at = at + TICK_S
+                for name in list(self.rollouts.live()):
+                    self.rollouts.apply(name, Ticked(at=at))
+            self.store.telemetry.add_windows(turn.windows, at)
+            self.store.telemetry.add_events(turn.events, at)
+            self.rollouts.project_changed()
+        for future, answer in turn.answers:
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        self._publisher.desire(self.rollouts.take_moved())
+        self._publisher.publish_due(at)
+        return None not in inputs
+
+    def _gather(self) -> list[_Message | _Call | _Connected | None]:
+        inputs = []
+        try:
+            inputs.append(self._inputs.get(timeout=_POLL_S))
+            while len(inputs) < _TURN_INPUTS:
+                inputs.append(self._inputs.get_nowait())
+        except queue.Empty:
+            pass
+        return inputs
+
+    def _take(self, item: _Message | _Call | _Connected, turn: _Turn, at: float) -> None:
+        before = self.rollouts.snapshot()
+        try:
+            with self.store.transaction():
+                if isinstance(item, _Call):
+                    turn.answers.append((item.future, item.work()))
+                elif isinstance(item, _Message):
+                    self._hear(item, turn, at)
+                else:
+                    self._publisher.connected(at)
+        except Exception as error:
+            self.rollouts.restore(before)
+            if isinstance(item, _Call):
+                turn.answers.append((item.future, error))
+            elif isinstance(item, _Message):
+                if not isinstance(error, Malformed):
+                    log.exception("a message on %s could not be handled", item.topic)
+                self.store.telemetry.add_dead_letter(at, item.topic, item.payload, f"{type(error).__name__}: {error}")
+            else:
+                raise
+
+    def _hear(self, letter: _Message, turn: _Turn, at: float) -> None:
+        if letter.topic == topics.EPOCH:
+            self._publisher.heard_epoch(letter.payload)
+            return
+        where = topics.parse_up(letter.topic)
+        if where is None:
+            raise Malformed("no topic of ours")
+        if not letter.payload:
+            return  # a retained message was cleared
+        said = decode_up(letter.payload)
+        if isinstance(said, Unknown):
+            log.warning("%s: a message of kind %r, version %r, is dropped", letter.topic, said.kind, said.version)
+            return
+        if said.device != where.device or said.kind != where.kind:
+            # The broker's access list speaks of topics: what the payload claims beyond its topic is not believed.
+            raise Malformed(f"a {said.kind} of {said.device} on a topic of {where.device}")
+        if isinstance(said, Window):
+            turn.windows.append(said)
+            self.rollouts.window(said, at)
+        elif isinstance(said, AgentEvent):
+            turn.events.append(said)
+        else:
+            self._hear_twin(said, at)
+
+    def _hear_twin(self, said: Reported | Presence, at: float) -> None:
+        if isinstance(said, Presence):
+            self._fleet.presence(said)
+        else:
+            self._fleet.reported(said, at)
+        for rollout in self.rollouts.concerned(said.device):
+            event = self._fleet.seen(said.device, rollout.model, rollout.id, at)
+            if event is not None:
+                self.rollouts.see(event, rollout.id)

@@ -1,0 +1,82 @@
+"""What a device's words mean: a report or a presence becomes rows of its twin, and the event that rollouts see.
+
+Decided here: when a device counts as online, which bundle it has committed, and which report answers which rollout.
+Not decided here: what a rollout makes of it.
+"""
+
+from __future__ import annotations
+
+from edgeflock_controller.twins import Twins
+from edgeflock_deploy.messages import Outcome, Phase, Presence, Reported, ReportedModel
+from edgeflock_deploy.rollout_events import DeviceSeen
+
+_CAME_FORWARD = frozenset({Outcome.SUCCEEDED, Outcome.ALREADY_CURRENT})
+
+
+class Fleet:
+    """The devices as their own words paint them."""
+
+    def __init__(self, twins: Twins) -> None:
+        self._twins = twins
+        # A presence may overtake the first report; it is retained, so that forgetting it in a crash does no harm.
+        self._unknown: dict[str, bool] = {}
+
+    def presence(self, said: Presence) -> None:
+        """Note that a device came or went."""
+        if self._twins.device(said.device) is None:
+            self._unknown[said.device] = said.online
+        else:
+            self._twins.set_online(said.device, said.online)
+
+    def reported(self, said: Reported, at: float) -> None:
+        """Note what a device says it runs; a device never heard of is registered by it.
+
+        A report that is newer than the last one proves the device alive, whatever a late last will says. The last one
+        again (the broker's retained copy) proves nothing.
+        """
+        known = self._twins.device(said.device)
+        if known is not None and known.boot_id == said.boot_id and said.seq < known.seq:
+            return
+        if known is None:
+            online = self._unknown.pop(said.device, True)
+        else:
+            online = known.online or known.boot_id != said.boot_id or said.seq > known.seq
+        self._twins.put_device(said, online, at)
+        for model, entry in said.models.items():
+            self._twins.put_said(said.device, model, entry, at)
+            self._note_committed(said.device, model, entry, at)
+
+    def seen(self, device: str, model: str, rollout: str, at: float) -> DeviceSeen | None:
+        """The device as a rollout of the model sees it now; None for one that has never reported."""
+        row = self._twins.device(device)
+        if row is None:
+            return None
+        said = self._twins.said(device).get(model)
+        bare = DeviceSeen(
+            at=at,
+            device=device,
+            device_class=row.device_class,
+            online=row.online,
+            digest=said.digest if said is not None else None,
+        )
+        if said is None or said.rollout != rollout:
+            return bare
+        return bare.model_copy(
+            update={
+                "state": said.state,
+                "phase": self._twins.phase_of(device, model, said.generation, rollout),
+                "outcome": said.outcome,
+                "reason": said.reason,
+                "detail": said.detail,
+            }
+        )
+
+    def _note_committed(self, device: str, model: str, said: ReportedModel, at: float) -> None:
+        active = said.slots.active or said.digest
+        if active is None:
+            return
+        told = self._twins.phase_of(device, model, said.generation, said.rollout) if said.rollout else None
+        if said.outcome in _CAME_FORWARD and told is not Phase.REVERT:
+            self._twins.note_commit(device, model, active, at)
+        else:
+            self._twins.note_return(device, model, active, at)

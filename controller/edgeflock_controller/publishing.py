@@ -1,0 +1,118 @@
+"""What lies on the broker: bundles, desired entries, and the sentinel by which a wiped broker is noticed.
+
+Level-triggered: what may not have arrived is published again, which changes nothing where it had. A bundle's chunks are
+sent once in a broker's life (epoch), and only when a device is to run it. The sentinel is published last, so that a
+broker that carries it carries the rest. Not decided here: what a device is to run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from edgeflock_controller.store import Store
+from edgeflock_deploy import topics
+from edgeflock_deploy.bundle import split
+from edgeflock_deploy.keys import SigningKey
+from edgeflock_deploy.link import Link
+from edgeflock_deploy.messages import Desired
+
+# A retained message follows its subscription at once; this long without the sentinel, and the broker does not have it.
+_SENTINEL_WAIT_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes to the broker; runs on the core's thread alone.
+
+    Args:
+        store: where bundles and desired entries are read.
+        link: the connection to the broker.
+        key: the controller key, which signs desired entries.
+        new_epoch: makes a name for a broker's life that no earlier one had.
+    """
+
+    def __init__(self, store: Store, link: Link, key: SigningKey, new_epoch: Callable[[], str]) -> None:
+        self._store = store
+        self._link = link
+        self._key = key
+        self._new_epoch = new_epoch
+        self._epoch = store.get_meta("broker_epoch")
+        self._sent = store.registry.sent(self._epoch) if self._epoch else set()
+        self._unconfirmed: set[str] = set()
+        self._due: set[str] = set(store.twins.devices_with_desired())  # what the last service may have left unsent
+        self._heard: str | None = None
+        self._decide_at: float | None = None
+        self._ready = False
+
+    def connected(self, at: float) -> None:
+        """The link is up, maybe to a broker that has forgotten everything: wait for its sentinel."""
+        self._heard = None
+        self._decide_at = at + _SENTINEL_WAIT_S
+        self._ready = False
+
+    def heard_epoch(self, payload: bytes) -> None:
+        """The broker's sentinel came."""
+        self._heard = payload.decode(errors="replace")
+
+    def desire(self, devices: Iterable[str]) -> None:
+        """What these devices are to run has changed."""
+        self._due.update(devices)
+
+    def publish_due(self, at: float) -> None:
+        """Publish what is due, once it is known what the broker has. Call outside a transaction."""
+        if self._decide_at is not None and (self._heard is not None or at >= self._decide_at):
+            self._decide()
+        self._confirm()
+        if not self._ready:
+            return
+        for device in sorted(self._due):
+            self._publish_desired(device)
+        self._due.clear()
+
+    def _decide(self) -> None:
+        self._decide_at = None
+        self._ready = True
+        if self._heard is not None and self._heard == self._epoch:
+            return
+        if self._epoch is not None:
+            log.warning("the broker has lost its memory: everything that devices need is published again")
+        epoch = self._new_epoch()
+        with self._store.transaction():
+            self._store.set_meta("broker_epoch", epoch)
+        self._epoch, self._sent, self._unconfirmed = epoch, set(), set()
+        for device in self._store.twins.devices_with_desired():
+            self._publish_desired(device)
+        self._due.clear()
+        self._link.publish(topics.EPOCH, epoch.encode(), retain=True)
+
+    def _confirm(self) -> None:
+        # Bundles count as sent when the broker has acknowledged every message there is; until then a new service
+        # would send them again.
+        if self._unconfirmed and self._epoch is not None and self._link.flush(0):
+            with self._store.transaction():
+                for digest in self._unconfirmed:
+                    self._store.registry.mark_sent(digest, self._epoch)
+            self._unconfirmed.clear()
+
+    def _publish_desired(self, device: str) -> None:
+        models = self._store.twins.desired(device)
+        for entry in models.values():
+            if entry.digest is not None:
+                self._publish_bundle(entry.digest)
+        desired = Desired(device=device, models=models).model_dump(mode="json")
+        self._link.publish(topics.desired(device), self._key.seal(desired), retain=True)
+
+    def _publish_bundle(self, digest: str) -> None:
+        bundle = None if digest in self._sent else self._store.registry.bundle(digest)
+        if bundle is None:
+            # Sent already, or not ours: a bundle that a board shipped with lies on the board.
+            return
+        for blob in bundle.manifest.blobs.values():
+            container = self._store.containers.read(blob.encoding.sha256)
+            for number, piece in enumerate(split(container)):
+                self._link.publish(topics.chunk(blob.encoding.sha256, number), bytes(piece), retain=True)
+        self._link.publish(topics.manifest(digest), bundle.envelope, retain=True)
+        self._sent.add(digest)
+        self._unconfirmed.add(digest)

@@ -1,0 +1,82 @@
+"""The tables, as numbered migrations. A migration that has been released is never edited; a new one is added below it.
+
+Version history of the database (PRAGMA user_version): 1, the first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from sqlite_utils import Database
+from sqlite_utils.db import Table
+
+from edgeflock_deploy.errors import BadInput
+
+
+def _first(db: Database) -> None:
+    """1: what is published, what devices are told and say, the journal of rollouts, and the hot rows of trials."""
+    create = _creator(db)
+    create("meta", {"key": str, "value": str}, "key")
+
+    create("containers", {"sha256": str, "bytes": int}, "sha256")
+    bundle = {"digest": str, "model": str, "version": int, "variant": str, "envelope": bytes, "manifest": str}
+    bundles = create("bundles", bundle | {"raw_bytes": int, "wire_bytes": int, "published_at": float}, "digest")
+    bundles.create_index(["model", "version", "variant"], unique=True)
+    # Which bundles the broker has acknowledged whole, in which of its lives.
+    create("sent", {"digest": str, "epoch": str}, ("digest", "epoch"))
+
+    device = {"device": str, "device_class": str, "runtime": str, "free_bytes": int, "bytes_received": int}
+    device |= {"endpoint": str, "boot_id": str, "seq": int, "online": int, "first_seen": float, "last_seen": float}
+    create("devices", device, "device")
+    said = {"device": str, "model": str, "digest": str, "generation": int, "rollout": str, "state": str}
+    create("device_models", said | {"body": str, "at": float}, ("device", "model"))
+    # What each device committed, in order; going back marks what was left as undone, so that the rows form a stack.
+    commit = {"id": int, "device": str, "model": str, "digest": str, "at": float, "undone": int}
+    create("commits", commit, "id").create_index(["device", "model"])
+    # Every word ever given to a device; the newest generation is the one that holds.
+    word = {"device": str, "model": str, "generation": int, "phase": str, "digest": str, "rollout": str}
+    create("desired", word | {"trial": str, "issued_at": float, "expires_at": float}, ("device", "model", "generation"))
+
+    create("journal", {"seq": int, "rollout": str, "at": float, "event": str}, "seq").create_index(["rollout"])
+    create("rollouts", {"id": str, "model": str, "ended": int, "summary": str}, "id")
+
+    window = {"device": str, "rollout": str, "boot_id": str, "number": int, "at": float, "body": str}
+    create("windows", window, ("device", "rollout", "boot_id", "number"))
+    create(
+        "events", {"device": str, "boot_id": str, "seq": int, "at": float, "body": str}, ("device", "boot_id", "seq")
+    )
+    create("dead_letters", {"id": int, "at": float, "topic": str, "payload": bytes, "error": str}, "id")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first,)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection, name: str) -> None:
+    """Bring the database to VERSION, one transaction per step; a step that fails leaves the version before it.
+
+    Raises:
+        BadInput: a newer release has written this database.
+    """
+    have = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if have > VERSION:
+        raise BadInput(name, f"has schema {have}, this release knows {VERSION}", "install the release that wrote it")
+    for number, step in enumerate(MIGRATIONS[have:], start=have + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step(Database(connection))
+            connection.execute(f"PRAGMA user_version = {number}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _creator(db: Database) -> Callable[[str, dict[str, type], str | tuple[str, ...]], Table]:
+    def create(name: str, columns: dict[str, type], key: str | tuple[str, ...]) -> Table:
+        table = db.table(name)
+        table.create(columns, pk=key)
+        return table
+
+    return create

@@ -1,0 +1,119 @@
+"""The store: one SQLite database in WAL mode and a folder of containers. One thread owns it: the service's core.
+
+Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
+`registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from edgeflock_controller.containers import Containers
+from edgeflock_controller.journal import Journal
+from edgeflock_controller.registry import Registry
+from edgeflock_controller.schema import migrate
+from edgeflock_controller.telemetry import Telemetry
+from edgeflock_controller.twins import Twins
+from edgeflock_deploy.errors import BadInput
+
+
+class Store:
+    """An open store.
+
+    Args:
+        folder: the store's folder; made if missing.
+
+    Raises:
+        BadInput: the folder cannot be used, or its database was written by a newer release.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Autocommit: transactions are opened by `transaction` alone, never by the driver's guess.
+            self._connection = sqlite3.connect(
+                folder / "edgeflock.db", isolation_level=None, check_same_thread=False, timeout=10
+            )
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # A power cut may cost nothing that was acknowledged: the journal is what a rollout is recovered from.
+            self._connection.execute("PRAGMA synchronous = FULL")
+        except (OSError, sqlite3.Error) as error:
+            raise BadInput(
+                f"--store {folder}", f"cannot be used ({error})", "name a folder that you may write"
+            ) from None
+        self._connection.row_factory = sqlite3.Row
+        migrate(self._connection, str(folder / "edgeflock.db"))
+        self.containers = Containers(folder / "containers")
+        self.registry = Registry(self._connection)
+        self.twins = Twins(self._connection)
+        self.journal = Journal(self._connection)
+        self.telemetry = Telemetry(self._connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is stored, or nothing is. Nests: an inner one that fails takes back only itself."""
+        if self._connection.in_transaction:
+            begin, commit, rollback = "SAVEPOINT inner", "RELEASE inner", "ROLLBACK TO inner"
+        else:
+            begin, commit, rollback = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
+        self._connection.execute(begin)
+        try:
+            yield
+        except BaseException:
+            self._connection.execute(rollback)
+            if rollback != "ROLLBACK":
+                self._connection.execute(commit)
+            raise
+        self._connection.execute(commit)
+
+    def get_meta(self, key: str) -> str | None:
+        """A single remembered value."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Remember a single value."""
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+
+class StoreLock:
+    """Held while a service runs on a store. The kernel lets go of it however the service ends.
+
+    Raises:
+        BadInput: another service holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise BadInput(
+                f"--store {folder}", f"cannot be used ({error.strerror})", "name a folder that you may write"
+            ) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise BadInput(
+                f"--store {folder}", "is in use by another `edgeflock serve`", "stop that one, or name another folder"
+            ) from None
+
+    def __enter__(self) -> StoreLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)

@@ -1,0 +1,113 @@
+"""What is shown of bundles, devices and rollouts, as JSON values. Presentation only; nothing is decided from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from edgeflock_controller.journal import Entry
+from edgeflock_controller.registry import Bundle
+from edgeflock_controller.twins import Device
+from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.messages import ReportedModel
+from edgeflock_deploy.rollout import step
+from edgeflock_deploy.rollout_events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
+from edgeflock_deploy.rollout_state import Rollout
+
+Json = dict[str, Any]
+
+
+def label(manifest: Manifest) -> str:
+    """What people call a bundle, e.g. `digits@2 dynamic_wi8`."""
+    return f"{manifest.model}@{manifest.version} {manifest.variant}"
+
+
+def bundle_view(bundle: Bundle) -> Json:
+    """A published bundle."""
+    m = bundle.manifest
+    provenance = {key: m.provenance.get(key) for key in ("accuracy", "agreement", "n_items")}
+    return {
+        "model": m.model,
+        "version": m.version,
+        "variant": m.variant,
+        "digest": bundle.digest,
+        "published_at": bundle.published_at,
+        "raw_bytes": m.blobs["model"].bytes,
+        "wire_bytes": m.blobs["model"].encoding.bytes,
+        "ram_bytes": m.ram_bytes,
+        "bundle_wire_bytes": m.wire_bytes,
+        **provenance,
+    }
+
+
+def device_view(row: Device, said: Mapping[str, ReportedModel], name: Callable[[str | None], str | None]) -> Json:
+    """A device and what it says it runs; `name` gives a digest's label."""
+    models = {
+        model: entry.model_dump(mode="json") | {"runs": name(entry.digest), "tries": name(entry.candidate)}
+        for model, entry in said.items()
+    }
+    return {"id": row.device} | {k: v for k, v in row._asdict().items() if k != "device"} | {"models": models}
+
+
+def rollout_view(rollout: Rollout) -> Json:
+    """A rollout at one moment."""
+    whole = rollout.model_dump(mode="json", exclude={"evidence", "policy"})
+    return whole | {
+        "policy": rollout.policy.name,
+        "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),
+        "devices_total": len(rollout.devices),
+        "devices_reached": rollout.devices_reached,
+        "devices_committed": rollout.devices_committed,
+        "devices_waiting": rollout.devices_waiting,
+    }
+
+
+def why_view(entries: Iterable[Entry]) -> Json:
+    """Replay a journal: each event after which the phase or the verdict was another, and the last state of all."""
+    steps: list[Json] = []
+    rollout: Rollout | None = None
+    events = windows = 0
+    for entry in entries:
+        before = rollout
+        rollout, effects = step(rollout, entry.event)
+        events += 1
+        windows += isinstance(entry.event, WindowClosed)
+        if before is None or (before.phase, before.verdict, before.reason) != (
+            rollout.phase,
+            rollout.verdict,
+            rollout.reason,
+        ):
+            steps.append(
+                {
+                    "seq": entry.seq,
+                    "at": entry.event.at,
+                    "event": event_in_words(entry.event),
+                    "phase": rollout.phase.value,
+                    "reason": rollout.reason,
+                    "verdict": None if rollout.verdict is None else rollout.verdict.model_dump(mode="json"),
+                    "told": [f"{effect.device}: {effect.phase.value}" for effect in effects],
+                }
+            )
+    assert rollout is not None, "a journal has at least the event that began it"
+    return {"rollout": rollout_view(rollout), "events": events, "windows": windows, "steps": steps}
+
+
+def event_in_words(event: RolloutEvent) -> str:
+    """One line for an event."""
+    if isinstance(event, Started):
+        return f"{event.by} started it for {_devices(len(event.devices))}"
+    if isinstance(event, DeviceSeen):
+        parts = [event.device, "online" if event.online else "offline"]
+        parts += [value.value for value in (event.state, event.outcome, event.reason) if value is not None]
+        return " ".join(parts)
+    if isinstance(event, WindowClosed):
+        return f"{event.window.device} closed window {event.window.number}"
+    if isinstance(event, Superseded):
+        return f"{event.by_rollout} took over {_devices(len(event.taken))}"
+    if event.kind == "ticked":
+        return "time passed"
+    return f"{event.by} {event.kind} it"
+
+
+def _devices(count: int) -> str:
+    return f"{count} device{'' if count == 1 else 's'}"

@@ -1,0 +1,316 @@
+"""A real broker, a real `edgeflock serve` process, and boards that are real on the wire and played behind it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeflock_controller.broker import EmbeddedBroker
+from edgeflock_controller.client import Client
+from edgeflock_deploy import topics
+from edgeflock_deploy.bundle import decode, open_manifest
+from edgeflock_deploy.canonical import sha256_hex
+from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.keys import Trust, open_envelope
+from edgeflock_deploy.link import Link
+from edgeflock_deploy.messages import (
+    Desired,
+    DesiredModel,
+    DeviceState,
+    Outcome,
+    Phase,
+    Presence,
+    Reported,
+    ReportedModel,
+    Slots,
+    VariantWindow,
+    Window,
+    encode,
+)
+
+DATA = Path(__file__).parents[2] / "data"
+WAIT_S = 40.0
+
+
+def wait_for(what: str, check: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
+    """Poll until `check` gives something true, and return it."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come within {timeout_s} s")
+
+
+class PlayedDevice:
+    """A board as the wire shows it: it fetches and verifies real bundles, and its windows say what the test decides.
+
+    `slowdown` is how many times the incumbent's latency a candidate takes; no windows come while it is `held`.
+    """
+
+    def __init__(self, url: str, name: str, trust: Trust, device_class: str = "class-a", slowdown: float = 1.0) -> None:
+        self.name, self.slowdown, self.device_class = name, slowdown, device_class
+        self.active: str | None = None
+        self.held = False
+        self.commits: list[str] = []
+        self.chunks_received = 0
+        self._trust = trust
+        self._model = ReportedModel(digest=None, generation=0, rollout=None, state=DeviceState.IDLE)
+        self._model_name: str | None = None
+        self._boot, self._seq, self._number = f"boot-{os.urandom(3).hex()}", 0, 0
+        self._inbox: queue.Queue[tuple[str, bytes] | None] = queue.Queue()
+        gone = encode(Presence(device=name, boot_id=self._boot, seq=0, online=False))
+        self._link = Link(url, name, will=(topics.up(name, "presence"), gone), on_connect=self._greet)
+        self._link.subscribe(topics.desired(name), self._hear)
+        self._trial: DesiredModel | None = None
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._link.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._inbox.put(None)
+        self._thread.join()
+        self._link.publish(topics.up(self.name, "presence"), self._presence(online=False), retain=True)
+        self._link.stop()
+
+    def send_raw(self, topic: str, payload: bytes) -> None:
+        self._link.publish(topic, payload)
+
+    def _greet(self) -> None:
+        self._inbox.put(("", b""))
+
+    def _hear(self, topic: str, payload: bytes) -> None:
+        self._inbox.put((topic, payload))
+
+    def _live(self) -> None:
+        while True:
+            try:
+                item = self._inbox.get(timeout=0.02)
+            except queue.Empty:
+                if self._trial is not None and not self.held:
+                    self._send_window(self._trial)
+                continue
+            if item is None:
+                return
+            if item[0]:
+                payload = open_envelope(item[1], self._trust, "controller")
+                for model, entry in Desired.model_validate_json(payload).models.items():
+                    if entry.generation > self._model.generation:
+                        self._obey(model, entry)
+            else:
+                self._link.publish(topics.up(self.name, "presence"), self._presence(online=True), retain=True)
+                self._report()
+
+    def _obey(self, model: str, entry: DesiredModel) -> None:
+        self._model_name, self._trial = model, None
+        said = {"generation": entry.generation, "rollout": entry.rollout, "candidate": None}
+        if entry.phase is Phase.TRIAL:
+            assert entry.digest is not None
+            self._fetch(entry.digest)
+            self._number = 0
+            self._trial = entry if self.active is not None else None
+            self._say(said | {"state": DeviceState.TRIAL, "candidate": entry.digest, "outcome": None})
+        elif entry.phase is Phase.COMMIT:
+            assert entry.digest is not None
+            already = self.active == entry.digest
+            self.active = entry.digest
+            self.commits.append(entry.digest)
+            outcome = Outcome.ALREADY_CURRENT if already else Outcome.SUCCEEDED
+            self._say(said | {"state": DeviceState.COMMITTED, "outcome": outcome})
+        else:
+            self.active = entry.digest
+            self._say(said | {"state": DeviceState.ROLLED_BACK, "outcome": Outcome.ROLLED_BACK})
+
+    def _say(self, update: dict[str, Any]) -> None:
+        slots = {"digest": self.active, "slots": Slots(active=self.active)}
+        self._model = self._model.model_copy(update=update | slots)
+        self._report()
+
+    def _fetch(self, digest: str) -> None:
+        manifest = open_manifest(self._get(topics.manifest(digest)), self._trust, digest)
+        for blob in manifest.blobs.values():
+            container = b""
+            for number, expected in enumerate(blob.encoding.chunks):
+                piece = self._get(topics.chunk(blob.encoding.sha256, number))
+                assert sha256_hex(piece) == expected
+                container += piece
+                self.chunks_received += 1
+            assert sha256_hex(b"".join(decode(io.BytesIO(container), blob))) == blob.sha256
+
+    def _get(self, topic: str) -> bytes:
+        came: queue.Queue[bytes] = queue.Queue()
+        self._link.subscribe(topic, lambda _, payload: came.put(payload))
+        try:
+            return came.get(timeout=10)
+        finally:
+            self._link.unsubscribe(topic)
+
+    def _send_window(self, entry: DesiredModel) -> None:
+        assert self.active is not None
+        assert entry.digest is not None
+        assert self._model_name is not None
+        p50 = 1.0 + 0.01 * (self._number % 3)
+        side = {"n": 130, "accuracy": 0.97, "peak_rss_bytes": 1_000_000}
+        window = Window(
+            device=self.name,
+            boot_id=self._boot,
+            seq=self._next(),
+            device_class=self.device_class,
+            rollout=entry.rollout,
+            model=self._model_name,
+            number=self._number,
+            old_digest=self.active,
+            new_digest=entry.digest,
+            duration_s=0.1,
+            pairs=130,
+            old=VariantWindow(latency_ms_p50=p50, latency_ms_p95=2 * p50, **side),
+            new=VariantWindow(latency_ms_p50=self.slowdown, latency_ms_p95=2 * self.slowdown, **side),
+            agreement=0.99,
+        )
+        self._number += 1
+        self._link.publish(topics.up(self.name, "window"), encode(window))
+
+    def _report(self) -> None:
+        models = {} if self._model_name is None else {self._model_name: self._model}
+        said = Reported(
+            device=self.name,
+            boot_id=self._boot,
+            seq=self._next(),
+            device_class=self.device_class,
+            runtime="played",
+            free_bytes=10**9,
+            models=models,
+        )
+        self._link.publish(topics.up(self.name, "reported"), encode(said), retain=True)
+
+    def _presence(self, *, online: bool) -> bytes:
+        return encode(Presence(device=self.name, boot_id=self._boot, seq=self._next(), online=online))
+
+    def _next(self) -> int:
+        self._seq += 1
+        return self._seq
+
+
+class Headquarters:
+    """A store, its keys, its broker, and the service process on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.keys, self.folder = folder / "store", folder / "keys", folder
+        self.run("keys", "init", "--keys", str(self.keys))
+        self.trust = Trust.read(self.keys / "trust.json")
+        # Adopted by the service, and dead with the test run however that ends.
+        self.broker = EmbeddedBroker.start(self.store, dies_with_parent=True)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.devices: list[PlayedDevice] = []
+        self.log = folder / "serve.log"
+
+    def run(self, *args: str, code: int = 0) -> str:
+        """Run the command line; returns what it printed on stdout, or its error if it was to fail."""
+        done = subprocess.run(_cli(*args), capture_output=True, text=True, timeout=120, env=self._env())
+        assert done.returncode == code, f"{args}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout if code != 2 else done.stderr
+
+    def json(self, *args: str, code: int = 0) -> Any:
+        return json.loads(self.run(*args, "--json", code=code))
+
+    def start(self) -> None:
+        lifeline = [sys.executable, "-m", "edgeflock_deploy.lifeline"]
+        (self.store / "service.json").unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*lifeline, *_cli("serve")], stdout=log, stderr=log, env=self._env())
+        wait_for("the service", self._answers)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def device(self, name: str, device_class: str = "class-a", slowdown: float = 1.0) -> PlayedDevice:
+        made = PlayedDevice(self.broker.url, name, self.trust, device_class, slowdown)
+        self.devices.append(made)
+        wait_for(f"device {name}", lambda: any(d["id"] == name and d["online"] for d in self.ask("devices")))
+        return made
+
+    wait_for = staticmethod(wait_for)
+
+    def ask(self, command: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the client."""
+        with self.client() as client:
+            return getattr(client, command)(*args, **kwargs)
+
+    def client(self) -> Client:
+        return Client(self.store)
+
+    def rollout(self, name: str, *phases: str) -> dict[str, Any]:
+        """Wait until a rollout is in one of the phases."""
+
+        def look() -> dict[str, Any] | None:
+            found: dict[str, Any] = self.ask("rollout", name)
+            return found if found["phase"] in phases else None
+
+        found: dict[str, Any] = wait_for(f"{name} {phases}", look)
+        return found
+
+    def publish_tiny(self, file: str = "tiny.tflite", model: str = "tiny") -> dict[str, Any]:
+        data = self.folder / "data.npz"
+        if not data.exists():
+            rng = np.random.default_rng(0)
+            x, y = rng.normal(size=(64, 8)).astype(np.float32), rng.integers(0, 3, 64)
+            np.savez(data, x_train=x, y_train=y, x_test=x, y_test=y)
+        args = ("publish", str(DATA / file), "--data", str(data), "--model", model)
+        found: dict[str, Any] = self.json(*args)[0]
+        return found
+
+    def close(self) -> None:
+        for device in self.devices:
+            device.stop()
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        self.broker.stop()
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                client.status()
+        except BadInput:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            return False
+        return True
+
+    def _env(self) -> dict[str, str]:
+        return {**os.environ, "EDGEFLOCK_HOME": str(self.folder)}
+
+
+def _cli(*args: str) -> list[str]:
+    return [sys.executable, "-c", "from edgeflock_controller.cli import main; main()", *args]
+
+
+@pytest.fixture
+def hq(tmp_path: Path) -> Iterator[Headquarters]:
+    made = Headquarters(tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeflock_compression.variant import Variant
+from edgeflock_controller.bundling import find_drafts
+from edgeflock_deploy.bundle import Task
+from edgeflock_deploy.canonical import sha256_hex
+from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
+from edgeflock_deploy.errors import BadInput
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+def make_variant(folder: Path, name: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    path = folder / name / "model.tflite"
+    shutil.copy(DATA / "tiny.tflite", path)
+    record = Variant(
+        name=name,
+        recipe={},
+        parent_sha256="0" * 64,
+        data_sha256="0" * 64,
+        seed=0,
+        versions={},
+        sha256=sha256_hex(path.read_bytes()),
+        raw_bytes=1,
+        wire_bytes=1,
+        ram_bytes=7,
+        task=Task(kind="classification", metric="accuracy"),
+        metric="accuracy",
+        accuracy=0.5,
+        agreement=1.0,
+        n_items=4,
+        skipped=(),
+    )
+    (folder / name / "variant.json").write_text(record.model_dump_json())
+    x = np.zeros((4, 8), np.float32)
+    (folder / "golden_inputs.npz").write_bytes(write_golden(Golden((x,), ())))
+    (folder / "evaluation.npz").write_bytes(write_evaluation(Evaluation(x, np.zeros(4, np.int64))))
+    return folder / name
+
+
+def test_a_folder_of_variants_gives_them_all_and_one_variants_folder_itself(tmp_path: Path) -> None:
+    one = make_variant(tmp_path, "a")
+    make_variant(tmp_path, "b")
+    assert [draft.variant for draft in find_drafts(tmp_path, None, None)] == ["a", "b"]
+    (draft,) = find_drafts(one, None, None)
+    assert (draft.variant, draft.ram_bytes, draft.provenance["accuracy"]) == ("a", 7, 0.5)
+    assert draft.evaluation is not None
+
+
+def test_a_file_that_was_altered_after_it_was_measured_is_refused(tmp_path: Path) -> None:
+    folder = make_variant(tmp_path, "a")
+    altered = bytearray((folder / "model.tflite").read_bytes())
+    altered[-1] ^= 1
+    (folder / "model.tflite").write_bytes(altered)
+    with pytest.raises(BadInput, match="was altered after it was measured"):
+        find_drafts(tmp_path, None, None)
+
+
+def test_what_cannot_be_published_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="does not exist"):
+        find_drafts(tmp_path / "missing", None, None)
+    with pytest.raises(BadInput, match="has no variant"):
+        find_drafts(tmp_path, None, None)
+    with pytest.raises(BadInput, match="--data"):
+        find_drafts(DATA / "tiny.tflite", None, None)
+    folder = make_variant(tmp_path, "a")
+    (folder / "variant.json").write_text("{}")
+    with pytest.raises(BadInput, match="no variant's record"):
+        find_drafts(tmp_path, None, None)
+
+
+def test_a_foreign_file_takes_its_cases_from_its_data_and_its_name_from_its_file(tmp_path: Path) -> None:
+    x, y = np.zeros((300, 8), np.float32), np.arange(300) % 3
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    (draft,) = find_drafts(DATA / "tiny.tflite", tmp_path / "data.npz", None)
+    assert draft.variant == "tiny"
+    assert draft.evaluation is not None
+    assert len(draft.evaluation.x) == 256
+    assert draft.task.kind == "classification"

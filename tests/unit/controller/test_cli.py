@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgeflock_controller.cli import main
+from edgeflock_controller.cli.follow import changes
+
+COMMANDS = sorted(main.list_commands(None))  # type: ignore[arg-type]
+NESTED = [("keys", "init"), ("devices", "show"), ("rollouts", "show")]
+NESTED += [("rollouts", "pause"), ("rollouts", "resume"), ("rollouts", "abort")]
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    script = (
+        "import sys; from edgeflock_controller.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('pydantic', 'numpy', 'rich', 'httpx', 'tensorflow') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert out.endswith("[]\n")
+
+
+@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), *NESTED])
+def test_every_command_explains_itself_with_an_example(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*command, "--help"])
+    assert result.exit_code == 0
+    if command != ("keys",):
+        assert "  Example:\n    edgeflock " in result.output
+
+
+def test_without_a_service_there_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["devices", "--store", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr == f"error: the service of {tmp_path}: is not running; start it with `edgeflock serve`\n"
+
+
+def test_keys_are_made_once_and_kept_from_others(tmp_path: Path) -> None:
+    made = CliRunner().invoke(main, ["keys", "init", "--keys", str(tmp_path / "keys")])
+    assert made.exit_code == 0
+    assert (tmp_path / "keys" / "publish.key").stat().st_mode & 0o777 == 0o600
+    again = CliRunner().invoke(main, ["keys", "init", "--keys", str(tmp_path / "keys")])
+    assert again.exit_code == 2
+    assert "holds publish.key, controller.key, trust.json already" in again.stderr
+
+
+def test_a_service_without_keys_or_with_a_wrong_address_is_refused(tmp_path: Path) -> None:
+    options = ["--keys", str(tmp_path), "--store", str(tmp_path)]
+    assert "edgeflock keys init" in CliRunner().invoke(main, ["serve", *options]).stderr
+    assert "is no address" in CliRunner().invoke(main, ["serve", "--http", "here", *options]).stderr
+    assert CliRunner().invoke(main, ["keys", "init", *options[:2]]).exit_code == 0
+    assert "is not on loopback" in CliRunner().invoke(main, ["serve", "--http", "0.0.0.0:0", *options]).stderr
+
+
+def test_following_a_rollout_tells_each_change_once() -> None:
+    before = {
+        "id": "r1",
+        "mode": "deploy",
+        "model": "m",
+        "version": 1,
+        "variant": "v",
+        "selector": "all",
+        "phase": "RUNNING",
+        "reason": "",
+        "devices_committed": 0,
+        "devices_total": 1,
+        "stages": [{"phase": "DEPLOYING"}],
+        "devices": {"pi-1": {"status": "ASKED", "reason": None, "detail": None}},
+        "verdict": None,
+    }
+    after = before | {
+        "stages": [{"phase": "BAKING"}],
+        "devices": {"pi-1": {"status": "TRIAL", "reason": None, "detail": None}},
+        "verdict": {"kind": "CONTINUE", "sentence": "CONTINUE: more windows"},
+    }
+    assert changes(before, before) == []
+    assert changes(before, after) == ["stage 1 of 1: BAKING", "device pi-1: TRIAL", "verdict: CONTINUE: more windows"]
+    assert changes(None, before)[-1] == "r1: m@1 v, all: RUNNING, 0 of 1 device committed."

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+
+from edgeflock_controller.rollouts import DESIRED_VALID_S, Rollouts
+from edgeflock_controller.store import Store
+from edgeflock_controller.views import why_view
+from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.policy_file import load_policy
+from edgeflock_deploy.rollout_events import DeviceSeen, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout_state import RolloutPhase
+
+
+def started(rollout: str, *devices: str, at: float = 100.0) -> Started:
+    return Started(
+        at=at,
+        rollout=rollout,
+        model="m",
+        version=1,
+        variant="v",
+        digest="new",
+        selector="all",
+        policy=load_policy("install"),
+        devices=tuple(StartedDevice(device=d, device_class="a", online=True, committed=None) for d in devices),
+        by="test",
+    )
+
+
+def says(
+    device: str, state: DeviceState, phase: Phase, outcome: Outcome | None = None, at: float = 101.0
+) -> DeviceSeen:
+    digest = "new" if state is DeviceState.COMMITTED else None
+    return DeviceSeen(
+        at=at, device=device, device_class="a", online=True, digest=digest, state=state, phase=phase, outcome=outcome
+    )
+
+
+def test_a_started_rollout_gives_each_device_a_signed_word_with_a_generation_and_an_end(store: Store) -> None:
+    rollouts = Rollouts(store)
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1", "pi-2"))
+    word = store.twins.desired("pi-1")["m"]
+    assert (word.generation, word.phase, word.digest, word.rollout) == (1, Phase.TRIAL, "new", "r1")
+    assert word.expires_at == 100.0 + DESIRED_VALID_S
+    assert set(rollouts.take_moved()) == {"pi-1", "pi-2"}
+    assert not set(rollouts.take_moved())
+
+
+def test_replay_gives_the_live_state_at_every_point(store: Store) -> None:
+    rollouts = Rollouts(store)
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1", "pi-2"))
+        rollouts.project_changed()
+    events = [
+        says("pi-1", DeviceState.TRIAL, Phase.TRIAL),
+        says("pi-1", DeviceState.COMMITTED, Phase.COMMIT, Outcome.SUCCEEDED),
+        says("pi-2", DeviceState.TRIAL, Phase.TRIAL),
+    ]
+    for event in events:
+        with store.transaction():
+            rollouts.see(event, "r1")
+            rollouts.project_changed()
+        again = Rollouts(store)
+        with store.transaction():
+            again.recover()
+        assert again.live()["r1"] == rollouts.live()["r1"]
+
+
+def test_a_rollout_that_ended_is_replayed_no_more_but_can_be_explained(store: Store) -> None:
+    rollouts = Rollouts(store)
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1"))
+        rollouts.see(says("pi-1", DeviceState.TRIAL, Phase.TRIAL), "r1")
+        rollouts.see(says("pi-1", DeviceState.COMMITTED, Phase.COMMIT, Outcome.SUCCEEDED), "r1")
+        rollouts.project_changed()
+    assert not rollouts.live()
+    assert store.journal.unfinished() == []
+    (summary,) = store.journal.summaries()
+    assert summary["phase"] == "SUCCEEDED"
+    assert why_view(store.journal.read("r1"))["rollout"] == summary
+
+
+def test_what_changes_nothing_is_not_journaled(store: Store) -> None:
+    rollouts = Rollouts(store)
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1"))
+        rollouts.see(says("pi-1", DeviceState.TRIAL, Phase.TRIAL), "r1")
+    before = len(store.journal.read("r1"))
+    with store.transaction():
+        assert not rollouts.apply("r1", Ticked(at=102.0))
+        rollouts.see(says("pi-1", DeviceState.TRIAL, Phase.TRIAL, at=103.0), "r1")
+    assert len(store.journal.read("r1")) == before
+
+
+def test_a_transaction_that_fails_leaves_neither_event_nor_word_nor_memory(store: Store) -> None:
+    rollouts = Rollouts(store)
+    before = rollouts.snapshot()
+    with pytest.raises(RuntimeError), store.transaction():
+        rollouts.start(started("r1", "pi-1"))
+        raise RuntimeError
+    rollouts.restore(before)
+    assert store.journal.read("r1") == []
+    assert store.twins.desired("pi-1") == {}
+    assert not rollouts.live()
+    assert not set(rollouts.take_moved())
+
+
+def test_a_newer_rollout_takes_shared_devices_and_leaves_the_others_alone(store: Store) -> None:
+    rollouts = Rollouts(store)
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1", "pi-2"))
+        rollouts.start(started("r2", "pi-3"))
+        rollouts.start(started("r3", "pi-1", at=101.0))
+    assert store.twins.desired("pi-1")["m"].rollout == "r3"
+    assert store.twins.desired("pi-2")["m"].phase is Phase.REVERT
+    assert rollouts.live()["r1"].superseded_by == "r3"
+    assert rollouts.live()["r2"].phase is RolloutPhase.RUNNING

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edgeflock_controller.schema import VERSION
+from edgeflock_controller.store import Store, StoreLock
+from edgeflock_deploy.errors import BadInput
+
+
+def test_what_is_stored_is_there_after_a_restart(tmp_path: Path) -> None:
+    first = Store(tmp_path)
+    with first.transaction():
+        first.set_meta("key", "value")
+    first.close()
+    second = Store(tmp_path)
+    assert second.get_meta("key") == "value"
+    second.close()
+
+
+def test_a_transaction_that_fails_stores_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.transaction():
+        store.set_meta("a", "1")
+        raise RuntimeError
+    assert store.get_meta("a") is None
+
+
+def test_an_inner_transaction_that_fails_takes_back_only_itself(store: Store) -> None:
+    with store.transaction():
+        store.set_meta("outer", "1")
+        with pytest.raises(RuntimeError), store.transaction():
+            store.set_meta("inner", "1")
+            raise RuntimeError
+        with store.transaction():
+            store.set_meta("next", "1")
+    assert (store.get_meta("outer"), store.get_meta("inner"), store.get_meta("next")) == ("1", None, "1")
+
+
+def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / "edgeflock.db")
+    connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    connection.close()
+    with pytest.raises(BadInput, match="install the release that wrote it"):
+        Store(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="--store"):
+        Store(tmp_path / "file" / "store")
+
+
+def test_a_store_has_one_service(tmp_path: Path) -> None:
+    with StoreLock(tmp_path), pytest.raises(BadInput, match="another `edgeflock serve`"):
+        StoreLock(tmp_path)
+    with StoreLock(tmp_path):
+        pass
+
+
+def test_dead_letters_are_kept_with_their_reason_and_cut(store: Store) -> None:
+    store.telemetry.add_dead_letter(1.0, "topic", b"\xff" * 100_000, "not JSON")
+    (letter,) = store.telemetry.dead_letters()
+    assert (letter["topic"], letter["error"]) == ("topic", "not JSON")
+    assert len(letter["payload"]) <= 4096
+
+
+def test_a_broker_has_only_what_it_acknowledged_in_this_life(store: Store) -> None:
+    store.registry.mark_sent("digest", "first")
+    assert store.registry.sent("first") == {"digest"}
+    assert store.registry.sent("second") == set()
+    store.registry.mark_sent("digest", "second")
+    assert store.registry.sent("first") == set()
