@@ -148,7 +148,7 @@ def deploy(fleet: Fleet, variant: str, policy: str) -> dict[str, Any]:
         "name": variant,
         "digest": rollout["digest"],
         "outcome": rollout["phase"],
-        "stage": rollout["stage"],
+        "stage": rollout["stage"] + 1,  # people count from 1
         "reason": rollout["reason"],
         "devices_reached": rollout["devices_reached"],
         "duration_s": round(time.monotonic() - before, 1),
@@ -172,18 +172,18 @@ def show(report: dict[str, Any], console: Console) -> None:
             v["name"], f"{v['raw_bytes']:,}", f"{v['wire_bytes']:,}", f"{v['accuracy']:.3f}", f"{v['agreement']:.3f}"
         )
     console.print(variants)
-    rollouts = Table("rollout", "outcome", "stage", "devices", "seconds", "why", title="rollouts", title_justify="left")
+    rollouts = Table("rollout", "outcome", "stage", "devices", "seconds", title="rollouts", title_justify="left")
     for r in report["rollouts"]:
-        rollouts.add_row(
-            r["name"], r["outcome"], str(r["stage"]), str(r["devices_reached"]), f"{r['duration_s']}", r["reason"]
-        )
+        rollouts.add_row(r["name"], r["outcome"], str(r["stage"]), str(r["devices_reached"]), f"{r['duration_s']}")
     console.print(rollouts)
+    for r in report["rollouts"]:
+        console.print(f"[bold]{r['name']}[/]: {r['reason']}")
 
 
 def linger(fleet: Fleet, console: Console) -> None:
     """Leave everything up until Ctrl-C, and say how to use it."""
     console.print(f"\nEverything is still up. In another terminal:\n\n  export EDGEFLOCK_HOME={fleet.home}")
-    for words in ("devices", "watch", "rollouts", "why R4", "rollback digits --to class=class-a"):
+    for words in ("devices", "watch", "rollouts", "why r4", "rollback digits --to class=class-a"):
         console.print(f"  {Path(sys.executable).parent / 'edgeflock'} {words}")
     console.print("\nCtrl-C here ends it.")
     while True:

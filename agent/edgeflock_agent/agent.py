@@ -1,0 +1,390 @@
+"""The agent: one loop that takes what happens, steps the machine, and has the effects done.
+
+Everything that changes a model's state passes through the inbox and is handled on one thread; long work runs on lanes
+and comes back as events. Decisions stand in `machine`, what an effect does in `effects`, long work in `jobs`. What
+serves is looked up by the endpoint's threads in `serving`, whose entries are replaced whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from edgeflock_agent.disk import DiskFull
+from edgeflock_agent.download import Subscriptions, Traffic
+from edgeflock_agent.effects import EFFECTS
+from edgeflock_agent.endpoint import Serving
+from edgeflock_agent.jobs import Jobs, Work, guarded
+from edgeflock_agent.lane import Lane
+from edgeflock_agent.machine import fresh, step
+from edgeflock_agent.model_state import (
+    Booted,
+    DesiredChanged,
+    DownloadFailed,
+    Event,
+    HardStopped,
+    ModelState,
+    Now,
+    Persist,
+    ServingStopped,
+    Stopping,
+    Ticked,
+)
+from edgeflock_agent.record import AgentRecord, RecordFile
+from edgeflock_agent.reports import Publisher, Reporter
+from edgeflock_agent.runner import ModelProcess
+from edgeflock_agent.store import Store
+from edgeflock_agent.trial import WindowSides
+from edgeflock_deploy import topics
+from edgeflock_deploy.errors import BadInput, Untrusted
+from edgeflock_deploy.keys import Trust, open_envelope
+from edgeflock_deploy.messages import Desired, DeviceState
+from edgeflock_deploy.reasons import Reason
+
+TICK_S = 1.0
+_BOOT_S = 60.0  # how long the link waits for what serves to be loaded
+
+log = logging.getLogger(__name__)
+
+
+class AgentLink(Subscriptions, Publisher, Protocol):
+    """What the agent needs of the link."""
+
+    def start(self) -> None:
+        """Begin connecting."""
+
+    def stop(self) -> None:
+        """Send what is queued and disconnect."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this agent is: its id, its class, the runtime's name, the id of this run, and its broker."""
+
+    device: str
+    device_class: str
+    runtime: str
+    boot_id: str
+    broker: str
+
+
+@dataclass(frozen=True)
+class _Happened:
+    work: Work
+    event: Event
+
+
+@dataclass(frozen=True)
+class _Windowed:
+    work: Work
+    rollout: str
+    old: Serving
+    result: WindowSides | Event | None
+
+
+class Agent:
+    """An agent that owns its state folder.
+
+    Args:
+        identity: see Identity.
+        store: locked by the caller.
+        trust: which keys are believed.
+        make_link: makes the link; it gets the function to be called after each connect.
+        threads: of each interpreter.
+        beat_s: how often `reported` is sent when nothing changes.
+        now: both clocks.
+
+    Raises:
+        BadInput: the state folder belongs to another device, or to a newer release.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        store: Store,
+        trust: Trust,
+        make_link: Callable[[Callable[[], None]], AgentLink],
+        *,
+        threads: int = 1,
+        beat_s: float = 10.0,
+        now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
+    ) -> None:
+        self.identity, self.store, self.now = identity, store, now
+        self.models: dict[str, ModelState] = {}
+        self.serving: dict[str, Serving] = {}
+        self.work: dict[str, Work] = {}
+        self.loading: dict[str, Work] = {}
+        self._trust, self._beat_s, self._stopping = trust, beat_s, False
+        self._record = RecordFile(store.folder, store.disk)
+        self._inbox: queue.SimpleQueue[_Happened | _Windowed | bytes | str] = queue.SimpleQueue()
+        self._read_record()
+        self.link = make_link(lambda: self._inbox.put("connected"))
+        traffic = Traffic()
+        self.jobs = Jobs(
+            store,
+            self.link,
+            trust,
+            device_class=identity.device_class,
+            runtime=identity.runtime,
+            threads=threads,
+            now=now,
+            traffic=traffic,
+        )
+        self.reporter = Reporter(
+            self.link,
+            device=identity.device,
+            boot_id=identity.boot_id,
+            device_class=identity.device_class,
+            runtime=identity.runtime,
+            traffic=traffic,
+            free_bytes=store.free_bytes,
+        )
+        self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Serve what served before, without a broker; returns when it is loaded or has failed."""
+        for model, state in list(self.models.items()):
+            slots = (state.slots.active, state.slots.previous, state.slots.factory)
+            whole = frozenset(d for d in slots if d is not None and self.store.intact(d, self._trust) is not None)
+            self.handle(model, Booted(whole, self.now()))
+        try:
+            self.persist()
+            self.collect_garbage()
+        except (DiskFull, OSError) as error:
+            log.error("the state cannot be written: %s", error)
+        until_s = self.now().mono_s + _BOOT_S
+        while self.loading and not self._stopping and (left_s := until_s - self.now().mono_s) > 0:
+            self._take(left_s)
+
+    def run(self) -> None:
+        """Connect and work until `stop`."""
+        self.link.subscribe(topics.desired(self.identity.device), lambda _topic, payload: self._inbox.put(payload))
+        self.link.start()
+        self.report()
+        tick_at_s = beat_at_s = self.now().mono_s
+        while not self._stopping:
+            self._take(tick_at_s - self.now().mono_s)
+            now_s = self.now().mono_s
+            if now_s >= tick_at_s:
+                self._tick()
+                tick_at_s = now_s + TICK_S
+            if now_s >= beat_at_s:
+                self.report()
+                beat_at_s = now_s + self._beat_s
+        self._shut_down()
+
+    def stop(self) -> None:
+        """Ask the loop to end; may be called from a signal handler or another thread."""
+        self._inbox.put("stop")
+
+    def _take(self, timeout_s: float) -> None:
+        """Handle one message, if one comes in time."""
+        try:
+            message = self._inbox.get(timeout=max(0.0, timeout_s))
+        except queue.Empty:
+            return
+        if isinstance(message, _Happened):
+            self._happened(message)
+        elif isinstance(message, _Windowed):
+            self._windowed(message)
+        elif isinstance(message, bytes):
+            self._heard(message)
+        elif message == "connected":
+            self.reporter.presence(online=True)
+            self.report()
+        else:
+            self._stopping = True
+
+    def handle(self, model: str, event: Event) -> None:
+        """Step a model's machine and have the effects done, in order."""
+        before = self.models.get(model) or fresh(model)
+        after, effects = step(before, event)
+        self.models[model] = after
+        if after.state is not before.state or (after.outcome is not before.outcome and after.outcome is not None):
+            log.info("%s", _sentence(before, after))
+        if after.state is not before.state:
+            self.reporter.transition(before, after, self.now().wall_s)
+        for effect in effects:
+            try:
+                EFFECTS[type(effect)](self, model, effect)
+            except (DiskFull, OSError) as error:
+                log.error("%s: %s: %s", model, type(effect).__name__, error)
+                if isinstance(effect, Persist) and not isinstance(event, DownloadFailed):
+                    # What could not be made durable must not be done: the candidate goes instead.
+                    self.models[model] = before
+                    self.handle(model, DownloadFailed(before.candidate or "", Reason.DISK_FULL, str(error)))
+                    return
+
+    def _shut_down(self) -> None:
+        for model in list(self.models):
+            self.handle(model, Stopping())
+        for work in (*self.work.values(), *self.loading.values()):
+            work.cancelled.set()
+        children = [work.take_child() for work in (*self.work.values(), *self.loading.values())]
+        self.reporter.presence(online=False)
+        self.link.stop()
+        for child in (*children, *(serving.process for serving in self.serving.values())):
+            if child is not None:
+                child.close()
+        for lane in (self.delivery, self.bench, self.serving_lane):
+            lane.stop(1.0)
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def _heard(self, payload: bytes) -> None:
+        """The controller's word. Anything that is not signed by its key, or not for this device, changes nothing."""
+        if not payload:
+            return
+        try:
+            desired = Desired.model_validate_json(open_envelope(payload, self._trust, "controller"))
+        except (Untrusted, ValidationError) as error:
+            log.warning("dropped a word that is not the controller's: %s", str(error).splitlines()[0])
+            return
+        if desired.device != self.identity.device:
+            log.warning("dropped a word for device %s", desired.device)
+            return
+        for model, entry in desired.models.items():
+            self.handle(model, DesiredChanged(entry, self.now()))
+
+    def _happened(self, message: _Happened) -> None:
+        work = message.work
+        if work.cancelled.is_set():
+            self.close(work.take_child())
+            return
+        self.handle(work.model, message.event)
+        if self.loading.get(work.model) is work:
+            del self.loading[work.model]
+            self.close(work.take_child())
+
+    def _windowed(self, message: _Windowed) -> None:
+        work, result = message.work, message.result
+        work.window_running = False
+        if work.cancelled.is_set():
+            self.close(work.take_child())
+        elif isinstance(result, WindowSides):
+            state = self.models[work.model]
+            self.reporter.window(state, message.rollout, message.old.digest, work.digest, result)
+            self.next_window(work.model)
+        elif isinstance(result, ServingStopped):
+            self._serving_gone(work.model, message.old, result)
+        elif result is not None:
+            self.handle(work.model, result)
+
+    def _tick(self) -> None:
+        for model in list(self.models):
+            serving, work = self.serving.get(model), self.work.get(model)
+            if serving is not None and not serving.process.alive:
+                self._serving_gone(
+                    model, serving, ServingStopped(serving.digest, *_ending(serving.process), self.now())
+                )
+            if work is not None and work.child is not None and not work.child.alive:
+                self.handle(model, HardStopped(work.digest, *_ending(work.child)))
+            self.handle(model, Ticked(self.now()))
+            self.next_window(model)
+
+    def _serving_gone(self, model: str, serving: Serving, event: ServingStopped) -> None:
+        if self.serving.get(model) is serving:  # else it was replaced, or noticed, meanwhile
+            del self.serving[model]
+            self.close(serving.process)
+            self.handle(model, event)
+
+    # --- what effects use ---------------------------------------------------------------------------------------------
+
+    def begin(
+        self, lane: Lane, work: Work, job: Callable[[Work], Event], failed: Callable[[Reason, str], Event]
+    ) -> None:
+        """Run a job for this work on a lane; its event comes back to the inbox, whatever happens."""
+
+        def run() -> None:
+            event = guarded(lambda: job(work), failed) if not work.cancelled.is_set() else None
+            if event is not None:
+                self._inbox.put(_Happened(work, event))
+
+        lane.submit(run)
+
+    def next_window(self, model: str) -> None:
+        """Have the next window of a running trial closed, unless one is on its way or there is nothing to compare."""
+        state, work, old = self.models[model], self.work.get(model), self.serving.get(model)
+        if state.state is not DeviceState.TRIAL or state.desired is None or work is None or old is None:
+            return
+        if work.child is None or work.window_running:
+            return
+        work.window_running = True
+        rollout, settings = state.desired.rollout, state.desired.trial
+
+        def run() -> None:
+            def failed(reason: Reason, detail: str) -> Event:
+                return HardStopped(work.digest, reason, detail)
+
+            result = guarded(lambda: self.jobs.window(work, old, settings), failed)
+            self._inbox.put(_Windowed(work, rollout, old, result))
+
+        self.bench.submit(run)
+
+    def persist(self) -> None:
+        """Make every model's state durable."""
+        identity = self.identity
+        self._record.write(
+            AgentRecord(
+                device=identity.device, device_class=identity.device_class, broker=identity.broker, models=self.models
+            )
+        )
+
+    def collect_garbage(self) -> None:
+        """Remove files that no slot and no candidate needs."""
+        self.store.collect_garbage({digest for state in self.models.values() for digest in state.held})
+
+    def report(self, of: ModelState | None = None) -> None:
+        """Send `reported`; `of` stands in for that model's present state.
+
+        Without a connection nothing is queued: the newest word is sent on connect, and older ones say nothing more.
+        """
+        if not self.link.connected:
+            return
+        models = self.models if of is None else self.models | {of.model: of}
+        running = {model: serving.digest for model, serving in self.serving.items() if serving.process.alive}
+        self.reporter.reported(models, running)
+
+    def close(self, child: ModelProcess | None) -> None:
+        """Close a process after the request that it is answering, without waiting for it."""
+        if child is not None:
+            self.serving_lane.submit(child.close)
+
+    def _read_record(self) -> None:
+        record = self._record.read()
+        if record is None:
+            return
+        if record.device != self.identity.device:
+            raise BadInput(
+                f"state folder {self.store.folder}",
+                f"belongs to device '{record.device}'",
+                f"start it with --id {record.device}, or name another folder with --state",
+            )
+        self.models = dict(record.models)
+
+
+def _ending(child: ModelProcess) -> tuple[Reason, str]:
+    stop = child.failure
+    return (stop.reason, stop.detail) if stop is not None else (Reason.CRASHED, "its process ended")
+
+
+def _sentence(before: ModelState, after: ModelState) -> str:
+    digest = after.candidate or after.slots.active or before.candidate
+    words = [f"{after.model}: {before.state.value} -> {after.state.value}"]
+    if digest is not None:
+        words.append(f"bundle {digest[:12]}")
+    if after.desired is not None:
+        words.append(f"rollout {after.desired.rollout}")
+    if after.outcome is not None:
+        words.append(after.outcome.value)
+    if after.reason is not None:
+        words.append(f"{after.reason.value}: {after.detail}")
+    return ", ".join(words)

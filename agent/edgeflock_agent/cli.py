@@ -1,0 +1,142 @@
+"""`edgeflock-agent`: run an agent on this board, look at one, measure a model.
+
+Exit codes: 0 done, 1 the answer is no, 2 bad input (one line on stderr).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeflock_deploy.errors import BadInput
+
+_DEFAULT_STATE = Path(os.environ.get("EDGEFLOCK_HOME", "~/.edgeflock")) / "agent"
+
+
+class _Group(click.Group):
+    """Prints what the user got wrong as one line and exits with code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "bench"])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == "bench":  # measuring brings in what a running agent does not need
+            from edgeflock_agent.bench import bench
+
+            command: click.Command = bench
+            return command
+        return super().get_command(ctx, name)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeflock")
+def main() -> None:
+    """The Edgeflock agent: serves models on this board and brings new ones in, proved."""
+
+
+@main.command()
+@click.option("--id", "device", required=True, help="This device's id: 1-64 letters, digits, '.', '-', '_'.")
+@click.option("--broker", required=True, help="mqtt://HOST:PORT")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_DEFAULT_STATE,
+    show_default=True,
+    help="Folder for bundles and the state record.",
+)
+@click.option("--device-class", help="Name of boards like this one; found by looking at it if left out.")
+@click.option(
+    "--trust",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="trust.json of `edgeflock keys init`; the first start keeps a copy.",
+)
+@click.option("--beat", "beat_s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds per beat.")
+@click.option(
+    "--http", default="127.0.0.1:0", show_default=True, help="Where applications ask; port 0 takes a free one"
+)
+@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
+@click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
+def run(
+    device: str,
+    broker: str,
+    state: Path,
+    device_class: str | None,
+    trust: Path | None,
+    beat_s: float,
+    http: str,
+    threads: int,
+    quota: int | None,
+) -> None:
+    """Run an agent until it is told to stop.
+
+    Example: edgeflock-agent run --id pi-kitchen --broker mqtt://192.168.1.10:1883 --trust trust.json
+    """
+    from edgeflock_agent.start import Options, start
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    options = Options(
+        device=device,
+        broker=broker,
+        state=state.expanduser(),
+        device_class=device_class,
+        trust=trust,
+        beat_s=beat_s,
+        http=http,
+        threads=threads,
+        quota_bytes=quota,
+    )
+    start(options, _on_end_signals)
+
+
+@main.command()
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_DEFAULT_STATE,
+    show_default=True,
+    help="State folder of the agent.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(state: Path, as_json: bool) -> None:
+    """Say what the agent of a state folder runs, from its files: no broker is asked. Exit code 1: it is not running.
+
+    Example: edgeflock-agent status --state /var/lib/edgeflock
+    """
+    from edgeflock_agent.status import read_status
+
+    found = read_status(state.expanduser())
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        click.echo(found.as_text())
+    sys.exit(0 if found.running else 1)
+
+
+def _on_end_signals(stop: Callable[[], None]) -> None:
+    """Have SIGTERM and Ctrl-C end the agent in good order; a second one ends it at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The table effect -> function: how each effect of the machine is done. None of these decides anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgeflock_agent.endpoint import Serving
+from edgeflock_agent.jobs import Work
+from edgeflock_agent.model_state import (
+    AskTurn,
+    CollectGarbage,
+    DownloadFailed,
+    Event,
+    FetchBlobs,
+    FetchManifest,
+    HardStopped,
+    Load,
+    Persist,
+    Report,
+    RunTrial,
+    ServingStopped,
+    StopWork,
+    Switch,
+    Verify,
+    Warm,
+)
+from edgeflock_deploy.reasons import Reason
+
+if TYPE_CHECKING:
+    from edgeflock_agent.agent import Agent
+
+
+def _stop_work(agent: Agent, model: str, _effect: StopWork) -> None:
+    work, loading = agent.work.pop(model, None), agent.loading.get(model)
+    if loading is not None and loading.digest != agent.models[model].slots.active:
+        agent.loading.pop(model)  # a going back that is called off; a restart of what serves goes on
+    else:
+        loading = None
+    for stopped in (work, loading):
+        if stopped is not None:
+            stopped.cancelled.set()
+            agent.close(stopped.take_child())
+
+
+def _fetch_manifest(agent: Agent, model: str, effect: FetchManifest) -> None:
+    work = agent.work[model] = Work(model, effect.digest)
+    agent.begin(agent.delivery, work, agent.jobs.fetch_manifest, _download_failed(effect.digest))
+
+
+def _fetch_blobs(agent: Agent, model: str, effect: FetchBlobs) -> None:
+    agent.begin(agent.delivery, agent.work[model], agent.jobs.fetch_blobs, _download_failed(effect.digest))
+
+
+def _verify(agent: Agent, model: str, effect: Verify) -> None:
+    agent.begin(agent.delivery, agent.work[model], agent.jobs.verify, _download_failed(effect.digest))
+
+
+def _ask_turn(agent: Agent, model: str, effect: AskTurn) -> None:
+    agent.begin(agent.bench, agent.work[model], agent.jobs.turn, _hard_stopped(effect.digest))
+
+
+def _warm(agent: Agent, model: str, effect: Warm) -> None:
+    agent.begin(agent.bench, agent.work[model], agent.jobs.warm, _hard_stopped(effect.digest))
+
+
+def _run_trial(agent: Agent, model: str, _effect: RunTrial) -> None:
+    agent.next_window(model)
+
+
+def _load(agent: Agent, model: str, effect: Load) -> None:
+    before = agent.loading.get(model)
+    if before is not None:
+        before.cancelled.set()
+        agent.close(before.take_child())
+    work = agent.loading[model] = Work(model, effect.digest)
+
+    def failed(reason: Reason, detail: str) -> Event:
+        return ServingStopped(effect.digest, reason, detail, agent.now())
+
+    agent.begin(agent.serving_lane, work, agent.jobs.load, failed)
+
+
+def _switch(agent: Agent, model: str, effect: Switch) -> None:
+    """From here on the next request is answered by the new process; the old one ends after the one it is answering."""
+    old = agent.serving.get(model)
+    if effect.digest is None:
+        agent.serving.pop(model, None)
+    elif old is None or old.digest != effect.digest or not old.process.alive:
+        ready = (work for work in (agent.work.get(model), agent.loading.get(model)) if work is not None)
+        child = next((work.take_child() for work in ready if work.digest == effect.digest and work.child), None)
+        if child is None:  # its process ended meanwhile: until a new one is up the old one goes on
+            _load(agent, model, Load(effect.digest))
+            return
+        agent.serving[model] = Serving(effect.digest, child)
+    else:
+        old = None
+    work = agent.work.get(model)
+    if work is not None and work.digest == effect.digest:  # another candidate's way goes on: this was a restart
+        work.cancelled.set()
+        del agent.work[model]
+    if old is not None:
+        agent.close(old.process)
+
+
+def _persist(agent: Agent, _model: str, _effect: Persist) -> None:
+    agent.persist()
+
+
+def _collect_garbage(agent: Agent, _model: str, _effect: CollectGarbage) -> None:
+    agent.collect_garbage()
+
+
+def _report(agent: Agent, _model: str, effect: Report) -> None:
+    agent.report(effect.of)
+
+
+def _download_failed(digest: str) -> Callable[[Reason, str], Event]:
+    return lambda reason, detail: DownloadFailed(digest, reason, detail)
+
+
+def _hard_stopped(digest: str) -> Callable[[Reason, str], Event]:
+    return lambda reason, detail: HardStopped(digest, reason, detail)
+
+
+EFFECTS: dict[type, Callable[[Agent, str, Any], None]] = {
+    StopWork: _stop_work,
+    FetchManifest: _fetch_manifest,
+    FetchBlobs: _fetch_blobs,
+    Verify: _verify,
+    AskTurn: _ask_turn,
+    Warm: _warm,
+    RunTrial: _run_trial,
+    Load: _load,
+    Switch: _switch,
+    Persist: _persist,
+    CollectGarbage: _collect_garbage,
+    Report: _report,
+}

@@ -1,0 +1,257 @@
+"""The long work for one bundle, each a function that ends in an event: fetch, verify, warm, load, close a window.
+
+These run on lanes, beside the main loop; they know the store, the link and child processes, and nothing of the state
+machine's rules. Whatever goes wrong becomes an event with a reason; a job whose work was cancelled ends quietly.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from edgeflock_agent.disk import DiskFull
+from edgeflock_agent.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
+from edgeflock_agent.endpoint import Serving
+from edgeflock_agent.measure.energy import find_meter
+from edgeflock_agent.measure.memory import peak_rss
+from edgeflock_agent.model_state import (
+    BlobsReady,
+    Event,
+    HardStopped,
+    Loaded,
+    ManifestReady,
+    Now,
+    Refused,
+    ServingStopped,
+    TurnCame,
+    Verified,
+    Warmed,
+)
+from edgeflock_agent.runner import Closed, HardStop, ModelProcess
+from edgeflock_agent.store import Store
+from edgeflock_agent.trial import SideStopped, WindowSides, run_window
+from edgeflock_agent.warming import measure_process
+from edgeflock_deploy.bundle import Manifest, open_manifest
+from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.keys import Trust
+from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.reasons import Reason
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Work:
+    """What is being done for one bundle. `child` is the process that came of it, until somebody takes it."""
+
+    model: str
+    digest: str
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    child: ModelProcess | None = None
+    window_running: bool = False
+    compared_with: ModelProcess | None = None
+
+    def take_child(self) -> ModelProcess | None:
+        """Hand the process over."""
+        child, self.child = self.child, None
+        return child
+
+
+class Jobs:
+    """The jobs, with what they need.
+
+    Args:
+        store: where bundles lie.
+        link: where they come from.
+        trust: whose bundles are believed.
+        device_class: of this device; a manifest may name the classes that it is for.
+        runtime: the runtime's name; golden outputs made by the same one must match exactly.
+        threads: of each interpreter.
+        now: both clocks.
+        traffic: is counted up.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        link: Subscriptions,
+        trust: Trust,
+        *,
+        device_class: str,
+        runtime: str,
+        threads: int,
+        now: Callable[[], Now],
+        traffic: Traffic,
+    ) -> None:
+        self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
+        self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
+        self._rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
+
+    # --- delivery -----------------------------------------------------------------------------------------------------
+
+    def fetch_manifest(self, work: Work) -> Event:
+        """Get the manifest from the disk or the broker, check it, keep it."""
+        envelope = self._store.manifest_envelope(work.digest)
+        try:
+            if envelope is not None:
+                try:
+                    return self._judge_manifest(work, open_manifest(envelope, self._trust, work.digest))
+                except Untrusted:
+                    pass  # damaged on the disk: get it again
+            envelope = self._download(work).manifest(work.digest)
+            manifest = open_manifest(envelope, self._trust, work.digest)
+            self._store.add_manifest(work.digest, envelope)
+            return self._judge_manifest(work, manifest)
+        except Untrusted as error:
+            return Refused(work.digest, error.reason, error.detail)
+
+    def fetch_blobs(self, work: Work) -> Event:
+        """Get what is missing, after a look at the room."""
+        manifest = self._manifest(work.digest)
+        for blob in manifest.blobs.values():
+            self._store.blob_is_whole(blob)  # removes a damaged one, which is then missing
+        self._store.preflight(manifest)
+        try:
+            self._download(work).chunks(manifest)
+        except DiskFull:
+            self._store.discard_incoming(manifest)
+            raise
+        return BlobsReady(work.digest)
+
+    def verify(self, work: Work) -> Event:
+        """Decode what has arrived; every blob has its hash then."""
+        manifest = self._manifest(work.digest)
+        try:
+            for blob in self._store.missing_blobs(manifest):
+                self._store.unpack(blob)
+        except Untrusted as error:
+            return Refused(work.digest, error.reason, error.detail)
+        return Verified(work.digest)
+
+    # --- bench --------------------------------------------------------------------------------------------------------
+
+    def turn(self, work: Work) -> Event:
+        """The bench is free."""
+        return TurnCame(work.digest)
+
+    def warm(self, work: Work) -> Event:
+        """Load, check the golden cases, measure."""
+        model = self._store.files(self._manifest(work.digest))["model"]
+        try:
+            child = self._start(work.digest)
+            try:
+                measurement = measure_process(child, find_meter(), peak_rss(model).rss_bytes)
+            except BaseException:
+                child.close()
+                raise
+        except HardStop as stop:
+            return HardStopped(work.digest, stop.reason, stop.detail)
+        work.child = child
+        return Warmed(work.digest, measurement, self._now())
+
+    def window(self, work: Work, old: Serving, settings: TrialSettings) -> WindowSides | Event | None:
+        """Close one window of the candidate against what serves; None: there is no slice to compare on, or no time."""
+        new = work.child
+        manifest = self._manifest(work.digest)
+        slice_path = self._store.files(manifest).get("evaluation")
+        if new is None or slice_path is None:
+            return None
+        try:
+            if work.compared_with is not old.process:
+                # Both answer the candidate's slice: the incumbent's own may be another one.
+                for child in (old.process, new):
+                    _open_slice(child, slice_path, manifest, "new" if child is new else "old")
+                work.compared_with = old.process
+            stop = work.cancelled.is_set
+            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=stop)
+        except SideStopped as error:
+            if error.stop is None:
+                return None
+            if error.side == "new":
+                return HardStopped(work.digest, error.stop.reason, error.stop.detail)
+            return ServingStopped(old.digest, error.stop.reason, error.stop.detail, self._now())
+        work.cancelled.wait(settings.pause_s)
+        return sides
+
+    # --- serving ------------------------------------------------------------------------------------------------------
+
+    def load(self, work: Work) -> Event:
+        """Load a bundle of a slot; its golden cases are checked again, for the runtime may have changed."""
+        try:
+            work.child = self._start(work.digest)
+        except HardStop as stop:
+            return ServingStopped(work.digest, stop.reason, stop.detail, self._now())
+        return Loaded(work.digest)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _start(self, digest: str) -> ModelProcess:
+        manifest = self._manifest(digest)
+        files = self._store.files(manifest)
+        child = ModelProcess.start(files["model"], threads=self._threads)
+        tolerance = manifest.tolerance
+        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in manifest.outputs)
+        try:
+            child.check_golden(
+                files["golden"],
+                atol=tolerance.atol,
+                rtol=tolerance.rtol,
+                steps=tolerance.steps,
+                exact=integers and tolerance.runtime == self._runtime,
+            )
+            child.open_golden(files["golden"])
+        except BaseException:
+            child.close()
+            raise
+        return child
+
+    def _judge_manifest(self, work: Work, manifest: Manifest) -> Event:
+        if manifest.model != work.model:
+            detail = f"the bundle is of model '{manifest.model}', not '{work.model}'"
+            return Refused(work.digest, Reason.MANIFEST_INVALID, detail)
+        if manifest.device_classes is not None and self._device_class not in manifest.device_classes:
+            detail = f"the bundle is for {', '.join(manifest.device_classes)}; this is {self._device_class}"
+            return Refused(work.digest, Reason.NOT_ALLOWED_HERE, detail)
+        return ManifestReady(work.digest, manifest.version)
+
+    def _manifest(self, digest: str) -> Manifest:
+        return open_manifest(self._store.manifest_envelope(digest) or b"", self._trust, digest)
+
+    def _download(self, work: Work) -> Download:
+        return Download(self._link, self._store, self._traffic, work.cancelled.is_set)
+
+
+def _open_slice(child: ModelProcess, path: Path, manifest: Manifest, side: Literal["old", "new"]) -> None:
+    try:
+        child.open_slice(path, kind=manifest.task.kind, agreement_atol=manifest.task.agreement_atol)
+    except Closed:
+        raise SideStopped(side, None) from None
+    except HardStop as stop:
+        # A slice that the incumbent cannot read either way belongs to the candidate's bundle: the candidate is refused.
+        raise SideStopped("new" if stop.reason is Reason.MANIFEST_INVALID else side, stop) from None
+
+
+def guarded(job: Callable[[], Result], failed: Callable[[Reason, str], Event]) -> Result | Event | None:
+    """Run a job; whatever goes wrong becomes an event with a reason. None: nobody waits for it any more."""
+    try:
+        return job()
+    except (Cancelled, Closed):
+        return None
+    except DownloadStopped as error:
+        return failed(error.reason, error.detail)
+    except DiskFull as error:
+        return failed(Reason.DISK_FULL, str(error))
+    except OSError as error:
+        return failed(Reason.DISK_ERROR, str(error))
+    except Exception as error:
+        # A fault of ours: the traceback is for us, the device must end in a state that says so.
+        log.exception("a job failed")
+        return failed(Reason.INTERNAL, f"{type(error).__name__}: {error}")

@@ -1,0 +1,368 @@
+"""The life of one model on a device: `step(state, event) -> (state, effects)`, pure and total.
+
+Decided here: what a device does with the controller's word, with a bundle that arrives, and with a process that dies.
+Not known here: clock, disk, network, processes. The effects are in the order in which they must be done; `Persist`
+stands before whatever a power cut must not undo.
+
+    IDLE -> DOWNLOADING -> VERIFYING -> STAGED -> WARMING -> TRIAL -> COMMITTED
+                 |             |                     |         |         |
+                 +-------------+--------> FAILED <---+---------+   ROLLING_BACK -> ROLLED_BACK
+
+Two laws hold in every cell: the incumbent's slot changes only by a commit, a going back, or its own failure; and an
+entry of `desired` that is not newer than the stored one changes nothing. What is not in `TRANSITIONS` is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgeflock_agent.model_state import (
+    AskTurn,
+    BlobsReady,
+    Booted,
+    BundleFacts,
+    CollectGarbage,
+    DesiredChanged,
+    DownloadFailed,
+    Effect,
+    Event,
+    FetchBlobs,
+    FetchManifest,
+    HardStopped,
+    Load,
+    Loaded,
+    ManifestReady,
+    ModelState,
+    Now,
+    Persist,
+    Refused,
+    Report,
+    RunTrial,
+    ServingStopped,
+    Stopping,
+    StopWork,
+    Switch,
+    Ticked,
+    TurnCame,
+    Verified,
+    Verify,
+    Warm,
+    Warmed,
+)
+from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Slots
+from edgeflock_deploy.reasons import Reason
+
+Stepped = tuple[ModelState, tuple[Effect, ...]]
+Handler = Callable[[ModelState, Any], Stepped]
+
+MAX_ATTEMPTS = 3  # an agent that died so often while warming or trying a candidate gives it up
+MAX_RESTARTS = 3  # restarts of the serving process within RESTARTS_WITHIN_S before the device goes back by itself
+RESTARTS_WITHIN_S = 300.0
+MAX_KNOWN_BAD = 64
+
+S = DeviceState
+BEFORE_TRIAL = (S.DOWNLOADING, S.VERIFYING, S.STAGED, S.WARMING)
+WORKING = (*BEFORE_TRIAL, S.TRIAL, S.ROLLING_BACK)
+
+
+def step(state: ModelState, event: Event) -> Stepped:
+    """What becomes of a model when this happens, and what is to be done, in order."""
+    handler = TRANSITIONS[type(event)].get(state.state)
+    digest = getattr(event, "digest", None)
+    if handler is None or (type(event) in _OF_THE_CANDIDATE and digest != state.candidate):
+        return state, ()
+    return handler(state, event)
+
+
+def fresh(model: str) -> ModelState:
+    """A model that this device has never heard of."""
+    return ModelState(model=model)
+
+
+# --- the controller's word --------------------------------------------------------------------------------------------
+
+
+def _desired_changed(state: ModelState, event: DesiredChanged) -> Stepped:
+    entry, before = event.entry, state
+    if state.desired is not None and entry.generation <= state.desired.generation:
+        return state, ()
+    state = state.but(desired=entry, outcome=None, reason=None, detail=None)
+    if entry.phase is Phase.REVERT:
+        after, effects = _revert(state, event)
+    else:
+        after, effects = _bring_in(state, event)
+    overtaken = before.desired is not None and before.desired.rollout != entry.rollout and before.outcome is None
+    if overtaken and before.state in WORKING:
+        effects = (Report(before.but(outcome=Outcome.SUPERSEDED)), *effects)
+    return after, effects
+
+
+def _bring_in(state: ModelState, event: DesiredChanged) -> Stepped:
+    entry = event.entry
+    digest, commit = entry.digest, entry.phase is Phase.COMMIT
+    if digest is None:
+        return _end(state, Outcome.REJECTED, Reason.MANIFEST_INVALID, f"{entry.phase.value} names no bundle")
+    if digest == state.slots.active:
+        ended = state.but(state=S.COMMITTED, outcome=Outcome.ALREADY_CURRENT, **_NO_CANDIDATE)
+        return ended, (StopWork(), Persist(), CollectGarbage(), Report())
+    if digest in state.known_bad:
+        return _end(state, Outcome.REJECTED, Reason.KNOWN_BAD, f"{digest[:12]} failed on this device before")
+    if event.now.wall_s >= entry.expires_at:
+        return _end(state, Outcome.REJECTED, Reason.EXPIRED, "the order had expired when it arrived")
+    if digest == state.candidate and state.state is S.TRIAL:
+        if commit:
+            return _commit(state)
+        return state.but(trial_since_s=event.now.mono_s), (Persist(), RunTrial(digest), Report())
+    if digest == state.candidate and state.state in BEFORE_TRIAL:
+        return state, (Persist(), Report())
+    return _fetch(state, digest)
+
+
+def _revert(state: ModelState, event: DesiredChanged) -> Stepped:
+    digest = event.entry.digest
+    if digest is None:
+        slots = Slots(active=None, previous=None, factory=state.slots.factory)
+        after = state.but(state=S.ROLLED_BACK, outcome=Outcome.ROLLED_BACK, slots=slots, **_NO_CANDIDATE)
+        return after, (StopWork(), Persist(), Switch(None), CollectGarbage(), Report())
+    if digest == state.slots.active:
+        after = state.but(state=S.ROLLED_BACK, outcome=Outcome.ROLLED_BACK, **_NO_CANDIDATE)
+        return after, (StopWork(), Persist(), CollectGarbage(), Report())
+    if digest in (state.slots.previous, state.slots.factory):
+        after = state.but(**_NO_CANDIDATE)
+        after = after.but(state=S.ROLLING_BACK, candidate=digest)
+        return after, (StopWork(), Persist(), Load(digest), Report())
+    return _fetch(state, digest)
+
+
+def _fetch(state: ModelState, digest: str) -> Stepped:
+    after = state.but(**_NO_CANDIDATE)
+    after = after.but(state=S.DOWNLOADING, candidate=digest)
+    return after, (StopWork(), Persist(), FetchManifest(digest), Report())
+
+
+# --- a candidate's way ------------------------------------------------------------------------------------------------
+
+
+def _manifest_ready(state: ModelState, event: ManifestReady) -> Stepped:
+    # Refused before a chunk is fetched; a resumed candidate comes by here again, so nothing slips past.
+    if event.version < state.floor_version and _phase(state) is not Phase.REVERT:
+        detail = f"version {event.version} is older than the last committed version {state.floor_version}"
+        return _end(state, Outcome.REJECTED, Reason.VERSION_TOO_OLD, detail)
+    facts = state.bundles.get(event.digest) or BundleFacts(version=event.version)
+    return state.but(bundles=state.bundles | {event.digest: facts}), (FetchBlobs(event.digest),)
+
+
+def _blobs_ready(state: ModelState, event: BlobsReady) -> Stepped:
+    return state.but(state=S.VERIFYING), (Persist(), Verify(event.digest), Report())
+
+
+def _verified(state: ModelState, event: Verified) -> Stepped:
+    return state.but(state=S.STAGED), (Persist(), AskTurn(event.digest), Report())
+
+
+def _turn_came(state: ModelState, event: TurnCame) -> Stepped:
+    # The attempt is durable before the first byte of the model is loaded: a loader that kills the agent is counted.
+    return state.but(state=S.WARMING, attempts=state.attempts + 1), (Persist(), Warm(event.digest), Report())
+
+
+def _warmed(state: ModelState, event: Warmed) -> Stepped:
+    facts = BundleFacts(version=state.bundles[event.digest].version, measurement=event.measurement)
+    state = state.but(bundles=state.bundles | {event.digest: facts})
+    if _phase(state) is Phase.REVERT:
+        return _went_back(state)
+    if _expired(state, event.now):
+        return _end(state, Outcome.TIMED_OUT, Reason.EXPIRED, "the order expired before the bundle was ready")
+    if _phase(state) is Phase.COMMIT:
+        return _commit(state)
+    after = state.but(state=S.TRIAL, trial_since_s=event.now.mono_s)
+    return after, (Persist(), RunTrial(event.digest), Report())
+
+
+def _download_failed(state: ModelState, event: DownloadFailed) -> Stepped:
+    return _end(state, Outcome.FAILED, event.reason, event.detail)
+
+
+def _refused(state: ModelState, event: Refused) -> Stepped:
+    return _end(state, Outcome.REJECTED, event.reason, event.detail)
+
+
+def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
+    if event.reason.blames_variant:
+        state = _remember_bad(state, event.digest)
+    return _end(state, Outcome.FAILED, event.reason, event.detail)
+
+
+def _commit(state: ModelState) -> Stepped:
+    digest = state.candidate
+    slots = Slots(active=digest, previous=state.slots.active, factory=state.slots.factory or digest)
+    return _serve_candidate(state, S.COMMITTED, Outcome.SUCCEEDED, slots)
+
+
+def _went_back(state: ModelState) -> Stepped:
+    # What was left behind is no place to go back to: after a second failure only the factory bundle is left.
+    slots = Slots(active=state.candidate, previous=None, factory=state.slots.factory or state.candidate)
+    return _serve_candidate(state, S.ROLLED_BACK, Outcome.ROLLED_BACK, slots)
+
+
+def _serve_candidate(state: ModelState, to: DeviceState, outcome: Outcome, slots: Slots) -> Stepped:
+    facts = state.bundles.get(slots.active or "")
+    floor = facts.version if facts is not None else state.floor_version
+    after = state.but(slots=slots, floor_version=floor, restarts_s=(), retry_at_s=None, **_NO_CANDIDATE)
+    after = after.but(state=to, outcome=outcome, reason=None, detail=None).forget_gone()
+    return after, (Persist(), Switch(slots.active), CollectGarbage(), Report())
+
+
+# --- what serves ------------------------------------------------------------------------------------------------------
+
+
+def _loaded(state: ModelState, event: Loaded) -> Stepped:
+    if state.state is S.ROLLING_BACK and event.digest == state.candidate:
+        return _went_back(state)
+    if event.digest == state.slots.active:
+        return state, (Switch(event.digest), Report())
+    return state, ()
+
+
+def _serving_stopped(state: ModelState, event: ServingStopped) -> Stepped:
+    if state.state is S.ROLLING_BACK and event.digest == state.candidate:
+        detail = f"{event.digest[:12]} does not load any more ({event.reason.value}: {event.detail})"
+        return _end(state, Outcome.FAILED, Reason.NO_ROLLBACK_TARGET, detail)
+    if event.digest != state.slots.active:
+        return state, ()
+    recent = tuple(at for at in state.restarts_s if event.now.mono_s - at < RESTARTS_WITHIN_S)
+    if len(recent) < MAX_RESTARTS:
+        return state.but(restarts_s=(*recent, event.now.mono_s)), (Load(event.digest), Report())
+    return _give_up_incumbent(state, event)
+
+
+def _give_up_incumbent(state: ModelState, event: ServingStopped) -> Stepped:
+    older = (state.slots.previous, state.slots.factory)
+    target = next((d for d in older if d not in (None, event.digest, *state.known_bad)), None)
+    detail = f"{event.digest[:12]} stopped {MAX_RESTARTS + 1} times in {RESTARTS_WITHIN_S:.0f} s ({event.detail})"
+    if target is None:
+        # Nothing to go back to: a board that serves late is better than one that never serves again.
+        after = state.but(restarts_s=(), retry_at_s=event.now.mono_s + RESTARTS_WITHIN_S)
+        return _incumbent_failed(after, Reason.CRASH_LOOP, detail), (Persist(), Report())
+    slots = Slots(active=target, previous=None, factory=state.slots.factory)
+    after = _remember_bad(state, event.digest).but(slots=slots, restarts_s=())
+    return _incumbent_failed(after, Reason.CRASH_LOOP, detail), (Persist(), Load(target), CollectGarbage(), Report())
+
+
+def _incumbent_failed(state: ModelState, reason: Reason, detail: str) -> ModelState:
+    """Say so, unless a candidate is on its way: then its own end is what the controller waits for."""
+    if state.state in WORKING:
+        return state
+    return state.but(state=S.FAILED, outcome=Outcome.FAILED, reason=reason, detail=detail)
+
+
+# --- time and boots ---------------------------------------------------------------------------------------------------
+
+
+def _ticked(state: ModelState, event: Ticked) -> Stepped:
+    if state.retry_at_s is not None and event.now.mono_s >= state.retry_at_s and state.slots.active is not None:
+        return state.but(retry_at_s=None), (Load(state.slots.active),)
+    if state.state in BEFORE_TRIAL and _phase(state) is not Phase.REVERT and _expired(state, event.now):
+        return _end(state, Outcome.TIMED_OUT, Reason.EXPIRED, "the order expired before the bundle was ready")
+    if state.state is S.TRIAL and state.desired is not None and state.trial_since_s is not None:
+        deadline_s = state.desired.trial.deadline_s
+        if event.now.mono_s - state.trial_since_s >= deadline_s:
+            detail = f"no word from the controller within {deadline_s:.0f} s of the trial's start"
+            return _end(state, Outcome.TIMED_OUT, Reason.TRIAL_UNCONFIRMED, detail)
+    return state, ()
+
+
+def _stopping(state: ModelState, _event: Stopping) -> Stepped:
+    return state.but(attempts=0), (Persist(),)
+
+
+def _booted(state: ModelState, event: Booted) -> Stepped:
+    state = state.but(trial_since_s=None, restarts_s=(), retry_at_s=None)
+    wanted = state.slots.active
+    state = _without_damaged_slots(state, event.intact)
+    serve: tuple[Effect, ...] = (Load(state.slots.active),) if state.slots.active is not None else ()
+    if state.state in WORKING:
+        resumed, effects = _resume(state, event)
+        return resumed, (*serve, *effects)
+    if wanted != state.slots.active:
+        detail = f"the files of {wanted and wanted[:12]} are damaged"
+        state = state.but(state=S.FAILED, outcome=Outcome.FAILED, reason=Reason.DISK_ERROR, detail=detail)
+        entry = state.desired
+        if wanted is not None and entry is not None and entry.digest == wanted and not _expired(state, event.now):
+            mended, effects = _fetch(state.but(outcome=None, reason=None, detail=detail), wanted)
+            return mended, (*serve, *effects)
+        return state, (*serve, Persist(), Report())
+    return state, serve
+
+
+def _resume(state: ModelState, event: Booted) -> Stepped:
+    digest = state.candidate
+    if digest is None:  # a record from a hand that was not ours
+        return _end(state, Outcome.FAILED, Reason.INTERNAL, "the state record names no candidate")
+    if state.state in (S.WARMING, S.TRIAL) and state.attempts >= MAX_ATTEMPTS:
+        detail = f"the agent died {state.attempts} times while it warmed or tried {digest[:12]}"
+        return _end(_remember_bad(state, digest), Outcome.FAILED, Reason.CRASH_LOOP, detail)
+    if state.state is S.ROLLING_BACK and digest in event.intact:
+        return state, (Load(digest),)
+    # What is on the disk is not fetched again, but every hash is looked at once more.
+    return state.but(state=S.DOWNLOADING), (Persist(), FetchManifest(digest))
+
+
+def _without_damaged_slots(state: ModelState, intact: frozenset[str]) -> ModelState:
+    """Fall back active -> previous -> factory over what is whole."""
+    slots = state.slots
+    whole = [digest for digest in (slots.active, slots.previous, slots.factory) if digest in intact]
+    if slots.active is None or whole[:1] == [slots.active]:
+        active, rest = slots.active, slots.previous
+    else:
+        active, rest = (whole[0] if whole else None), None
+    previous = rest if rest in intact else None
+    factory = slots.factory if slots.factory in intact else None
+    return state.but(slots=Slots(active=active, previous=previous, factory=factory))
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+_NO_CANDIDATE: dict[str, Any] = {"candidate": None, "attempts": 0, "trial_since_s": None}
+
+
+def _phase(state: ModelState) -> Phase | None:
+    return state.desired.phase if state.desired is not None else None
+
+
+def _expired(state: ModelState, now: Now) -> bool:
+    return state.desired is not None and now.wall_s >= state.desired.expires_at
+
+
+def _remember_bad(state: ModelState, digest: str) -> ModelState:
+    others = tuple(known for known in state.known_bad if known != digest)
+    return state.but(known_bad=(*others, digest)[-MAX_KNOWN_BAD:])
+
+
+def _end(state: ModelState, outcome: Outcome, reason: Reason, detail: str) -> Stepped:
+    """The candidate goes, the incumbent stays."""
+    after = state.but(state=S.FAILED, outcome=outcome, reason=reason, detail=detail, **_NO_CANDIDATE)
+    return after.forget_gone(), (StopWork(), Persist(), CollectGarbage(), Report())
+
+
+_EVERYWHERE = tuple(DeviceState)
+_OF_THE_CANDIDATE = frozenset(
+    {ManifestReady, BlobsReady, DownloadFailed, Refused, Verified, TurnCame, Warmed, HardStopped}
+)
+
+TRANSITIONS: dict[type, dict[DeviceState, Handler]] = {
+    DesiredChanged: dict.fromkeys(_EVERYWHERE, _desired_changed),
+    ManifestReady: {S.DOWNLOADING: _manifest_ready},
+    BlobsReady: {S.DOWNLOADING: _blobs_ready},
+    DownloadFailed: {S.DOWNLOADING: _download_failed, S.VERIFYING: _download_failed},
+    Refused: {S.DOWNLOADING: _refused, S.VERIFYING: _refused},
+    Verified: {S.VERIFYING: _verified},
+    TurnCame: {S.STAGED: _turn_came},
+    Warmed: {S.WARMING: _warmed},
+    HardStopped: {S.WARMING: _hard_stopped, S.TRIAL: _hard_stopped},
+    Loaded: dict.fromkeys(_EVERYWHERE, _loaded),
+    ServingStopped: dict.fromkeys(_EVERYWHERE, _serving_stopped),
+    Ticked: dict.fromkeys(_EVERYWHERE, _ticked),
+    Booted: dict.fromkeys(_EVERYWHERE, _booted),
+    Stopping: {S.WARMING: _stopping, S.TRIAL: _stopping},
+}

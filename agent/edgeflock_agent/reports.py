@@ -1,0 +1,148 @@
+"""What the device says of itself, as messages: presence, the twin's `reported`, events and windows.
+
+Known here: how the agent's values become messages, and their sequence numbers. Not known: when they are due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from edgeflock_agent.download import Traffic
+from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.trial import WindowSides
+from edgeflock_deploy import topics
+from edgeflock_deploy.messages import (
+    AgentEvent,
+    Measurement,
+    Presence,
+    Reported,
+    ReportedModel,
+    VariantWindow,
+    Window,
+    encode,
+)
+
+
+class Publisher(Protocol):
+    """What reporting needs of the link."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1; queued while the broker is away."""
+
+
+def last_will(device: str, boot_id: str) -> tuple[str, bytes]:
+    """Topic and payload that the broker publishes when this agent is gone without a word."""
+    return topics.up(device, "presence"), encode(Presence(device=device, boot_id=boot_id, seq=0, online=False))
+
+
+class Reporter:
+    """Sends this device's messages, in order, each with the next sequence number of this boot."""
+
+    def __init__(
+        self,
+        link: Publisher,
+        *,
+        device: str,
+        boot_id: str,
+        device_class: str,
+        runtime: str,
+        traffic: Traffic,
+        free_bytes: Callable[[], int],
+    ) -> None:
+        self._link, self._device, self._boot_id = link, device, boot_id
+        self._device_class, self._runtime = device_class, runtime
+        self._traffic, self._free_bytes = traffic, free_bytes
+        self._seq = 0
+        self._windows: dict[str, int] = {}
+        self.endpoint: str | None = None
+
+    def presence(self, online: bool) -> None:
+        """Say that the device is here, or that it goes."""
+        message = Presence(device=self._device, boot_id=self._boot_id, seq=self._next(), online=online)
+        self._link.publish(topics.up(self._device, "presence"), encode(message), retain=True)
+
+    def reported(self, models: Mapping[str, ModelState], running: Mapping[str, str]) -> None:
+        """Say what runs; `running` are the digests that really answer, by model."""
+        message = Reported(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=self._next(),
+            device_class=self._device_class,
+            runtime=self._runtime,
+            free_bytes=self._free_bytes(),
+            endpoint=self.endpoint,
+            bytes_received=self._traffic.bytes_received,
+            models={name: reported_model(state, running.get(name)) for name, state in models.items()},
+        )
+        self._link.publish(topics.up(self._device, "reported"), encode(message), retain=True)
+
+    def transition(self, before: ModelState, after: ModelState, at: float) -> None:
+        """Say that a model's state changed; `at` in seconds since 1970."""
+        message = AgentEvent(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=self._next(),
+            model=after.model,
+            rollout=after.desired.rollout if after.desired is not None else None,
+            before=before.state,
+            after=after.state,
+            reason=after.reason,
+            detail=after.detail,
+            at=at,
+        )
+        self._link.publish(topics.up(self._device, "event"), encode(message))
+
+    def window(self, state: ModelState, rollout: str, old_digest: str, new_digest: str, sides: WindowSides) -> None:
+        """Send a window. Numbers count per rollout from 0 in this boot, so a replayed window is known by its key."""
+        number = self._windows.get(rollout, 0)
+        self._windows[rollout] = number + 1
+        message = Window(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=self._next(),
+            device_class=self._device_class,
+            rollout=rollout,
+            model=state.model,
+            number=number,
+            old_digest=old_digest,
+            new_digest=new_digest,
+            duration_s=sides.duration_s,
+            pairs=sides.pairs,
+            old=_with_memory(sides.old, _measured(state, old_digest)),
+            new=_with_memory(sides.new, _measured(state, new_digest)),
+            agreement=sides.agreement,
+            conditions=sides.conditions,
+        )
+        self._link.publish(topics.up(self._device, "window"), encode(message))
+
+    def _next(self) -> int:
+        self._seq += 1
+        return self._seq
+
+
+def reported_model(state: ModelState, running: str | None) -> ReportedModel:
+    """How a model stands, for the controller; `running` is the digest that really answers."""
+    entry = state.desired
+    return ReportedModel(
+        digest=running,
+        generation=entry.generation if entry is not None else 0,
+        rollout=entry.rollout if entry is not None else None,
+        state=state.state,
+        candidate=state.candidate,
+        outcome=state.outcome,
+        reason=state.reason,
+        detail=state.detail,
+        slots=state.slots,
+        measurement=_measured(state, state.candidate or "") or _measured(state, running or ""),
+    )
+
+
+def _measured(state: ModelState, digest: str) -> Measurement | None:
+    facts = state.bundles.get(digest)
+    return facts.measurement if facts is not None else None
+
+
+def _with_memory(side: VariantWindow, measurement: Measurement | None) -> VariantWindow:
+    # Peak memory was taken in a fresh process at warming; a process that serves would show a lesser number.
+    return side.model_copy(update={"peak_rss_bytes": measurement.peak_rss_bytes if measurement is not None else None})
