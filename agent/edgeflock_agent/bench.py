@@ -22,10 +22,10 @@ import click
 
 from edgeflock_agent.measure import conditions
 from edgeflock_agent.measure.energy import Meter, NoMeter, find_meter
-from edgeflock_agent.measure.memory import peak_rss
 from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_agent.warming import closed_loop
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.peak_memory import peak_rss_bytes
 from edgeflock_deploy.quantiles import P99_SAMPLES, latency_quantiles, quantile
 
 _PAIRS = 400
@@ -82,7 +82,7 @@ def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Call
         found = conditions.since(snapshot, clock(), inferences=len(run.latencies_ms), switches=run.switches)
         load_ms = process.load_ms
     quantiles = latency_quantiles(run.latencies_ms)
-    peak = peak_rss(path)
+    peak = peak_rss_bytes(path)
     return {
         "model": str(path),
         "raw_bytes": path.stat().st_size,
@@ -96,7 +96,7 @@ def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Call
         "load_ms": load_ms,
         "warmed_up": run.warmed_up,
         "warm_up_inferences": run.warm_up_inferences,
-        "peak_rss_bytes": peak.rss_bytes,
+        "peak_rss_bytes": peak.peak_rss_bytes,
         "peak_rss_reason": peak.reason,
         "energy": run.energy.model_dump(),
         "conditions": found.model_dump(),

@@ -19,7 +19,6 @@ from edgeflock_agent.disk import DiskFull
 from edgeflock_agent.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
 from edgeflock_agent.endpoint import Serving
 from edgeflock_agent.measure.energy import find_meter
-from edgeflock_agent.measure.memory import peak_rss
 from edgeflock_agent.model_state import (
     BlobsReady,
     Event,
@@ -41,6 +40,7 @@ from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.peak_memory import peak_rss_bytes
 from edgeflock_deploy.reasons import Reason
 
 Result = TypeVar("Result")
@@ -148,7 +148,7 @@ class Jobs:
         try:
             child = self._start(work.digest)
             try:
-                measurement = measure_process(child, find_meter(), peak_rss(model).rss_bytes)
+                measurement = measure_process(child, find_meter(), peak_rss_bytes(model).peak_rss_bytes)
             except BaseException:
                 child.close()
                 raise

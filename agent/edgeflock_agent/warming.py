@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeflock_agent.measure.energy import Meter, NoMeter, energy_of
-from edgeflock_agent.measure.memory import peak_rss
 from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
+from edgeflock_deploy import peak_memory
 from edgeflock_deploy.messages import Energy, Measurement
 from edgeflock_deploy.quantiles import P95_SAMPLES, latency_quantiles, median
 from edgeflock_deploy.reasons import Reason
@@ -123,7 +123,7 @@ def measure_alone(
             process.use_random_inputs()
         else:
             process.open_golden(golden_path)
-        return measure_process(process, meter, peak_rss(model_path).rss_bytes)
+        return measure_process(process, meter, peak_memory.peak_rss_bytes(model_path).peak_rss_bytes)
 
 
 def _warm_up(process: ModelProcess) -> tuple[float, list[float], int]:

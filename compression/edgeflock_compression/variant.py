@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from edgeflock_compression.work import Skipped
 from edgeflock_deploy.bundle import Task
 from edgeflock_deploy.messages import Frozen
-from edgeflock_deploy.runtime import LoadedModel, runtime_name
+from edgeflock_deploy.runtime import LoadedModel
+from edgeflock_deploy.runtime_name import runtime_name
 
 Array = NDArray[Any]
 

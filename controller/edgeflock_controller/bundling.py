@@ -25,7 +25,8 @@ from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, write_evaluation, write_golden
 from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import SigningKey
-from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed, TensorInfo, runtime_name
+from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed, TensorInfo
+from edgeflock_deploy.runtime_name import runtime_name
 from edgeflock_deploy.scoring import variance
 
 Array = NDArray[Any]

@@ -9,7 +9,6 @@ LiteRT prints one line on stderr when its CPU delegate (XNNPACK) starts; it offe
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_deploy.errors import BadInput, EdgeflockError
+from edgeflock_deploy.errors import EdgeflockError
+from edgeflock_deploy.runtime_name import runtime_missing
 
 Array = NDArray[Any]
-
-_FAMILIES = (("ai-edge-litert", "litert"), ("tflite-runtime", "tflite-runtime"))
 
 
 class LoadFailed(EdgeflockError):
@@ -75,21 +73,6 @@ class TensorInfo:
         if not self.scale:
             return held
         return ((held.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
-
-
-def runtime_name() -> str:
-    """Family and version of the installed runtime, e.g. `litert2.3` or `tflite-runtime2.14`.
-
-    Raises:
-        BadInput: no runtime is installed.
-    """
-    for distribution, family in _FAMILIES:
-        try:
-            version = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        return family + ".".join(version.split(".")[:2])
-    raise _missing()
 
 
 class LoadedModel:
@@ -162,12 +145,8 @@ def _interpreter_class() -> Any:
         try:
             from tflite_runtime.interpreter import Interpreter
         except ImportError:
-            raise _missing() from None
+            raise runtime_missing() from None
     return Interpreter
-
-
-def _missing() -> BadInput:
-    return BadInput("model runtime", "none is installed", "install edgeflock with the extra 'agent' or 'compression'")
 
 
 def _info(detail: dict[str, Any]) -> TensorInfo:

@@ -21,6 +21,11 @@ def runtime_name() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
         return family + ".".join(version.split(".")[:2])
-    raise BadInput(
-        "runtime", "neither ai-edge-litert nor tflite-runtime is installed", "pip install 'edgeflock[agent]'"
+    raise runtime_missing()
+
+
+def runtime_missing() -> BadInput:
+    """The error of a machine without a runtime, with its mend."""
+    return BadInput(
+        "model runtime", "neither ai-edge-litert nor tflite-runtime is installed", "pip install 'edgeflock[agent]'"
     )

@@ -46,7 +46,8 @@ from edgeflock_deploy.messages import (
     Window,
     decode_up,
 )
-from edgeflock_deploy.runtime import LoadedModel, runtime_name
+from edgeflock_deploy.runtime import LoadedModel
+from edgeflock_deploy.runtime_name import runtime_name
 
 DATA = Path(__file__).parents[2] / "data"
 PATIENCE_S = 60.0

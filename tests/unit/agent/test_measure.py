@@ -7,7 +7,7 @@ import pytest
 
 from edgeflock_agent.measure import conditions
 from edgeflock_agent.measure.energy import Counter, NoMeter, Sampled, energy_of, find_meter, integrate_mj
-from edgeflock_agent.measure.memory import peak_rss
+from edgeflock_deploy.peak_memory import peak_rss_bytes
 
 DATA = Path(__file__).parents[2] / "data"
 Tree = Callable[[dict[str, str]], Path]
@@ -166,8 +166,8 @@ def test_an_x86_core_that_throttled_within_the_span_is_seen(tree: Tree) -> None:
 
 
 def test_peak_memory_is_a_number_or_a_reason() -> None:
-    peak = peak_rss(DATA / "tiny_slow.tflite")
-    assert (peak.rss_bytes is None) is (peak.reason is not None)
-    refused = peak_rss(DATA / "corrupt.tflite")
-    assert refused.rss_bytes is None
+    peak = peak_rss_bytes(DATA / "tiny_slow.tflite")
+    assert (peak.peak_rss_bytes is None) is (peak.reason is not None)
+    refused = peak_rss_bytes(DATA / "corrupt.tflite")
+    assert refused.peak_rss_bytes is None
     assert refused.reason is not None

@@ -7,7 +7,8 @@ import pytest
 import edgeflock_deploy
 from edgeflock_deploy import scoring
 from edgeflock_deploy.cases import read_golden
-from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed, TensorInfo, runtime_name
+from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed, TensorInfo
+from edgeflock_deploy.runtime_name import runtime_name
 
 DATA = Path(__file__).parents[2] / "data"
 WARM = Path(edgeflock_deploy.__file__).with_name("warm.tflite")
