@@ -43,6 +43,7 @@ from edgeflock_agent.store import Store
 from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput, Untrusted
+from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.keys import Trust, open_envelope
 from edgeflock_deploy.messages import Desired, DeviceState
 from edgeflock_deploy.reasons import Reason
@@ -78,6 +79,11 @@ class Identity:
 class _Happened:
     work: Work
     event: Event
+
+
+@dataclass(frozen=True)
+class _Session:
+    name: bytes
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,9 @@ class Agent:
         self.work: dict[str, Work] = {}
         self.loading: dict[str, Work] = {}
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
+        self._session = b""
         self._record = RecordFile(store.folder, store.disk)
-        self._inbox: queue.SimpleQueue[_Happened | _Windowed | bytes | str] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Session | bytes | str] = queue.SimpleQueue()
         self._read_record()
         self.link = make_link(lambda: self._inbox.put("connected"))
         traffic = Traffic()
@@ -144,6 +151,7 @@ class Agent:
             runtime=identity.runtime,
             traffic=traffic,
             free_bytes=store.free_bytes,
+            beat_s=beat_s,
         )
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
 
@@ -167,6 +175,7 @@ class Agent:
     def run(self) -> None:
         """Connect and work until `stop`."""
         self.link.subscribe(topics.desired(self.identity.device), lambda _topic, payload: self._inbox.put(payload))
+        self.link.subscribe(topics.SESSION, lambda _topic, payload: self._inbox.put(_Session(payload)))
         self.link.start()
         self.report()
         tick_at_s = beat_at_s = self.now().mono_s
@@ -195,6 +204,8 @@ class Agent:
             self._happened(message)
         elif isinstance(message, _Windowed):
             self._windowed(message)
+        elif isinstance(message, _Session):
+            self._new_session(message.name)
         elif isinstance(message, bytes):
             self._heard(message)
         elif message == "connected":
@@ -253,6 +264,19 @@ class Agent:
             return
         for model, entry in desired.models.items():
             self.handle(model, DesiredChanged(entry, self.now()))
+
+    def _new_session(self, name: bytes) -> None:
+        """Another session than the last: the controller may have missed windows meanwhile."""
+        if name != self._session:
+            self._session = name
+            self.reporter.resend_windows(self._rollouts_in_trial())
+
+    def _rollouts_in_trial(self) -> set[str]:
+        return {
+            state.desired.rollout
+            for state in self.models.values()
+            if state.state is DeviceState.TRIAL and state.desired is not None
+        }
 
     def _happened(self, message: _Happened) -> None:
         work = message.work
@@ -339,8 +363,10 @@ class Agent:
         )
 
     def collect_garbage(self) -> None:
-        """Remove files that no slot and no candidate needs."""
+        """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
         self.store.collect_garbage({digest for state in self.models.values() for digest in state.held})
+        self.reporter.forget_windows(self._rollouts_in_trial())
+        give_back_freed()
 
     def report(self, of: ModelState | None = None) -> None:
         """Send `reported`; `of` stands in for that model's present state.

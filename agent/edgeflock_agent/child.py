@@ -33,6 +33,7 @@ from edgeflock_agent.frames import BadFrame, Ended, receive, send
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden
 from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.lifeline import die_with_parent
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
@@ -116,6 +117,7 @@ class Child:
         gc.collect()
         gc.freeze()  # what is loaded stays; a collection in the middle of a timing need not look at it
         tensors = {"inputs": _describe(self.model.inputs), "outputs": _describe(self.model.outputs)}
+        give_back_freed()
         return tensors | {"load_ms": load_ms}, b""
 
     def _open_golden(self, header: dict[str, Any], _: bytes) -> Reply:

@@ -237,16 +237,19 @@ def _serving_stopped(state: ModelState, event: ServingStopped) -> Stepped:
 
 
 def _give_up_incumbent(state: ModelState, event: ServingStopped) -> Stepped:
+    # Only what the controller ordered last is to blame for its rollout; what served before is another story.
+    ordered = state.desired is not None and event.digest == state.desired.digest
+    reason = Reason.CRASH_LOOP if ordered else Reason.INCUMBENT_CRASH_LOOP
     older = (state.slots.previous, state.slots.factory)
     target = next((d for d in older if d not in (None, event.digest, *state.known_bad)), None)
     detail = f"{event.digest[:12]} stopped {MAX_RESTARTS + 1} times in {RESTARTS_WITHIN_S:.0f} s ({event.detail})"
     if target is None:
         # Nothing to go back to: a board that serves late is better than one that never serves again.
         after = state.but(restarts_s=(), retry_at_s=event.now.mono_s + RESTARTS_WITHIN_S)
-        return _incumbent_failed(after, Reason.CRASH_LOOP, detail), (Persist(), Report())
+        return _incumbent_failed(after, reason, detail), (Persist(), Report())
     slots = Slots(active=target, previous=None, factory=state.slots.factory)
     after = _remember_bad(state, event.digest).but(slots=slots, restarts_s=())
-    return _incumbent_failed(after, Reason.CRASH_LOOP, detail), (Persist(), Load(target), CollectGarbage(), Report())
+    return _incumbent_failed(after, reason, detail), (Persist(), Load(target), CollectGarbage(), Report())
 
 
 def _incumbent_failed(state: ModelState, reason: Reason, detail: str) -> ModelState:

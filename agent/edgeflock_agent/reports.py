@@ -1,11 +1,13 @@
 """What the device says of itself, as messages: presence, the twin's `reported`, events and windows.
 
-Known here: how the agent's values become messages, and their sequence numbers. Not known: when they are due.
+Known here: how the agent's values become messages, their sequence numbers, and which windows may have to be sent again.
+Not known: when they are due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from edgeflock_agent.download import Traffic
@@ -22,6 +24,8 @@ from edgeflock_deploy.messages import (
     Window,
     encode,
 )
+
+MAX_KEPT_WINDOWS = 240  # per rollout; the oldest go first. A device has its verdict long before
 
 
 class Publisher(Protocol):
@@ -49,12 +53,14 @@ class Reporter:
         runtime: str,
         traffic: Traffic,
         free_bytes: Callable[[], int],
+        beat_s: float = 10.0,
     ) -> None:
         self._link, self._device, self._boot_id = link, device, boot_id
         self._device_class, self._runtime = device_class, runtime
-        self._traffic, self._free_bytes = traffic, free_bytes
+        self._traffic, self._free_bytes, self._beat_s = traffic, free_bytes, beat_s
         self._seq = 0
         self._windows: dict[str, int] = {}
+        self._kept: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_KEPT_WINDOWS))
         self.endpoint: str | None = None
 
     def presence(self, online: bool) -> None:
@@ -71,6 +77,7 @@ class Reporter:
             device_class=self._device_class,
             runtime=self._runtime,
             free_bytes=self._free_bytes(),
+            beat_s=self._beat_s,
             endpoint=self.endpoint,
             bytes_received=self._traffic.bytes_received,
             models={name: reported_model(state, running.get(name)) for name, state in models.items()},
@@ -114,7 +121,21 @@ class Reporter:
             agreement=sides.agreement,
             conditions=sides.conditions,
         )
-        self._link.publish(topics.up(self._device, "window"), encode(message))
+        payload = encode(message)
+        self._kept[rollout].append(payload)
+        self._link.publish(topics.up(self._device, "window"), payload)
+
+    def resend_windows(self, running: Collection[str]) -> None:
+        """Send the windows of the running rollouts again; the controller knows by their keys which ones it has."""
+        self.forget_windows(running)
+        for payloads in self._kept.values():
+            for payload in payloads:
+                self._link.publish(topics.up(self._device, "window"), payload)
+
+    def forget_windows(self, running: Collection[str]) -> None:
+        """Drop the windows of rollouts that are over on this device."""
+        for rollout in self._kept.keys() - set(running):
+            del self._kept[rollout]
 
     def _next(self) -> int:
         self._seq += 1

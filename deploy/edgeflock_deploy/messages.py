@@ -162,6 +162,7 @@ class Reported(_Up):
     free_bytes: int
     endpoint: str | None = None
     bytes_received: int = 0  # chunk payload bytes taken from the broker since the agent started
+    beat_s: float = Field(10.0, gt=0)  # how often this comes when nothing changes
     models: dict[str, ReportedModel] = {}
 
 

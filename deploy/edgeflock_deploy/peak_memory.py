@@ -18,7 +18,6 @@ The tiny model, `warm.tflite`, is one 1x1 convolution and one matrix product of 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeflock_deploy.errors import EdgeflockError
+from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.lifeline import die_with_parent
 
 if TYPE_CHECKING:  # whoever only asks for a measurement pays for neither numpy nor the runtime
@@ -84,10 +84,7 @@ def measure_here(path: Path, proc: Path = Path("/proc/self")) -> PeakMemory:
     """
     try:
         _load_and_run(_WARM_MODEL)
-        with contextlib.suppress(
-            AttributeError
-        ):  # glibc's; free memory that stays resident would hide a part of the model
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back_freed()  # free memory that stays resident would hide a part of the model
         warm = _load_and_run(_WARM_MODEL)  # again, so that what the trim took from the runtime itself is back
         before = _reset_high_water_mark(proc)
     except (OSError, KeyError, ValueError) as error:

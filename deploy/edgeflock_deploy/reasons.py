@@ -36,6 +36,7 @@ class Reason(str, Enum):
     EXPIRED = "EXPIRED"
     TRIAL_UNCONFIRMED = "TRIAL_UNCONFIRMED"
     NO_ROLLBACK_TARGET = "NO_ROLLBACK_TARGET"
+    INCUMBENT_CRASH_LOOP = "INCUMBENT_CRASH_LOOP"  # what served before, and is not the rollout's bundle, keeps crashing
     INTERNAL = "INTERNAL"
 
     @property

@@ -3,6 +3,7 @@
 | topic under `edgeflock/v1/`  | who writes | kept     |
 |------------------------------|------------|----------|
 | `epoch`                      | controller | retained |
+| `session`                    | controller | retained |
 | `d/<id>/desired`             | controller | retained |
 | `d/<id>/up/reported`         | agent      | retained |
 | `d/<id>/up/presence`         | agent      | retained |
@@ -11,7 +12,9 @@
 | `m/<digest>`                 | controller | retained |
 | `b/<sha256>/<n>`             | controller | retained |
 
-`epoch` is the sentinel by which a controller notices that a broker lost its memory.
+`epoch` is the sentinel by which a controller notices that a broker lost its memory. `session` names a stretch of time
+in which the controller hears everything: it changes after each gap (a restart, a lost connection, a wiped broker), and
+an agent that sees it change sends the windows of its running trial again. They are keyed, so that repeats are harmless.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from edgeflock_deploy.errors import BadInput
 
 ROOT = "edgeflock/v1"
 EPOCH = f"{ROOT}/epoch"
+SESSION = f"{ROOT}/session"
 ALL_UP = f"{ROOT}/d/+/up/#"
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -42,6 +42,7 @@ class Fleet:
     """
 
     def __init__(self, folder: Path, console: Console) -> None:
+        folder = folder.resolve()
         self.console = console
         self.home = folder / "home"
         self.logs = folder / "logs"

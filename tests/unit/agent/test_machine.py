@@ -364,7 +364,7 @@ def crash(state: ModelState, mono_s: float) -> tuple[ModelState, tuple[Effect, .
 
 
 def test_a_crashed_incumbent_is_restarted_and_then_given_up_for_the_previous_bundle() -> None:
-    state = at(S.COMMITTED)
+    state = at(S.COMMITTED, desired=entry(Phase.COMMIT, OLD))
     for number in range(MAX_RESTARTS):
         state, effects = crash(state, float(number))
         assert effects[0] == Load(OLD)
@@ -372,6 +372,14 @@ def test_a_crashed_incumbent_is_restarted_and_then_given_up_for_the_previous_bun
     assert state.slots == Slots(active=OLDER, previous=None, factory=FACTORY)
     assert Load(OLDER) in effects
     assert (state.state, state.reason, state.known_bad) == (S.FAILED, Reason.CRASH_LOOP, (OLD,))
+
+
+def test_an_incumbent_that_no_order_names_crashes_without_blame_for_the_rollout() -> None:
+    state = at(S.COMMITTED, desired=entry(Phase.TRIAL, NEW))
+    for number in range(MAX_RESTARTS + 1):
+        state, _ = crash(state, float(number))
+    assert state.reason is Reason.INCUMBENT_CRASH_LOOP
+    assert not state.reason.blames_variant
 
 
 def test_crashes_far_apart_are_no_loop() -> None:
@@ -385,7 +393,7 @@ def test_a_crash_loop_without_an_older_bundle_is_reported_and_tried_again_later(
     state = at(S.COMMITTED, slots=Slots(active=OLD, factory=OLD))
     for number in range(MAX_RESTARTS + 1):
         state, _ = crash(state, float(number))
-    assert (state.state, state.reason, state.slots.active) == (S.FAILED, Reason.CRASH_LOOP, OLD)
+    assert (state.state, state.reason, state.slots.active) == (S.FAILED, Reason.INCUMBENT_CRASH_LOOP, OLD)
     assert step(state, Ticked(Now(1.0, 100.0)))[1] == ()
     assert step(state, Ticked(Now(1.0, MAX_RESTARTS + RESTARTS_WITHIN_S)))[1] == (Load(OLD),)
 

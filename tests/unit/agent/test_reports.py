@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+from edgeflock_agent.download import Traffic
+from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
+from edgeflock_agent.trial import WindowSides
+from edgeflock_deploy.messages import Conditions, Reported, VariantWindow, Window, decode_up
+
+SIDES = WindowSides(1.0, 130, VariantWindow(n=130), VariantWindow(n=130), 1.0, Conditions())
+
+
+class Published(list[Any]):
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self.append(decode_up(payload))
+
+
+def reporter(link: Published) -> Reporter:
+    return Reporter(
+        link,
+        device="a",
+        boot_id="boot",
+        device_class="c",
+        runtime="none",
+        traffic=Traffic(),
+        free_bytes=lambda: 1,
+        beat_s=3.0,
+    )
+
+
+def windows(link: Published) -> list[tuple[str, int]]:
+    return [(m.rollout, m.number) for m in link if isinstance(m, Window)]
+
+
+def test_windows_are_numbered_by_rollout() -> None:
+    link = Published()
+    reports = reporter(link)
+    for rollout in ("r1", "r1", "r2"):
+        reports.window(ModelState(model="m"), rollout, "old", "new", SIDES)
+    assert windows(link) == [("r1", 0), ("r1", 1), ("r2", 0)]
+
+
+def test_windows_of_a_running_rollout_are_sent_again_as_they_were_and_others_are_forgotten() -> None:
+    link = Published()
+    reports = reporter(link)
+    for rollout in ("r1", "r2", "r2"):
+        reports.window(ModelState(model="m"), rollout, "old", "new", SIDES)
+    first = list(link)
+    link.clear()
+    reports.resend_windows({"r2"})
+    assert link == first[1:]
+    link.clear()
+    reports.resend_windows({"r1", "r2"})
+    assert windows(link) == [("r2", 0), ("r2", 1)]
+
+
+def test_only_so_many_windows_are_kept() -> None:
+    link = Published()
+    reports = reporter(link)
+    for _ in range(MAX_KEPT_WINDOWS + 5):
+        reports.window(ModelState(model="m"), "r", "old", "new", SIDES)
+    link.clear()
+    reports.resend_windows({"r"})
+    assert windows(link) == [("r", number) for number in range(5, MAX_KEPT_WINDOWS + 5)]
+
+
+def test_a_report_says_how_soon_the_next_one_comes() -> None:
+    link = Published()
+    reporter(link).reported({}, {})
+    assert [m.beat_s for m in link if isinstance(m, Reported)] == [3.0]
