@@ -7,6 +7,8 @@ adds and do not rest on our own counters. The agents' proxies are slowed down so
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ FOLDER = Path("build/bench/delivery")
 
 def make_model(folder: Path) -> tuple[Path, Path]:
     """A dense net whose file is 2 MB of noise that no codec shrinks much, and data for it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
     keras.utils.set_random_seed(0)
@@ -103,12 +106,10 @@ def start(fleet: Fleet, name: str, number: int, proxy: CountingProxy) -> None:
 
 
 def bundle_bytes(fleet: Fleet) -> int:
-    """Chunk payload bytes of the published bundle."""
-    import subprocess
-
+    """Chunk payload bytes of the published bundle: model, golden cases and evaluation slice."""
     answer = subprocess.run([BIN / "edgeflock", "models", "--json"], env=fleet.env, capture_output=True, check=True)
     (bundle,) = json.loads(answer.stdout)
-    size: int = bundle["wire_bytes"]
+    size: int = bundle["bundle_wire_bytes"]
     return size
 
 

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import ValidationError
-
 from edgeflock_agent.disk import DiskFull
 from edgeflock_agent.download import Subscriptions, Traffic
 from edgeflock_agent.effects import EFFECTS
@@ -36,16 +34,17 @@ from edgeflock_agent.model_state import (
     Stopping,
     Ticked,
 )
+from edgeflock_agent.orders import open_order
 from edgeflock_agent.record import AgentRecord, RecordFile
-from edgeflock_agent.reports import Publisher, Reporter
+from edgeflock_agent.reports import Publisher, Reporter, in_words
 from edgeflock_agent.runner import ModelProcess
 from edgeflock_agent.store import Store
 from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
-from edgeflock_deploy.errors import BadInput, Untrusted
+from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.heap import give_back_freed
-from edgeflock_deploy.keys import Trust, open_envelope
-from edgeflock_deploy.messages import Desired, DeviceState
+from edgeflock_deploy.keys import Trust
+from edgeflock_deploy.messages import DeviceState
 from edgeflock_deploy.reasons import Reason
 
 TICK_S = 1.0
@@ -220,7 +219,7 @@ class Agent:
         after, effects = step(before, event)
         self.models[model] = after
         if after.state is not before.state or (after.outcome is not before.outcome and after.outcome is not None):
-            log.info("%s", _sentence(before, after))
+            log.info("%s", in_words(before, after))
         if after.state is not before.state:
             self.reporter.transition(before, after, self.now().wall_s)
         for effect in effects:
@@ -251,18 +250,9 @@ class Agent:
     # --- what comes in ------------------------------------------------------------------------------------------------
 
     def _heard(self, payload: bytes) -> None:
-        """The controller's word. Anything that is not signed by its key, or not for this device, changes nothing."""
-        if not payload:
-            return
-        try:
-            desired = Desired.model_validate_json(open_envelope(payload, self._trust, "controller"))
-        except (Untrusted, ValidationError) as error:
-            log.warning("dropped a word that is not the controller's: %s", str(error).splitlines()[0])
-            return
-        if desired.device != self.identity.device:
-            log.warning("dropped a word for device %s", desired.device)
-            return
-        for model, entry in desired.models.items():
+        """The controller's word."""
+        desired = open_order(payload, self._trust, self.identity.device)
+        for model, entry in desired.models.items() if desired is not None else ():
             self.handle(model, DesiredChanged(entry, self.now()))
 
     def _new_session(self, name: bytes) -> None:
@@ -400,17 +390,3 @@ class Agent:
 def _ending(child: ModelProcess) -> tuple[Reason, str]:
     stop = child.failure
     return (stop.reason, stop.detail) if stop is not None else (Reason.CRASHED, "its process ended")
-
-
-def _sentence(before: ModelState, after: ModelState) -> str:
-    digest = after.candidate or after.slots.active or before.candidate
-    words = [f"{after.model}: {before.state.value} -> {after.state.value}"]
-    if digest is not None:
-        words.append(f"bundle {digest[:12]}")
-    if after.desired is not None:
-        words.append(f"rollout {after.desired.rollout}")
-    if after.outcome is not None:
-        words.append(after.outcome.value)
-    if after.reason is not None:
-        words.append(f"{after.reason.value}: {after.detail}")
-    return ", ".join(words)

@@ -167,3 +167,18 @@ def _measured(state: ModelState, digest: str) -> Measurement | None:
 def _with_memory(side: VariantWindow, measurement: Measurement | None) -> VariantWindow:
     # Peak memory was taken in a fresh process at warming; a process that serves would show a lesser number.
     return side.model_copy(update={"peak_rss_bytes": measurement.peak_rss_bytes if measurement is not None else None})
+
+
+def in_words(before: ModelState, after: ModelState) -> str:
+    """One line for the log: what changed, for which bundle and rollout, and why."""
+    digest = after.candidate or after.slots.active or before.candidate
+    words = [f"{after.model}: {before.state.value} -> {after.state.value}"]
+    if digest is not None:
+        words.append(f"bundle {digest[:12]}")
+    if after.desired is not None:
+        words.append(f"rollout {after.desired.rollout}")
+    if after.outcome is not None:
+        words.append(after.outcome.value)
+    if after.reason is not None:
+        words.append(f"{after.reason.value}: {after.detail}")
+    return ", ".join(words)

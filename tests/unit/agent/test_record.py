@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
+from power import DyingDisk, PowerCut
 
 from edgeflock_agent.disk import Disk, DiskFull
 from edgeflock_agent.model_state import BundleFacts, ModelState
@@ -25,40 +26,6 @@ def record(floor: int) -> AgentRecord:
         floor_version=floor,
     )
     return AgentRecord(device="a", device_class="c", broker="mqtt://h:1", models={"digits": state})
-
-
-class PowerCut(Exception):
-    """The power is gone."""
-
-
-class DyingDisk(Disk):
-    """A disk whose power goes at its nth operation, in the middle of a write where it is one."""
-
-    def __init__(self, operations: int) -> None:
-        self.left = operations
-
-    def _spend(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise PowerCut
-
-    def put(self, handle: int, data: bytes) -> None:
-        if self.left == 0:
-            super().put(handle, data[: len(data) // 2])
-        self._spend()
-        super().put(handle, data)
-
-    def sync(self, handle: int) -> None:
-        self._spend()
-        super().sync(handle)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._spend()
-        super().rename(old, new)
-
-    def sync_folder(self, folder: Path) -> None:
-        self._spend()
-        super().sync_folder(folder)
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from power import DyingDisk, PowerCut
 
 from edgeflock_agent.disk import Disk, DiskFull
 from edgeflock_agent.store import Store
@@ -24,36 +25,6 @@ def arrive(store: Store, packed: Any) -> None:
         for number in incoming.missing:
             incoming.add(number, packed.chunks[topics.chunk(blob.encoding.sha256, number)])
         store.unpack(blob)
-
-
-class PowerCut(Exception):
-    """The power is gone."""
-
-
-class DyingDisk(Disk):
-    """A disk whose power goes at its nth operation; half of what was being written is there."""
-
-    def __init__(self, operations: int) -> None:
-        self.left = operations
-
-    def _spend(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise PowerCut
-
-    def put(self, handle: int, data: bytes) -> None:
-        if self.left == 0:
-            super().put(handle, data[: len(data) // 2])
-        self._spend()
-        super().put(handle, data)
-
-    def sync(self, handle: int) -> None:
-        self._spend()
-        super().sync(handle)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._spend()
-        super().rename(old, new)
 
 
 def test_a_bundle_that_arrived_is_intact_and_leaves_nothing_incoming(tmp_path: Path, pack: Pack) -> None:
