@@ -1,13 +1,18 @@
-"""What a state folder says of its agent, read from files: nobody is asked, so it works with the broker away."""
+"""What a state folder says of its agent, read from files: nobody is asked, so it works with the broker away.
+
+What the agent costs is asked of the kernel through psutil, imported here and not by the agent, which stays small.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from edgeflock_agent.disk import Disk
 from edgeflock_agent.record import AgentRecord, RecordFile
@@ -16,10 +21,21 @@ from edgeflock_deploy.errors import BadInput
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a running agent takes: proportional set size of itself and of its inference children, in bytes."""
+
+    pid: int
+    agent_pss_bytes: int
+    children_pss_bytes: int
+    children: int
+
+
+@dataclass(frozen=True)
 class Status:
-    """The last durable record, and whether an agent owns the folder now."""
+    """The last durable record, whether an agent owns the folder now, and what it costs where the kernel tells."""
 
     running: bool
+    cost: Cost | None
     endpoint: str | None
     record: AgentRecord
 
@@ -29,6 +45,7 @@ class Status:
         record = self.record
         return {
             "running": self.running,
+            "cost": asdict(self.cost) if self.cost is not None else None,
             "device": record.device,
             "device_class": record.device_class,
             "broker": record.broker,
@@ -40,6 +57,12 @@ class Status:
         """For people."""
         word = "running" if self.running else "not running"
         lines = [f"device {self.record.device} ({self.record.device_class}): {word}"]
+        if self.cost is not None:
+            own, children = self.cost.agent_pss_bytes / 1e6, self.cost.children_pss_bytes / 1e6
+            lines.append(
+                f"process {self.cost.pid}: {own:.0f} MB, and {children:.0f} MB in {self.cost.children} inference "
+                f"process{'' if self.cost.children == 1 else 'es'} (proportional set size)"
+            )
         lines.append(f"broker {self.record.broker}" + (f", endpoint {self.endpoint}" if self.endpoint else ""))
         for name, state in self._models():
             slots = state.slots
@@ -74,11 +97,25 @@ def read_status(state: Path) -> Status:
     if record is None:
         raise BadInput(f"state folder {state}", "holds no state of an agent", "name the agent's folder with --state")
     running = _is_locked(state / "lock")
-    endpoint = None
+    endpoint = cost = None
     if running:
+        cost = _cost(state / "lock")
         with contextlib.suppress(OSError, ValueError, KeyError):
             endpoint = json.loads((state / "endpoint.json").read_bytes())["url"]
-    return Status(running, endpoint, record)
+    return Status(running, cost, endpoint, record)
+
+
+def _cost(lock: Path) -> Cost | None:
+    try:
+        agent = psutil.Process(int(lock.read_text()))
+        children = agent.children()
+        return Cost(agent.pid, _pss(agent), sum(map(_pss, children)), len(children))
+    except (OSError, ValueError, psutil.Error):  # it just ended, or it is somebody else's
+        return None
+
+
+def _pss(process: psutil.Process) -> int:
+    return int(process.memory_full_info().pss)
 
 
 def _is_locked(path: Path) -> bool:

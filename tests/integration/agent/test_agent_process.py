@@ -271,6 +271,7 @@ def test_status_reads_the_folder_of_a_running_and_of_a_stopped_agent(hq: Headqua
     command = [sys.executable, "-m", "edgeflock_agent.cli", "status", "--state", str(board.state)]
     running = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert (running.returncode, digest[:12] in running.stdout.decode()) == (0, True)
+    assert "MB in 1 inference process (proportional set size)" in running.stdout.decode()
     assert board.end() == 0
     assert subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 1
 
