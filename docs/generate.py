@@ -6,6 +6,7 @@ docstrings. `tests/unit/docs` holds that both are fresh.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -28,7 +29,7 @@ def cli_reference() -> str:
     """The command reference as Markdown: each command of both programs with its help."""
     parts = ["# Commands", "", "Written by `make docs` from `--help`; do not edit.", ""]
     for name, command in (("edgeflock", controller), ("edgeflock-agent", agent)):
-        for words, text in helps(command, click.Context(command, info_name=name, terminal_width=WIDTH)):
+        for words, text in helps(command, _context(command, name)):
             parts += [f"{'##' if words == name else '###'} {words}", "", "```", text.rstrip(), "```", ""]
     return "\n".join(parts)
 
@@ -40,7 +41,12 @@ def helps(command: click.Command, context: click.Context) -> Iterator[tuple[str,
         for name in sorted(command.list_commands(context)):
             child = command.get_command(context, name)
             assert child is not None
-            yield from helps(child, click.Context(child, info_name=name, parent=context, terminal_width=WIDTH))
+            yield from helps(child, _context(child, name, context))
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    return click.Context(command, info_name=name, parent=parent, **settings)
 
 
 def architecture() -> str:
@@ -61,12 +67,20 @@ def module_table(package: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Write `docs/cli.md` and the tables in ARCHITECTURE.md."""
-    (DOCS / "cli.md").write_text(cli_reference())
-    (ROOT / "ARCHITECTURE.md").write_text(architecture())
-    sys.stdout.write(f"wrote {DOCS / 'cli.md'} and {ROOT / 'ARCHITECTURE.md'}\n")
+def main() -> int:
+    """Write both; with `--check` only say which is stale, by exit code 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something is stale")
+    check = parser.parse_args().check
+    stale = False
+    for path, text in ((DOCS / "cli.md", cli_reference()), (ROOT / "ARCHITECTURE.md", architecture())):
+        if not path.exists() or path.read_text() != text:
+            stale = True
+            sys.stdout.write(f"{'stale' if check else 'wrote'} {path.relative_to(ROOT)}\n")
+            if not check:
+                path.write_text(text)
+    return int(stale and check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -108,8 +108,10 @@ class Download:
             stalls = 0
             while True:
                 message = self._next()
-                if message is not None:
+                if message is not None and message[1]:
                     return message[1]
+                if message is not None:  # the topic was just cleared: a bundle that nobody needed is put back soon
+                    continue
                 stalls = self._stalled(stalls, f"manifest {digest[:12]}")
         finally:
             self._link.unsubscribe(topic)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeflock_deploy.bundle import Task
 from edgeflock_deploy.cases import Evaluation
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.scoring import Kind
+from edgeflock_deploy.scoring import Kind, variance
 
 Array = NDArray[Any]
 
@@ -27,6 +28,7 @@ EVALUATION_ITEMS = 256
 EVALUATION_BYTES = 512 * 1024
 _HEADER_BYTES = 2048  # two .npy headers and the zip directory
 GOLDEN_ITEMS = 8
+_AGREEMENT_SHARE = 0.05  # regression: answers agree within this share of the targets' standard deviation
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,15 @@ def evaluation_slice(data: LabelledData, seed: int) -> Evaluation | None:
     item_bytes = data.x_test[0].nbytes + data.y_test[0].nbytes
     chosen = stratified(data.y_test, min(EVALUATION_ITEMS, (EVALUATION_BYTES - _HEADER_BYTES) // item_bytes), seed)
     return Evaluation(data.x_test[chosen], data.y_test[chosen]) if len(chosen) else None
+
+
+def task_of(data: LabelledData, evaluation: Evaluation | None) -> Task:
+    """What kind of task the data is, and how answers to it are scored on boards that have this evaluation slice."""
+    if data.kind == "classification":
+        return Task(kind="classification", metric="accuracy")
+    spread = variance(data.y_test if evaluation is None else evaluation.y)
+    atol = _AGREEMENT_SHARE * float(np.sqrt(variance(data.y_test)))
+    return Task(kind="regression", metric="r2", agreement_atol=atol, target_variance=spread)
 
 
 def golden_inputs(data: LabelledData, seed: int) -> Array:

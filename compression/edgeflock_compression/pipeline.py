@@ -15,10 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_compression.data import LabelledData, check_labels, evaluation_slice, fit, golden_inputs, load_data
+from edgeflock_compression.data import (
+    LabelledData,
+    check_labels,
+    evaluation_slice,
+    fit,
+    golden_inputs,
+    load_data,
+    task_of,
+)
 from edgeflock_compression.passes.table import PASSES
 from edgeflock_compression.recipe import Recipe, load_recipes
 from edgeflock_compression.source import Parent, open_parent
@@ -36,11 +43,10 @@ from edgeflock_deploy.bundle import Task, encode_blob
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import BadInput, EdgeflockError
 from edgeflock_deploy.peak_memory import peak_rss_bytes
-from edgeflock_deploy.scoring import agreement, answers, score, variance
+from edgeflock_deploy.scoring import agreement, answers, score
 
 EVALUATION_FILE = "evaluation.npz"
 GOLDEN_INPUTS_FILE = "golden_inputs.npz"
-_AGREEMENT_SHARE = 0.05  # regression: answers agree within this share of the targets' standard deviation
 
 OnProgress = Callable[["Progress"], None]
 
@@ -113,7 +119,7 @@ def compress(
     fitted = fit(loaded, parent.item_shape, parent.dtype)
     outputs = parent.predict(fitted.x_test)
     check_labels(fitted, outputs)
-    task = _task(fitted, _write_cases(out, fitted, seed))
+    task = task_of(fitted, _write_cases(out, fitted, seed))
     variants: list[Variant] = []
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edgeflock-") as scratch:
@@ -180,14 +186,6 @@ def _write_cases(out: Path, data: LabelledData, seed: int) -> Evaluation | None:
             str(out), f"cannot be written: {error.strerror}", "give a folder that you may write to"
         ) from None
     return evaluation
-
-
-def _task(data: LabelledData, evaluation: Evaluation | None) -> Task:
-    if data.kind == "classification":
-        return Task(kind="classification", metric="accuracy")
-    spread = variance(data.y_test if evaluation is None else evaluation.y)
-    atol = _AGREEMENT_SHARE * float(np.sqrt(variance(data.y_test)))
-    return Task(kind="regression", metric="r2", agreement_atol=atol, target_variance=spread)
 
 
 def _export(parent: Parent, folder: Path, item_shape: tuple[int, ...], model: Path) -> None:

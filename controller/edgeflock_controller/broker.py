@@ -78,6 +78,7 @@ class EmbeddedBroker:
         Raises:
             BadInput: iotcore is not installed here, the port is taken, or the broker does not come up.
         """
+        folder = folder.resolve()  # the broker runs in it
         folder.mkdir(parents=True, exist_ok=True)
         # Two that start one at once (a service and a demo) must not get two brokers, or one record of a dead one.
         with (folder / "broker.lock").open("w") as lock:

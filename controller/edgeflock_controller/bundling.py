@@ -7,6 +7,7 @@ that boards use, so that a device can tell a broken load from a lossy variant.
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edgeflock_compression.data import evaluation_slice, fit, golden_inputs, load_data
+from edgeflock_compression.data import evaluation_slice, fit, golden_inputs, load_data, task_of
 from edgeflock_compression.pipeline import EVALUATION_FILE, GOLDEN_INPUTS_FILE
 from edgeflock_compression.variant import MODEL_FILE, RECORD_FILE, read_record
 from edgeflock_controller.client import Client
@@ -27,12 +28,9 @@ from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed, TensorInfo
 from edgeflock_deploy.runtime_name import runtime_name
-from edgeflock_deploy.scoring import variance
 
 Array = NDArray[Any]
 
-# Regression answers of a foreign file agree within this share of the targets' standard deviation, as `compress` has it.
-_AGREEMENT_SHARE = 0.05
 _SEED = 0
 
 
@@ -84,12 +82,19 @@ def find_drafts(source: Path, data: Path | None, variant: str | None) -> list[Dr
         raise BadInput(str(source), "does not exist", "give a folder that `edgeflock compress` wrote, or a .tflite")
     if data is not None or variant is not None:
         raise BadInput("--data and --variant", "are for a .tflite file", f"leave them out: {source} has its own")
-    folders = (
-        [source] if (source / RECORD_FILE).is_file() else sorted(p.parent for p in source.glob(f"*/{RECORD_FILE}"))
-    )
-    if not folders:
+    if (source / RECORD_FILE).is_file():
+        drafts = [_draft(source)]
+        _check_one_data_set(source.resolve().parent)
+        return drafts
+    drafts = [_draft(folder) for folder in _variant_folders(source)]
+    if not drafts:
         raise BadInput(str(source), f"has no variant (no {RECORD_FILE})", "make some with `edgeflock compress`")
-    return [_draft(folder) for folder in folders]
+    _check_one_data_set(source)
+    parents = {draft.provenance["parent_sha256"]: draft.variant for draft in drafts}
+    if len(parents) > 1:
+        wrong = f"holds variants of different models ({', '.join(sorted(parents.values()))} among them)"
+        raise BadInput(str(source), wrong, "publish them one by one, as models or versions of their own")
+    return drafts
 
 
 def publish(
@@ -202,6 +207,22 @@ def _draft(folder: Path) -> Draft:
     return Draft(record.name, path, inputs, evaluation, record.task, record.ram_bytes, provenance)
 
 
+def _variant_folders(folder: Path) -> list[Path]:
+    return sorted(record.parent for record in folder.glob(f"*/{RECORD_FILE}"))
+
+
+def _check_one_data_set(folder: Path) -> None:
+    """The evaluation slice and the golden inputs there belong to the data of the last `compress` into this folder."""
+    data: dict[str, str] = {}
+    for variant in _variant_folders(folder):
+        with contextlib.suppress(OSError, ValidationError):  # a neighbour that is not published may be broken
+            data[read_record(variant).data_sha256] = variant.name
+    if len(data) > 1:
+        wrong = f"holds variants measured on different data ({', '.join(sorted(data.values()))} among them)"
+        mend = f"compress each data set into a folder of its own: {EVALUATION_FILE} belongs to one"
+        raise BadInput(str(folder), wrong, mend)
+
+
 def _foreign_draft(path: Path, data_path: Path, variant: str) -> Draft:
     try:
         info = LoadedModel.load(path).inputs[0]
@@ -210,13 +231,8 @@ def _foreign_draft(path: Path, data_path: Path, variant: str) -> Draft:
     # A quantized input takes real values here, which are encoded when the golden cases are made.
     data = fit(load_data(data_path), info.shape[1:], "float32" if info.scale else info.dtype)
     evaluation = evaluation_slice(data, _SEED)
-    task = Task(kind="classification", metric="accuracy")
-    if data.kind == "regression":
-        atol = _AGREEMENT_SHARE * float(np.sqrt(variance(data.y_test)))
-        spread = variance(data.y_test if evaluation is None else evaluation.y)
-        task = Task(kind="regression", metric="r2", agreement_atol=atol, target_variance=spread)
     provenance = {"name": variant, "file": path.name, "data_sha256": data.sha256}
-    return Draft(variant, path, golden_inputs(data, _SEED), evaluation, task, None, provenance)
+    return Draft(variant, path, golden_inputs(data, _SEED), evaluation, task_of(data, evaluation), None, provenance)
 
 
 def _read_evaluation(path: Path) -> Evaluation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _TIMEOUT_S = 60.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class NotRunning(BadInput):
+    """No service answers on this store; one may be starting."""
 
 
 class Client:
@@ -29,7 +35,7 @@ class Client:
         store: the store's folder, whose service.json says where the service is.
 
     Raises:
-        BadInput: no service has run on this store.
+        NotRunning: no service runs on this store.
     """
 
     def __init__(self, store: Path) -> None:
@@ -40,7 +46,7 @@ class Client:
             service = json.loads((store / "service.json").read_text())
             self.url, token = str(service["url"]), str(service["token"])
             self.broker = str(service["broker"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise self._not_running() from None
         self._http = httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S, trust_env=False
@@ -53,7 +59,7 @@ class Client:
         self._http.close()
 
     def status(self) -> Json:
-        """How many of everything there are."""
+        """How many of everything there are, and how many chunk payload bytes the service has published."""
         return self._object("GET", "/v1/status")
 
     def devices(self) -> list[Json]:
@@ -62,7 +68,7 @@ class Client:
 
     def device(self, name: str) -> Json:
         """One device."""
-        return self._object("GET", f"/v1/devices/{name}")
+        return self._object("GET", f"/v1/devices/{_segment('device', name)}")
 
     def bundles(self) -> list[Json]:
         """What is published."""
@@ -70,7 +76,7 @@ class Client:
 
     def manifests(self, model: str) -> list[Json]:
         """The manifests of a model; none if it is unknown."""
-        return self._list(f"/v1/models/{model}/manifests")
+        return self._list(f"/v1/models/{_segment('model', model)}/manifests")
 
     def put_container(self, sha256: str, data: bytes) -> None:
         """Upload a container."""
@@ -105,17 +111,19 @@ class Client:
 
     def rollout(self, name: str) -> Json:
         """One rollout, by its id or an unambiguous beginning of it."""
-        return self._object("GET", f"/v1/rollouts/{name}")
+        return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}")
 
     def why(self, name: str) -> Json:
         """What a rollout decided and from what."""
-        return self._object("GET", f"/v1/rollouts/{name}/why")
+        return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}/why")
 
     def steer(
         self, name: str, wish: Literal["pause", "resume", "abort"], *, keep: bool = False, by: str | None = None
     ) -> Json:
         """Hold a rollout, let it go on, or end it."""
-        return self._object("POST", f"/v1/rollouts/{name}/{wish}", json={"by": by or _who(), "keep": keep})
+        return self._object(
+            "POST", f"/v1/rollouts/{_segment('rollout', name)}/{wish}", json={"by": by or _who(), "keep": keep}
+        )
 
     def dead_letters(self) -> list[Json]:
         """The newest messages that could not be read."""
@@ -146,8 +154,15 @@ class Client:
                 "the service", f"failed on {path} (HTTP {response.status_code})", "see what `edgeflock serve` printed"
             ) from None
 
-    def _not_running(self) -> BadInput:
-        return BadInput(f"the service of {self._store}", "is not running", "start it with `edgeflock serve`")
+    def _not_running(self) -> NotRunning:
+        return NotRunning(f"the service of {self._store}", "is not running", "start it with `edgeflock serve`")
+
+
+def _segment(what: str, name: str) -> str:
+    """A name as a part of an address, which it must not change."""
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"{what} {name!r}", "is no name", "names have letters, digits, '.', '-' and '_'")
+    return name
 
 
 def _who() -> str:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from edgeflock_controller import views
+from edgeflock_controller.core import Core
 from edgeflock_controller.registry import Bundle
-from edgeflock_controller.rollouts import Rollouts
-from edgeflock_controller.store import Store
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.policy import Policy, Stage
@@ -26,18 +25,15 @@ class Commands:
     """The operator's commands.
 
     Args:
-        store: the store.
-        rollouts: the live rollouts.
-        clock: seconds since 1970.
+        core: the service's core, on whose thread they run.
         new_suffix: four letters that keep a rollout's id apart from those of a store that was lost.
     """
 
-    def __init__(
-        self, store: Store, rollouts: Rollouts, clock: Callable[[], float], new_suffix: Callable[[], str]
-    ) -> None:
-        self._store = store
-        self._rollouts = rollouts
-        self._clock = clock
+    def __init__(self, core: Core, new_suffix: Callable[[], str]) -> None:
+        self._core = core
+        self._store = core.store
+        self._rollouts = core.rollouts
+        self._clock = core.clock
         self._new_suffix = new_suffix
 
     def register(self, bundle: Bundle) -> Json:
@@ -180,7 +176,7 @@ class Commands:
         return self._store.telemetry.dead_letters()
 
     def status(self) -> Json:
-        """How many of everything there are."""
+        """How many of everything there are, and how many chunk payload bytes this service has published."""
         devices = self._store.twins.devices().values()
         return {
             "devices": len(devices),
@@ -188,6 +184,8 @@ class Commands:
             "bundles": len(self._store.registry.bundles()),
             "rollouts_running": len(self._rollouts.live()),
             "dead_letters": self._store.telemetry.count_dead_letters(),
+            "broker_connected": self._core.link.connected,
+            "chunk_bytes_published": self._core.chunk_bytes_published,
         }
 
     def _device_view(self, row: Device) -> Json:

@@ -22,11 +22,13 @@ from edgeflock_controller.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import AgentEvent, Malformed, Presence, Reported, Unknown, Window, decode_up
+from edgeflock_deploy.messages import AgentEvent, Malformed, Presence, Unknown, Window, decode_up
 from edgeflock_deploy.rollout_events import Ticked
 
 TICK_S = 1.0
+HOUSEKEEPING_S = 60.0  # how often expiries and the broker's memory are looked at
 _POLL_S = 0.1  # how soon a connection's grace and acknowledgements are looked at
+_ASLEEP_S = 5.0  # a tick that comes so late was held up
 _TURN_INPUTS = 500  # bounds a transaction, and with it the time until devices are told
 
 T = TypeVar("T")
@@ -64,7 +66,8 @@ class Core:
         broker_url: where the broker is.
         key: the controller key.
         clock: seconds since 1970.
-        new_epoch: makes a name for a broker's life that no earlier one had.
+        monotonic: seconds that no correction of the clock moves.
+        new_name: makes a name that was never used before, for a broker's life or a session.
     """
 
     def __init__(
@@ -73,20 +76,22 @@ class Core:
         broker_url: str,
         key: SigningKey,
         clock: Callable[[], float],
-        new_epoch: Callable[[], str],
+        monotonic: Callable[[], float],
+        new_name: Callable[[], str],
     ) -> None:
         self.store = store
         self.rollouts = Rollouts(store)
         self.link = Link(broker_url, f"edgeflock-controller-{key.public.keyid}", on_connect=self._on_connect)
         self.clock = clock
+        self.monotonic = monotonic
         self.failed = threading.Event()
         self._fleet = Fleet(store.twins)
         self._inputs: queue.Queue[_Message | _Call | _Connected | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="core")
-        self._tick_at = 0.0
+        self._tick_at_s = self._housekeeping_at_s = 0.0  # both monotonic
         with store.transaction():
             self.rollouts.recover()
-        self._publisher = Publisher(store, self.link, key, new_epoch)
+        self._publisher = Publisher(store, self.link, key, new_name)
         self.link.subscribe(topics.EPOCH, self._on_message)
         self.link.subscribe(topics.ALL_UP, self._on_message)
 
@@ -101,6 +106,11 @@ class Core:
         self._thread.join()
         self.link.stop()
         self.store.close()
+
+    @property
+    def chunk_bytes_published(self) -> int:
+        """Chunk payload bytes given to the broker since this service started."""
+        return self._publisher.chunk_bytes
 
     def call(self, work: Callable[[], T]) -> Future[T]:
         """Have the core's thread run `work` in a transaction; the future gives what it returns or raises."""
@@ -125,16 +135,18 @@ class Core:
 
     def _turn(self) -> bool:
         inputs = self._gather()
-        at = self.clock()
+        at, now_s = self.clock(), self.monotonic()
+        keeping_house = now_s >= self._housekeeping_at_s
         turn = _Turn()
         with self.store.transaction():
             for item in inputs:
                 if item is not None:
-                    self._take(item, turn, at)
-            if at >= self._tick_at:
-                self._tick_at = at + TICK_S
-                for name in list(self.rollouts.live()):
-                    self.rollouts.apply(name, Ticked(at=at))
+                    self._take(item, turn, at, now_s)
+            if now_s >= self._tick_at_s:
+                self._tick(at, now_s)
+            if keeping_house:
+                self._housekeeping_at_s = now_s + HOUSEKEEPING_S
+                self.rollouts.put_off_expiry(at)
             self.store.telemetry.add_windows(turn.windows, at)
             self.store.telemetry.add_events(turn.events, at)
             self.rollouts.project_changed()
@@ -145,7 +157,21 @@ class Core:
                 future.set_result(answer)
         self._publisher.desire(self.rollouts.take_moved())
         self._publisher.publish_due(at)
+        if keeping_house:
+            self._publisher.keep_only(self.rollouts.needed_digests())
         return None not in inputs
+
+    def _tick(self, at: float, now_s: float) -> None:
+        if now_s - self._tick_at_s > _ASLEEP_S:
+            self._fleet.liveness.listening(now_s)  # what devices said while this process stood still is on its way
+        if not self.link.connected:
+            self._fleet.liveness.deaf()
+        self._tick_at_s = now_s + TICK_S
+        for device in self._fleet.fallen_silent(now_s):
+            log.info("device %s has fallen silent: it counts as offline", device)
+            self._show(device, at)
+        for name in list(self.rollouts.live()):
+            self.rollouts.apply(name, Ticked(at=at))
 
     def _gather(self) -> list[_Message | _Call | _Connected | None]:
         inputs = []
@@ -157,16 +183,17 @@ class Core:
             pass
         return inputs
 
-    def _take(self, item: _Message | _Call | _Connected, turn: _Turn, at: float) -> None:
+    def _take(self, item: _Message | _Call | _Connected, turn: _Turn, at: float, now_s: float) -> None:
         before = self.rollouts.snapshot()
         try:
             with self.store.transaction():
                 if isinstance(item, _Call):
                     turn.answers.append((item.future, item.work()))
                 elif isinstance(item, _Message):
-                    self._hear(item, turn, at)
+                    self._hear(item, turn, at, now_s)
                 else:
                     self._publisher.connected(at)
+                    self._fleet.liveness.listening(now_s)
         except Exception as error:
             self.rollouts.restore(before)
             if isinstance(item, _Call):
@@ -178,7 +205,7 @@ class Core:
             else:
                 raise
 
-    def _hear(self, letter: _Message, turn: _Turn, at: float) -> None:
+    def _hear(self, letter: _Message, turn: _Turn, at: float, now_s: float) -> None:
         if letter.topic == topics.EPOCH:
             self._publisher.heard_epoch(letter.payload)
             return
@@ -194,20 +221,23 @@ class Core:
         if said.device != where.device or said.kind != where.kind:
             # The broker's access list speaks of topics: what the payload claims beyond its topic is not believed.
             raise Malformed(f"a {said.kind} of {said.device} on a topic of {where.device}")
+        if isinstance(said, Window | AgentEvent):
+            self._fleet.liveness.heard(said.device, now_s)  # not retained, hence said just now
         if isinstance(said, Window):
             turn.windows.append(said)
             self.rollouts.window(said, at)
         elif isinstance(said, AgentEvent):
             turn.events.append(said)
         else:
-            self._hear_twin(said, at)
+            if isinstance(said, Presence):
+                self._fleet.presence(said, now_s)
+            else:
+                self._fleet.reported(said, at, now_s)
+            self._show(said.device, at)
 
-    def _hear_twin(self, said: Reported | Presence, at: float) -> None:
-        if isinstance(said, Presence):
-            self._fleet.presence(said)
-        else:
-            self._fleet.reported(said, at)
-        for rollout in self.rollouts.concerned(said.device):
-            event = self._fleet.seen(said.device, rollout.model, rollout.id, at)
+    def _show(self, device: str, at: float) -> None:
+        """Have the device's rollouts see how it is."""
+        for rollout in self.rollouts.concerned(device):
+            event = self._fleet.seen(device, rollout.model, rollout.id, at)
             if event is not None:
                 self.rollouts.see(event, rollout.id)

@@ -1,11 +1,12 @@
 """What a device's words mean: a report or a presence becomes rows of its twin, and the event that rollouts see.
 
-Decided here: when a device counts as online, which bundle it has committed, and which report answers which rollout.
-Not decided here: what a rollout makes of it.
+Decided here: when a device counts as online (by its own word, its last will, or its silence: `liveness`), which bundle
+it has committed, and which report answers which rollout. Not decided here: what a rollout makes of it.
 """
 
 from __future__ import annotations
 
+from edgeflock_controller.liveness import Liveness
 from edgeflock_controller.twins import Twins
 from edgeflock_deploy.messages import Outcome, Phase, Presence, Reported, ReportedModel
 from edgeflock_deploy.rollout_events import DeviceSeen
@@ -17,37 +18,59 @@ class Fleet:
     """The devices as their own words paint them."""
 
     def __init__(self, twins: Twins) -> None:
+        self.liveness = Liveness()
         self._twins = twins
         # A presence may overtake the first report; it is retained, so that forgetting it in a crash does no harm.
         self._unknown: dict[str, bool] = {}
 
-    def presence(self, said: Presence) -> None:
-        """Note that a device came or went."""
-        if self._twins.device(said.device) is None:
-            self._unknown[said.device] = said.online
-        else:
-            self._twins.set_online(said.device, said.online)
+    def presence(self, said: Presence, now_s: float) -> None:
+        """Note that a device came or went.
 
-    def reported(self, said: Reported, at: float) -> None:
+        `now_s` is monotonic seconds. The broker's retained copy of a coming that is older than what the device has
+        said since proves nothing; a last will carries no sequence number to compare, and always counts.
+        """
+        known = self._twins.device(said.device)
+        if known is None:
+            self._unknown[said.device] = said.online
+        elif not said.online:
+            self._twins.set_online(said.device, False)
+        elif known.boot_id != said.boot_id or said.seq > known.seq:
+            self.liveness.heard(said.device, now_s)
+            self._twins.set_online(said.device, True)
+
+    def reported(self, said: Reported, at: float, now_s: float) -> None:
         """Note what a device says it runs; a device never heard of is registered by it.
 
         A report that is newer than the last one proves the device alive, whatever a late last will says. The last one
-        again (the broker's retained copy) proves nothing.
+        again (the broker's retained copy) proves nothing. `at` is seconds since 1970, `now_s` monotonic seconds.
         """
         known = self._twins.device(said.device)
         if known is not None and known.boot_id == said.boot_id and said.seq < known.seq:
             return
-        if known is None:
-            online = self._unknown.pop(said.device, True)
-        else:
-            online = known.online or known.boot_id != said.boot_id or said.seq > known.seq
+        fresh = known is None or known.boot_id != said.boot_id or said.seq > known.seq
+        self.liveness.beats(said.device, said.beat_s)
+        if fresh:
+            self.liveness.heard(said.device, now_s)
+        online = self._unknown.pop(said.device, True) if known is None else known.online or fresh
         self._twins.put_device(said, online, at)
         for model, entry in said.models.items():
             self._twins.put_said(said.device, model, entry, at)
             self._note_committed(said.device, model, entry, at)
 
+    def fallen_silent(self, now_s: float) -> list[str]:
+        """Note as offline those of which nothing has been heard for too long; says which."""
+        online = [row.device for row in self._twins.devices().values() if row.online]
+        silent = self.liveness.silent(online, now_s)
+        for device in silent:
+            self._twins.set_online(device, False)
+        return silent
+
     def seen(self, device: str, model: str, rollout: str, at: float) -> DeviceSeen | None:
-        """The device as a rollout of the model sees it now; None for one that has never reported."""
+        """The device as a rollout of the model sees it now; None for one that has never reported.
+
+        A report on an earlier order than the one that holds carries no phase: it answers nothing that is being asked.
+        If that order was to go back, how it ended is left out too, for it speaks of the old bundle.
+        """
         row = self._twins.device(device)
         if row is None:
             return None
@@ -61,15 +84,11 @@ class Fleet:
         )
         if said is None or said.rollout != rollout:
             return bare
-        return bare.model_copy(
-            update={
-                "state": said.state,
-                "phase": self._twins.phase_of(device, model, said.generation, rollout),
-                "outcome": said.outcome,
-                "reason": said.reason,
-                "detail": said.detail,
-            }
-        )
+        told = self._twins.phase_of(device, model, said.generation, rollout)
+        ended = {"outcome": said.outcome, "reason": said.reason, "detail": said.detail}
+        if said.generation == self._twins.newest_generation(device, model):
+            return bare.model_copy(update={"state": said.state, "phase": told, **ended})
+        return bare.model_copy(update={"state": said.state, **({} if told is Phase.REVERT else ended)})
 
     def _note_committed(self, device: str, model: str, said: ReportedModel, at: float) -> None:
         active = said.slots.active or said.digest

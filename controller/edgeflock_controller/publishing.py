@@ -1,8 +1,9 @@
-"""What lies on the broker: bundles, desired entries, and the sentinel by which a wiped broker is noticed.
+"""What lies on the broker: bundles, desired entries, the sentinel by which a wiped broker is noticed, and the session.
 
 Level-triggered: what may not have arrived is published again, which changes nothing where it had. A bundle's chunks are
-sent once in a broker's life (epoch), and only when a device is to run it. The sentinel is published last, so that a
-broker that carries it carries the rest. Not decided here: what a device is to run.
+sent once in a broker's life (epoch), only when a device is to run it, and only those that no other bundle has brought;
+they are cleared when nobody needs them any more, for a broker keeps them in memory. The sentinel is published last, so
+that a broker that carries it carries the rest. Not decided here: what a device is to run, and what is needed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from edgeflock_controller.store import Store
+from edgeflock_controller.views import label
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import split
 from edgeflock_deploy.keys import SigningKey
@@ -30,17 +32,19 @@ class Publisher:
         store: where bundles and desired entries are read.
         link: the connection to the broker.
         key: the controller key, which signs desired entries.
-        new_epoch: makes a name for a broker's life that no earlier one had.
+        new_name: makes a name that was never used before: for a broker's life, and for a session.
     """
 
-    def __init__(self, store: Store, link: Link, key: SigningKey, new_epoch: Callable[[], str]) -> None:
+    def __init__(self, store: Store, link: Link, key: SigningKey, new_name: Callable[[], str]) -> None:
+        self.chunk_bytes = 0  # chunk payload bytes published since this service started
         self._store = store
         self._link = link
         self._key = key
-        self._new_epoch = new_epoch
+        self._new_name = new_name
         self._epoch = store.get_meta("broker_epoch")
         self._sent = store.registry.sent(self._epoch) if self._epoch else set()
         self._unconfirmed: set[str] = set()
+        self._unneeded: set[str] = set()  # what nobody needed at the last look
         self._due: set[str] = set(store.twins.devices_with_desired())  # what the last service may have left unsent
         self._heard: str | None = None
         self._decide_at: float | None = None
@@ -71,17 +75,34 @@ class Publisher:
             self._publish_desired(device)
         self._due.clear()
 
+    def keep_only(self, needed: set[str]) -> None:
+        """Take bundles off the broker that are needed neither now nor at the last look. Call outside a transaction.
+
+        Two looks, some time apart: a device that was just told to leave a bundle may still be fetching it.
+        """
+        if not self._ready:
+            return
+        unneeded = self._sent - needed
+        for digest in sorted(unneeded & self._unneeded):
+            self._clear_bundle(digest)
+        self._unneeded = unneeded & self._sent
+
     def _decide(self) -> None:
         self._decide_at = None
         self._ready = True
-        if self._heard is not None and self._heard == self._epoch:
-            return
+        if self._heard is None or self._heard != self._epoch:
+            self._fill()
+        # The subscriptions were sent on this connection before anything else, so that from here on all is heard; what
+        # devices said in the gap before may be lost, and a new session asks for it.
+        self._link.publish(topics.SESSION, self._new_name().encode(), retain=True)
+
+    def _fill(self) -> None:
         if self._epoch is not None:
             log.warning("the broker has lost its memory: everything that devices need is published again")
-        epoch = self._new_epoch()
+        epoch = self._new_name()
         with self._store.transaction():
             self._store.set_meta("broker_epoch", epoch)
-        self._epoch, self._sent, self._unconfirmed = epoch, set(), set()
+        self._epoch, self._sent, self._unconfirmed, self._unneeded = epoch, set(), set(), set()
         for device in self._store.twins.devices_with_desired():
             self._publish_desired(device)
         self._due.clear()
@@ -109,10 +130,35 @@ class Publisher:
         if bundle is None:
             # Sent already, or not ours: a bundle that a board shipped with lies on the board.
             return
+        there = self._containers()
         for blob in bundle.manifest.blobs.values():
+            if blob.encoding.sha256 in there:
+                continue
             container = self._store.containers.read(blob.encoding.sha256)
             for number, piece in enumerate(split(container)):
                 self._link.publish(topics.chunk(blob.encoding.sha256, number), bytes(piece), retain=True)
+                self.chunk_bytes += len(piece)
         self._link.publish(topics.manifest(digest), bundle.envelope, retain=True)
         self._sent.add(digest)
         self._unconfirmed.add(digest)
+
+    def _clear_bundle(self, digest: str) -> None:
+        bundle = self._store.registry.bundle(digest)
+        assert bundle is not None, "what was sent is in the registry"
+        # Forgotten first: killed in between, the next service leaves some bytes lying there, and never misses any.
+        with self._store.transaction():
+            self._store.registry.mark_cleared(digest)
+        self._sent.discard(digest)
+        self._unconfirmed.discard(digest)
+        kept = self._containers()
+        self._link.publish(topics.manifest(digest), b"", retain=True)
+        for blob in bundle.manifest.blobs.values():
+            if blob.encoding.sha256 not in kept:
+                for number in range(len(blob.encoding.chunks)):
+                    self._link.publish(topics.chunk(blob.encoding.sha256, number), b"", retain=True)
+        log.info("%s is needed no more: it was taken off the broker", label(bundle.manifest))
+
+    def _containers(self) -> set[str]:
+        """The containers on the broker: those of the bundles there, which share some (the evaluation slice)."""
+        bundles = map(self._store.registry.bundle, self._sent)
+        return {blob.encoding.sha256 for bundle in bundles if bundle for blob in bundle.manifest.blobs.values()}

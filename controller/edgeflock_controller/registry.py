@@ -57,6 +57,10 @@ class Registry:
         self._connection.execute("DELETE FROM sent WHERE epoch != ?", (epoch,))
         self._connection.execute("INSERT OR IGNORE INTO sent VALUES (?, ?)", (digest, epoch))
 
+    def mark_cleared(self, digest: str) -> None:
+        """Remember that the broker no longer has this bundle; call inside a transaction."""
+        self._connection.execute("DELETE FROM sent WHERE digest = ?", (digest,))
+
     def sent(self, epoch: str) -> set[str]:
         """Digests of the bundles that the broker has whole in this epoch."""
         return {row[0] for row in self._connection.execute("SELECT digest FROM sent WHERE epoch = ?", (epoch,))}

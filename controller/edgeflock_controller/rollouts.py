@@ -10,15 +10,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from edgeflock_controller.expiry import expiry, lapsing
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import rollout_view
 from edgeflock_deploy.messages import DesiredModel, LatencySketch, Window
 from edgeflock_deploy.rollout import step
 from edgeflock_deploy.rollout_events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
 from edgeflock_deploy.rollout_state import Rollout
-
-# Signed orders lapse, so that a copy of an old one cannot start anything; a device may sleep this long in between.
-DESIRED_VALID_S = 7 * 24 * 3600.0
+from edgeflock_deploy.verdict import count
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +66,10 @@ class Rollouts:
                 self.apply(name, Superseded(at=started.at, by_rollout=started.rollout, taken=tuple(sorted(taken))))
         rollout, effects = step(None, started)
         self._store_step(rollout, started, effects)
-        what = f"{rollout.model}@{rollout.version} {rollout.variant}"
-        log.info("rollout %s: %s to %s (%d devices)", rollout.id, what, rollout.selector, len(rollout.devices))
+        what = f"{rollout.model}@{rollout.version} {rollout.variant} to"
+        if rollout.mode == "rollback":
+            what = f"{rollout.model} back to the previous on"
+        log.info("rollout %s: %s %s (%s)", rollout.id, what, rollout.selector, count(len(rollout.devices), "device"))
         return rollout
 
     def apply(self, name: str, event: RolloutEvent) -> bool:
@@ -107,6 +108,20 @@ class Rollouts:
         moved, self._moved = self._moved, set()
         return moved
 
+    def put_off_expiry(self, at: float) -> None:
+        """Give orders longer that are about to lapse before their device has woken."""
+        for word in lapsing(self._store.twins.words(), at):
+            self._store.twins.put_off(word, expiry(at))
+            self._moved.add(word.device)
+
+    def needed_digests(self) -> set[str]:
+        """The bundles that a device is to run, or that a running rollout may yet order: its own, and the way back."""
+        digests = self._store.twins.desired_digests()
+        for rollout in self._live.values():
+            named = {rollout.digest, *(progress.committed_before for progress in rollout.devices.values())}
+            digests |= {digest for digest in named if digest is not None}
+        return digests
+
     def project_changed(self) -> None:
         """Bring what is shown of rollouts up to date; call inside the transaction that changed them."""
         for name in sorted(self._changed):
@@ -136,7 +151,7 @@ class Rollouts:
                 digest=effect.digest,
                 rollout=rollout.id,
                 trial=effect.trial,
-                expires_at=event.at + DESIRED_VALID_S,
+                expires_at=expiry(event.at),
             )
             self._store.twins.put_desired(effect.device, rollout.model, entry, event.at)
             self._moved.add(effect.device)

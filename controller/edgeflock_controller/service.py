@@ -32,6 +32,7 @@ from edgeflock_deploy.link import parse_broker
 
 EMBEDDED = "embedded"
 _WATCH_S = 1.0
+_REACH_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,8 @@ def serve(settings: Settings, stopping: threading.Event, ready: Callable[[Runnin
         listener = stack.enter_context(_listen(settings.host, settings.port))
         embedded = EmbeddedBroker.start(settings.store) if settings.broker == EMBEDDED else None
         broker_url = settings.broker if embedded is None else embedded.url
-        core = Core(store, broker_url, key, time.time, lambda: secrets.token_hex(8))
-        commands = Commands(store, core.rollouts, core.clock, lambda: secrets.token_hex(2))
+        core = Core(store, broker_url, key, time.time, time.monotonic, lambda: secrets.token_hex(8))
+        commands = Commands(core, lambda: secrets.token_hex(2))
         token = secrets.token_urlsafe(32)
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
         core.start()
@@ -87,6 +88,8 @@ def serve(settings: Settings, stopping: threading.Event, ready: Callable[[Runnin
         _start_http(make_app(core, commands, trust, token), listener, stack)
         _write_service(settings.store, {"v": 1, "url": url, "token": token, "broker": broker_url})
         ready(Running(url, broker_url))
+        if not core.link.wait_connected(_REACH_S):
+            log.warning("the broker at %s cannot be reached yet; it is tried again and again", broker_url)
         while not stopping.wait(_WATCH_S) and not core.failed.is_set():
             if embedded is not None and not embedded.alive:
                 embedded = _restart(embedded, settings.store)

@@ -1,7 +1,7 @@
 """Device twins: what each device is to run (desired), what it says it runs (reported), and what it has committed.
 
 Stored here, decided elsewhere: `fleet` says what a report means, `rollouts` what is desired. A word to a device is
-never changed; a newer one has a higher generation.
+never changed, a newer one has a higher generation; only its expiry may be put off.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from edgeflock_controller.expiry import Word
 from edgeflock_deploy.messages import DesiredModel, Phase, Reported, ReportedModel, TrialSettings
 
 
@@ -133,6 +134,29 @@ class Twins:
             "SELECT *, max(generation) FROM desired WHERE device = ? GROUP BY model", (device,)
         )
         return {row["model"]: _desired(row) for row in rows}
+
+    def newest_generation(self, device: str, model: str) -> int:
+        """The generation of the word that holds; 0 if none was given."""
+        row = self._connection.execute(
+            "SELECT max(generation) FROM desired WHERE device = ? AND model = ?", (device, model)
+        ).fetchone()
+        return int(row[0] or 0)
+
+    def words(self) -> list[Word]:
+        """The word that holds, of every device and model."""
+        rows = self._connection.execute(
+            "SELECT device, model, max(generation) AS generation, expires_at, "
+            "coalesce((SELECT generation FROM device_models AS said WHERE said.device = desired.device "
+            "AND said.model = desired.model), 0) AS answered FROM desired GROUP BY device, model"
+        )
+        return [Word(*(row[name] for name in Word._fields)) for row in rows]
+
+    def put_off(self, word: Word, expires_at: float) -> None:
+        """Give a word longer."""
+        self._connection.execute(
+            "UPDATE desired SET expires_at = ? WHERE device = ? AND model = ? AND generation = ?",
+            (expires_at, word.device, word.model, word.generation),
+        )
 
     def phase_of(self, device: str, model: str, generation: int, rollout: str) -> Phase | None:
         """The phase of the word with this generation, if this rollout gave it."""

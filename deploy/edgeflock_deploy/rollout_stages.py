@@ -133,7 +133,8 @@ def _pass_stage(draft: Draft) -> bool:
 
 def _succeed(draft: Draft) -> None:
     rollout = draft.rollout
-    reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} run {rollout.variant}"
+    run = "runs" if rollout.devices_committed == 1 else "run"
+    reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.variant}"
     asleep = rollout.with_status(DeviceStatus.WAITING, DeviceStatus.COMMITTING)
     aside = rollout.with_status(DeviceStatus.SET_ASIDE)
     for device in (*rollout.with_status(DeviceStatus.WAITING), *aside):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
+
+from edgeflock_controller.cli.chatter import native_chatter_hidden
 
 if TYPE_CHECKING:
     from edgeflock_compression.pipeline import Progress
@@ -60,22 +60,11 @@ def _with_progress(work: Callable[[Callable[[Progress], None]], list[Variant]]) 
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with _native_chatter_hidden() as stderr:
+    with native_chatter_hidden() as stderr:
         console = Console(file=stderr)
         with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             row = bar.add_task("starting TensorFlow", total=None)
             return work(lambda now: bar.update(row, completed=now.done, total=now.total, description=now.what))
-
-
-@contextlib.contextmanager
-def _native_chatter_hidden() -> Iterator[TextIO]:
-    """Hide what TensorFlow and the runtime print from C++, past every setting; yields the real standard error."""
-    with os.fdopen(os.dup(2), "w") as stderr, Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield stderr
-        finally:
-            os.dup2(stderr.fileno(), 2)
 
 
 def _print_table(variants: Sequence[Variant]) -> None:

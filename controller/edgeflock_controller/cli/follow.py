@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeflock_controller.cli.render import headline
-from edgeflock_controller.client import Client
-from edgeflock_deploy.errors import BadInput
+from edgeflock_controller.client import Client, NotRunning
 
 Json = dict[str, Any]
 
@@ -19,32 +18,54 @@ _AWAY_S = 60.0  # a service that is being restarted is waited for
 
 
 def changes(before: Json | None, after: Json) -> list[str]:
-    """What happened to a rollout between two looks, oldest first as far as can be told."""
+    """What happened to a rollout between two looks, causes before what they led to as far as can be told."""
+    return [
+        *_verdict(before, after, final=True),
+        *_devices(before, after, asked=False),
+        *_stages(before, after),
+        *_devices(before, after, asked=True),
+        *_verdict(before, after, final=False),
+        *_headline(before, after),
+    ]
+
+
+def _verdict(before: Json | None, after: Json, *, final: bool) -> list[str]:
+    verdict, was = after["verdict"], before["verdict"] if before else None
+    if verdict is None or (verdict["kind"] != "CONTINUE") is not final or (was and was["kind"] == verdict["kind"]):
+        return []
+    return [f"verdict: {verdict['sentence']}"]  # a judge's sentence starts with its verdict
+
+
+def _devices(before: Json | None, after: Json, *, asked: bool) -> list[str]:
+    lines: list[str] = []
+    for name, device in after["devices"].items():
+        was = before["devices"].get(name, {}).get("status") if before else "WAITING"
+        if device["status"] != was and (device["status"] == "ASKED") is asked:
+            why = ": ".join(part for part in (device["reason"], device["detail"]) if part)
+            lines.append(f"device {name}: {device['status']}" + (f" ({why})" if why else ""))
+    return lines
+
+
+def _stages(before: Json | None, after: Json) -> list[str]:
     lines: list[str] = []
     old_stages = before["stages"] if before else []
     for number, stage in enumerate(after["stages"] if after["mode"] == "deploy" else ()):
         was = old_stages[number]["phase"] if number < len(old_stages) else "PENDING"
         if stage["phase"] != was:
             lines.append(f"stage {number + 1} of {len(after['stages'])}: {stage['phase']}")
-    for name, device in after["devices"].items():
-        was = before["devices"].get(name, {}).get("status") if before else "WAITING"
-        if device["status"] != was:
-            why = ": ".join(part for part in (device["reason"], device["detail"]) if part)
-            lines.append(f"device {name}: {device['status']}" + (f" ({why})" if why else ""))
-    verdict, old_verdict = after["verdict"], before["verdict"] if before else None
-    if verdict is not None and (old_verdict is None or verdict["kind"] != old_verdict["kind"]):
-        # A judge's sentence starts with its verdict.
-        lines.append(f"verdict: {verdict['sentence']}")
-    if before is None or (after["phase"], after["reason"]) != (before["phase"], before["reason"]):
-        lines.append(headline(after))
     return lines
+
+
+def _headline(before: Json | None, after: Json) -> list[str]:
+    same = before is not None and (after["phase"], after["reason"]) == (before["phase"], before["reason"])
+    return [] if same else [headline(after)]
 
 
 def follow(store: Path, name: str, tell: Callable[[str], None]) -> Json:
     """Watch a rollout until it has ended or is held, telling each change; survives a restart of the service.
 
     Raises:
-        BadInput: the service stayed away.
+        NotRunning: the service stayed away.
     """
     seen: Json | None = None
     away_since: float | None = None
@@ -60,9 +81,7 @@ def follow(store: Path, name: str, tell: Callable[[str], None]) -> Json:
                     if rollout["phase"] in TERMINAL or rollout["phase"] == "PAUSED":
                         return rollout
                     time.sleep(_LOOK_S)
-        except BadInput as error:
-            if "not running" not in error.wrong:
-                raise
+        except NotRunning:
             if away_since is None:
                 away_since = time.monotonic()
                 tell("the service is away; waiting for it")

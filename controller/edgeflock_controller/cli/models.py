@@ -28,6 +28,7 @@ def models(store: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(bundles)
     elif bundles:
-        render.console().print(render.models_table(bundles))
+        out = render.console()
+        out.print(render.models_table(bundles, out.width))
     else:
         click.echo("nothing is published yet; see `edgeflock publish --help`")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeflock_controller import home
+from edgeflock_controller.cli.chatter import native_chatter_hidden
 from edgeflock_controller.cli.options import json_option, keys_option, print_json, store_option
 
 
@@ -45,7 +46,7 @@ def publish(
     from edgeflock_deploy.keys import SigningKey
 
     key = SigningKey.read("publish", home.keys_folder(keys_folder) / "publish.key")
-    with Client(home.store_folder(store)) as client:
+    with Client(home.store_folder(store)) as client, native_chatter_hidden():
         done = publish_drafts(client, find_drafts(source, data, variant), model, version, key)
     if as_json:
         print_json([one._asdict() for one in done])

@@ -6,11 +6,15 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 Json = dict[str, Any]
+
+_WIDE = 200
+_NARROW = 120  # below it, sentences stand under a table instead of in it
+_WHOLE = frozenset({"id", "phase", "presence", "stage", "state", "status"})  # columns whose words are not broken
 
 _COLOURS = {
     "SUCCEEDED": "green",
@@ -35,9 +39,15 @@ _COLOURS = {
 
 
 def console() -> Console:
-    """A console on stdout; one that is no terminal gets whole lines instead of cut ones."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=200)
+    """A console on stdout; one that is no terminal is wide."""
+    # What devices say is shown as it is: a bracket in it is no markup, and a word between colons no emoji.
+    made = Console(highlight=False, markup=False, emoji=False)
+    return made if made.is_terminal else Console(highlight=False, markup=False, emoji=False, width=_WIDE)
+
+
+def is_narrow(width: int) -> bool:
+    """Whether sentences do not fit beside a table's other columns."""
+    return width < _NARROW
 
 
 def clock(at: float | None) -> str:
@@ -59,7 +69,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text
     """A table; a column whose name starts with `>` is aligned to the right."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name in columns:
-        made.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+        right = name.startswith(">")
+        made.add_column(
+            name.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right or name in _WHOLE
+        )
     for row in rows:
         made.add_row(*row)
     return made
@@ -83,9 +96,9 @@ def devices_table(devices: Iterable[Json]) -> Table:
     return table("Devices", ["id", "class", "presence", "runs", "state", "last outcome"], rows)
 
 
-def models_table(bundles: Iterable[Json]) -> Table:
-    """Published bundles."""
-    rows = [
+def models_table(bundles: Iterable[Json], width: int) -> Table:
+    """Published bundles; on a narrow terminal without their digests."""
+    rows: list[list[str | Text]] = [
         [
             f"{b['model']}@{b['version']}",
             b["variant"],
@@ -99,7 +112,8 @@ def models_table(bundles: Iterable[Json]) -> Table:
         for b in bundles
     ]
     columns = ["model", "variant", ">raw KB", ">wire KB", ">RAM KB", ">accuracy", ">agreement", "digest"]
-    return table("Published", columns, rows)
+    shown = slice(-1) if is_narrow(width) else slice(None)
+    return table("Published", columns[shown], [row[shown] for row in rows])
 
 
 def target(rollout: Json) -> str:
@@ -114,22 +128,18 @@ def stage(rollout: Json) -> str:
     return "-" if rollout["mode"] == "rollback" else f"{rollout['stage'] + 1} of {len(rollout['stages'])}"
 
 
-def rollouts_table(rollouts: Iterable[Json]) -> Table:
-    """Rollouts, one line each."""
-    rows: list[list[str | Text]] = [
-        [
-            r["id"],
-            target(r),
-            r["selector"],
-            coloured(r["phase"]),
-            stage(r),
-            f"{r['devices_committed']}/{r['devices_total']}",
-            clock(r["started_at"]),
-            r["reason"],
-        ]
-        for r in rollouts
-    ]
-    return table("Rollouts", ["id", "brings", "to", "phase", "stage", ">committed", "started", "why"], rows)
+def rollouts_table(rollouts: Sequence[Json], width: int) -> Group:
+    """Rollouts, one line each; on a narrow terminal, why they are where they are stands below."""
+    narrow = is_narrow(width)
+    rows: list[list[str | Text]] = []
+    for r in rollouts:
+        committed = f"{r['devices_committed']}/{r['devices_total']}"
+        row = [r["id"], target(r), r["selector"], coloured(r["phase"]), stage(r), committed]
+        rows.append(row if narrow else [*row, clock(r["started_at"]), r["reason"]])
+    columns = ["id", "brings", "to", "phase", "stage", ">committed"]
+    if not narrow:
+        return Group(table("Rollouts", [*columns, "started", "why"], rows))
+    return Group(table("Rollouts", columns, rows), Text(), *(Text(f"{r['id']}: {r['reason']}") for r in rollouts))
 
 
 def rollout_devices_table(rollout: Json) -> Table:
@@ -149,7 +159,7 @@ def rollout_devices_table(rollout: Json) -> Table:
 
 
 def evidence_table(evidence: Iterable[Json]) -> Table:
-    """The evidence under a verdict."""
+    """The evidence under a verdict: how much speaks of harm, and how much of none."""
     rows = [
         [
             row["device"],
@@ -161,7 +171,7 @@ def evidence_table(evidence: Iterable[Json]) -> Table:
         ]
         for row in evidence
     ]
-    columns = ["device", "metric", ">windows", ">new against old", ">evidence of harm", ">evidence of none"]
+    columns = ["device", "metric", ">windows", ">new against old", ">of harm", ">of none"]
     return table("Evidence", columns, rows)
 
 

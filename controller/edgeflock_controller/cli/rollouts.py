@@ -36,7 +36,8 @@ def rollouts(ctx: click.Context, store: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif found:
-        render.console().print(render.rollouts_table(found))
+        out = render.console()
+        out.print(render.rollouts_table(found, out.width))
     else:
         click.echo("there was no rollout yet; see `edgeflock deploy --help`")
 

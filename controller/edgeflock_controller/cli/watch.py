@@ -12,9 +12,7 @@ from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, print_json, store_option
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
-    from edgeflock_controller.client import Client
+    from rich.console import Console, Group
 
 _ROLLOUTS_SHOWN = 8
 
@@ -34,30 +32,38 @@ def watch(once: bool, every: float, store: Path | None, as_json: bool) -> None:
     from rich.live import Live
 
     from edgeflock_controller.cli import render
-    from edgeflock_controller.client import Client
+    from edgeflock_controller.client import Client, NotRunning
 
-    with Client(home.store_folder(store)) as client:
-        if as_json:
+    folder = home.store_folder(store)
+    if as_json:
+        with Client(folder) as client:
             print_json({"status": client.status(), "devices": client.devices(), "rollouts": client.rollouts()})
-            return
-        if once:
-            render.console().print(_frame(client))
-            return
-        with Live(_frame(client), console=render.console(), auto_refresh=False) as live:
-            while True:
-                time.sleep(every)
-                live.update(_frame(client), refresh=True)
+        return
+    out = render.console()
+    if once:
+        out.print(_frame(folder, out, whole=True))
+        return
+    with Live(_frame(folder, out), console=out, auto_refresh=False) as live:
+        while True:
+            time.sleep(every)
+            try:
+                live.update(_frame(folder, out), refresh=True)
+            except NotRunning as error:  # it may be restarted, and the devices go on meanwhile
+                live.update(f"{error} (waiting for it)", refresh=True)
 
 
-def _frame(client: Client) -> Group:
+def _frame(store: Path, out: Console, *, whole: bool = False) -> Group:
     from rich.console import Group
     from rich.text import Text
 
     from edgeflock_controller.cli import render
+    from edgeflock_controller.client import Client
 
-    status = client.status()
-    rollouts = client.rollouts()[-_ROLLOUTS_SHOWN:]
-    head = f"{status['devices_online']} of {status['devices']} devices online, broker {client.broker}"
+    with Client(store) as client:
+        status, devices, rollouts = client.status(), client.devices(), client.rollouts()[-_ROLLOUTS_SHOWN:]
+    head = f"{status['devices_online']} of {render.devices(status['devices'])} online, broker {client.broker}"
+    if not status["broker_connected"]:
+        head += " (not connected)"
     if status["dead_letters"]:
         head += f", {status['dead_letters']} unreadable messages"
     verdicts = [
@@ -66,6 +72,9 @@ def _frame(client: Client) -> Group:
         if r["verdict"] and r["phase"] in ("RUNNING", "PAUSED", "ROLLING_BACK")
     ]
     blank = Text("")
-    return Group(
-        Text(head), blank, render.rollouts_table(rollouts), *verdicts, blank, render.devices_table(client.devices())
-    )
+    above = Group(Text(head), blank, render.rollouts_table(rollouts, out.width), *verdicts, blank)
+    room = max(1, out.height - len(out.render_lines(above)) - 4)
+    if whole or len(devices) <= room:
+        return Group(above, render.devices_table(devices))
+    more = Text(f"and {len(devices) - room} more: see `edgeflock devices`")
+    return Group(above, render.devices_table(devices[:room]), more)

@@ -1,4 +1,8 @@
-"""A real broker, a real `edgeflock serve` process, and boards that are real on the wire and played behind it."""
+"""A real broker, a real `edgeflock serve` process, and boards that are real on the wire and played behind it.
+
+The tests of a module share one service. What a test may take for its own is a `Flock`: a model, a device class, and
+boards. The command line runs in the test's process.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeflock_controller.broker import EmbeddedBroker
+from edgeflock_controller.cli import main
 from edgeflock_controller.client import Client
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import decode, open_manifest
@@ -43,6 +49,7 @@ from edgeflock_deploy.messages import (
 
 DATA = Path(__file__).parents[2] / "data"
 WAIT_S = 40.0
+BEAT_S = 2.0
 
 
 def wait_for(what: str, check: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
@@ -59,13 +66,17 @@ def wait_for(what: str, check: Callable[[], Any], timeout_s: float = WAIT_S) -> 
 class PlayedDevice:
     """A board as the wire shows it: it fetches and verifies real bundles, and its windows say what the test decides.
 
-    `slowdown` is how many times the incumbent's latency a candidate takes; no windows come while it is `held`.
+    `slowdown` is how many times the incumbent's latency a candidate takes; no windows come while it is `held`, and
+    nothing at all while it is `mute`.
     """
 
     def __init__(self, url: str, name: str, trust: Trust, device_class: str = "class-a", slowdown: float = 1.0) -> None:
         self.name, self.slowdown, self.device_class = name, slowdown, device_class
         self.active: str | None = None
         self.held = False
+        self.mute = False
+        self.windows: list[bytes] = []  # of the running trial
+        self.words: list[DesiredModel] = []  # everything it was ever told, repeats included
         self.commits: list[str] = []
         self.chunks_received = 0
         self._trust = trust
@@ -76,6 +87,9 @@ class PlayedDevice:
         gone = encode(Presence(device=name, boot_id=self._boot, seq=0, online=False))
         self._link = Link(url, name, will=(topics.up(name, "presence"), gone), on_connect=self._greet)
         self._link.subscribe(topics.desired(name), self._hear)
+        self._link.subscribe(topics.SESSION, self._hear)
+        self._session = b""
+        self._beat_at = 0.0
         self._trial: DesiredModel | None = None
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._link.start()
@@ -103,20 +117,31 @@ class PlayedDevice:
             except queue.Empty:
                 if self._trial is not None and not self.held:
                     self._send_window(self._trial)
+                if time.monotonic() >= self._beat_at:
+                    self._report()
                 continue
             if item is None:
                 return
-            if item[0]:
+            if not item[0]:
+                self._publish("presence", self._presence(online=True), retain=True)
+                self._report()
+            elif item[0] == topics.SESSION:
+                for window in self.windows if item[1] != self._session else ():
+                    self._publish("window", window)
+                self._session = item[1]
+            else:
                 payload = open_envelope(item[1], self._trust, "controller")
                 for model, entry in Desired.model_validate_json(payload).models.items():
+                    self.words.append(entry)
                     if entry.generation > self._model.generation:
                         self._obey(model, entry)
-            else:
-                self._link.publish(topics.up(self.name, "presence"), self._presence(online=True), retain=True)
-                self._report()
+
+    def _publish(self, kind: str, payload: bytes, *, retain: bool = False) -> None:
+        if not self.mute:
+            self._link.publish(topics.up(self.name, kind), payload, retain=retain)
 
     def _obey(self, model: str, entry: DesiredModel) -> None:
-        self._model_name, self._trial = model, None
+        self._model_name, self._trial, self.windows = model, None, []
         said = {"generation": entry.generation, "rollout": entry.rollout, "candidate": None}
         if entry.phase is Phase.TRIAL:
             assert entry.digest is not None
@@ -182,7 +207,8 @@ class PlayedDevice:
             agreement=0.99,
         )
         self._number += 1
-        self._link.publish(topics.up(self.name, "window"), encode(window))
+        self.windows.append(encode(window))
+        self._publish("window", self.windows[-1])
 
     def _report(self) -> None:
         models = {} if self._model_name is None else {self._model_name: self._model}
@@ -193,9 +219,11 @@ class PlayedDevice:
             device_class=self.device_class,
             runtime="played",
             free_bytes=10**9,
+            beat_s=BEAT_S,
             models=models,
         )
-        self._link.publish(topics.up(self.name, "reported"), encode(said), retain=True)
+        self._beat_at = time.monotonic() + BEAT_S
+        self._publish("reported", encode(said), retain=True)
 
     def _presence(self, *, online: bool) -> bytes:
         return encode(Presence(device=self.name, boot_id=self._boot, seq=self._next(), online=online))
@@ -220,10 +248,13 @@ class Headquarters:
 
     def run(self, *args: str, code: int = 0) -> str:
         """Run the command line; returns what it printed on stdout, or its error if it was to fail."""
-        done = subprocess.run(_cli(*args), capture_output=True, text=True, timeout=120, env=self._env())
-        assert done.returncode == code, f"{args}: exit {done.returncode}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr
+        done = CliRunner().invoke(main, args, env={"EDGEFLOCK_HOME": str(self.folder)})
+        assert done.exit_code == code, f"{args}: exit {done.exit_code}, {done.exception!r}\n{done.output}"
         return done.stdout if code != 2 else done.stderr
+
+    def run_process(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line as a process of its own."""
+        return subprocess.run(_cli(*args), capture_output=True, text=True, timeout=120, env=self._env())
 
     def json(self, *args: str, code: int = 0) -> Any:
         return json.loads(self.run(*args, "--json", code=code))
@@ -271,19 +302,23 @@ class Headquarters:
         found: dict[str, Any] = wait_for(f"{name} {phases}", look)
         return found
 
-    def publish_tiny(self, file: str = "tiny.tflite", model: str = "tiny") -> dict[str, Any]:
-        data = self.folder / "data.npz"
-        if not data.exists():
+    @property
+    def data(self) -> Path:
+        """Labelled items for the tiny models."""
+        path = self.folder / "data.npz"
+        if not path.exists():
             rng = np.random.default_rng(0)
             x, y = rng.normal(size=(64, 8)).astype(np.float32), rng.integers(0, 3, 64)
-            np.savez(data, x_train=x, y_train=y, x_test=x, y_test=y)
-        args = ("publish", str(DATA / file), "--data", str(data), "--model", model)
-        found: dict[str, Any] = self.json(*args)[0]
-        return found
+            np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+        return path
+
+    def retire(self) -> None:
+        """Switch the boards off."""
+        while self.devices:
+            self.devices.pop().stop()
 
     def close(self) -> None:
-        for device in self.devices:
-            device.stop()
+        self.retire()
         if self.process is not None and self.process.poll() is None:
             self.stop()
         self.broker.stop()
@@ -306,11 +341,64 @@ def _cli(*args: str) -> list[str]:
     return [sys.executable, "-c", "from edgeflock_controller.cli import main; main()", *args]
 
 
-@pytest.fixture
-def hq(tmp_path: Path) -> Iterator[Headquarters]:
-    made = Headquarters(tmp_path)
+class Flock:
+    """What one test has on the service: a model, a device class and boards of its own, all named by its tag."""
+
+    def __init__(self, hq: Headquarters, tag: str) -> None:
+        self.hq, self.tag, self.model, self.all = hq, tag, f"tiny-{tag}", ("--to", f"class={tag}")
+
+    def device(self, name: str, slowdown: float = 1.0) -> PlayedDevice:
+        return self.hq.device(f"{self.tag}-{name}", self.tag, slowdown)
+
+    def id(self, name: str) -> str:
+        """A board's full name."""
+        return f"{self.tag}-{name}"
+
+    def publish(self, file: str = "tiny.tflite") -> dict[str, Any]:
+        args = ("publish", str(DATA / file), "--data", str(self.hq.data), "--model", self.model)
+        found: dict[str, Any] = self.hq.json(*args)[0]
+        return found
+
+    def installed(self, *names: str) -> list[PlayedDevice]:
+        """Boards that run the first version, and the second one published."""
+        devices = [self.device(name) for name in names]
+        self.publish()
+        self.hq.run("deploy", self.model, "--variant", "tiny", *self.all, "--policy", "install", "--wait")
+        self.publish("tiny_other.tflite")
+        return devices
+
+    def deploy(self, *args: str) -> str:
+        """Start the second version under the demo's policy; returns the rollout's id."""
+        command = ("deploy", f"{self.model}@2", "--variant", "tiny_other", "--policy", "demo", *args)
+        started: str = self.hq.json(*(command if "--to" in args else (*command, *self.all)))["id"]
+        return started
+
+
+@pytest.fixture(scope="module")
+def hq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headquarters]:
+    made = Headquarters(tmp_path_factory.mktemp("hq"))
     try:
         made.start()
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def flock(hq: Headquarters) -> Iterator[Flock]:
+    yield Flock(hq, f"t{os.urandom(3).hex()}")
+    hq.retire()
+
+
+@pytest.fixture
+def play() -> Iterator[Callable[..., PlayedDevice]]:
+    """Makes boards without a service process."""
+    made: list[PlayedDevice] = []
+
+    def start(url: str, name: str, trust: Trust) -> PlayedDevice:
+        made.append(PlayedDevice(url, name, trust))
+        return made[-1]
+
+    yield start
+    for device in made:
+        device.stop()

@@ -1,68 +1,100 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 
-def installed(hq: Any, *names: str) -> dict[str, Any]:
-    """Devices that run the first version, and the second one published."""
-    devices = {name: hq.device(name) for name in names}
-    hq.publish_tiny()
-    hq.run("deploy", "tiny", "--variant", "tiny", "--to", "all", "--policy", "install", "--wait")
-    hq.publish_tiny("tiny_other.tflite")
-    return devices
-
-
-def deploy(hq: Any, *args: str) -> str:
-    """Start the second version under the demo's policy; returns the rollout's id."""
-    command = ("deploy", "tiny@2", "--variant", "tiny_other", "--policy", "demo", *args)
-    started: str = hq.json(*(command if "--to" in args else (*command, "--to", "all")))["id"]
-    return started
-
-
-def test_a_variant_is_installed_promoted_by_evidence_and_explained(hq: Any) -> None:
-    devices = installed(hq, "pi-1", "pi-2", "pi-3")
-    fetched = [device.chunks_received for device in devices.values()]
-    printed = hq.run("deploy", "tiny@2", "--variant", "tiny_other", "--to", "all", "--policy", "demo", "--wait")
+def test_a_variant_is_installed_promoted_by_evidence_and_explained(flock: Any, hq: Any) -> None:
+    devices = flock.installed("pi-1", "pi-2", "pi-3")
+    fetched = [device.chunks_received for device in devices]
+    command = ("deploy", f"{flock.model}@2", "--variant", "tiny_other", *flock.all, "--policy", "demo", "--wait")
+    printed = hq.run(*command)
     assert "stage 1 of 3: PASSED" in printed
     assert "SUCCEEDED" in printed
-    digest = next(b["digest"] for b in hq.ask("bundles") if b["version"] == 2)
-    assert {d["models"]["tiny"]["digest"] for d in hq.ask("devices")} == {digest}
-    assert all(device.chunks_received > before for device, before in zip(devices.values(), fetched, strict=True))
-    shown, why = hq.ask("rollout", "r2"), hq.ask("why", "r2")
+    digest = next(b["digest"] for b in hq.ask("bundles") if (b["model"], b["version"]) == (flock.model, 2))
+    assert {device.active for device in devices} == {digest}
+    assert {d["models"][flock.model]["digest"] for d in hq.ask("devices") if d["device_class"] == flock.tag} == {digest}
+    assert all(device.chunks_received > before for device, before in zip(devices, fetched, strict=True))
+    shown = next(r for r in reversed(hq.ask("rollouts")) if r["model"] == flock.model)
+    why = hq.ask("why", shown["id"])
     assert why["rollout"]["phase"] == "SUCCEEDED"
     assert why["rollout"]["verdict"] == shown["verdict"]
     assert why["windows"] > 0
-    assert "Turning points" in hq.run("why", "r2")
-    assert "pi-3" in hq.run("watch", "--once")
+    assert "Turning points" in hq.run("why", shown["id"])
+    assert flock.id("pi-3") in hq.run("watch", "--once")
 
 
-def test_a_slow_variant_is_rolled_back_at_the_first_stage(hq: Any) -> None:
-    devices = installed(hq, "pi-1", "pi-2")
-    incumbent = devices["pi-1"].active
-    for device in devices.values():
+def test_a_slow_variant_is_rolled_back_at_the_first_stage(flock: Any, hq: Any) -> None:
+    devices = flock.installed("pi-1", "pi-2")
+    incumbent = devices[0].active
+    for device in devices:
         device.slowdown = 3.0
-    command = ("deploy", "tiny@2", "--variant", "tiny_other", "--to", "all", "--policy", "demo", "--wait")
+    command = ("deploy", f"{flock.model}@2", "--variant", "tiny_other", *flock.all, "--policy", "demo", "--wait")
     printed = hq.run(*command, code=1)
     assert "FAIL: latency_ms_p50" in printed
-    rollout = hq.ask("rollout", "r2")
+    rollout = next(r for r in reversed(hq.ask("rollouts")) if r["model"] == flock.model)
     assert (rollout["phase"], rollout["stage"], rollout["devices_reached"]) == ("ROLLED_BACK", 0, 1)
-    assert {device.active for device in devices.values()} == {incumbent}
+    assert {device.active for device in devices} == {incumbent}
 
 
-def test_a_killed_service_goes_on_where_it_was(hq: Any) -> None:
-    devices = installed(hq, "pi-1", "pi-2", "pi-3")
-    for device in devices.values():
+def test_a_newer_rollout_takes_over_the_devices_that_both_want(flock: Any, hq: Any) -> None:
+    devices = flock.installed("pi-1", "pi-2")
+    for device in devices:
         device.held = True
-    name = deploy(hq)
+    first = flock.deploy("--to", f"id={flock.id('pi-1')}")
+    beside = flock.deploy("--to", f"id={flock.id('pi-2')}")
+    assert hq.ask("rollout", first)["phase"] == "RUNNING"
+    newer = flock.deploy("--to", f"id={flock.id('pi-1')}")
+    assert hq.rollout(first, "ABORTED")["superseded_by"] == newer
+    for device in devices:
+        device.held = False
+    hq.rollout(newer, "SUCCEEDED")
+    hq.rollout(beside, "SUCCEEDED")
+
+
+def test_rollback_takes_each_device_to_what_it_had_before_and_names_those_that_have_nothing(
+    flock: Any, hq: Any
+) -> None:
+    first, _ = flock.installed("pi-1", "pi-2")
+    before = first.active
+    hq.rollout(flock.deploy("--to", f"id={flock.id('pi-1')}"), "SUCCEEDED")
+    assert first.active != before
+    answer = hq.json("rollback", flock.model, *flock.all, "--wait")
+    assert answer["without_previous"] == [flock.id("pi-2")]
+    assert answer["rollout"]["phase"] == "ROLLED_BACK"
+    assert first.active == before
+    assert hq.json("rollback", flock.model, *flock.all, code=1)["rollout"] is None
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_rollout_is_held_and_aborted_by_its_operator(flock: Any, hq: Any, keep: bool) -> None:
+    first, second = flock.installed("pi-1", "pi-2")
+    before = first.active
+    second.held = True
+    name = flock.deploy()
+    hq.wait_for("a commit", lambda: hq.ask("rollout", name)["devices_committed"] == 1)
+    assert hq.json("rollouts", "pause", name)["phase"] == "PAUSED"
+    hq.run("rollouts", "abort", name, "--keep" if keep else "--revert")
+    hq.rollout(name, "ABORTED")
+    assert second.active == before
+    assert (first.active == before) is not keep
+    assert "has ended (ABORTED)" in hq.run("rollouts", "resume", name, code=2)
+
+
+def test_a_killed_service_goes_on_where_it_was(flock: Any, hq: Any) -> None:
+    devices = flock.installed("pi-1", "pi-2", "pi-3")
+    for device in devices:
+        device.held = True
+    name = flock.deploy()
     first = hq.rollout(name, "RUNNING")
     hq.kill()
     hq.start()
     assert hq.broker.alive
     again = hq.rollout(name, "RUNNING")
     assert again["started_at"] == first["started_at"]
-    for device in devices.values():
+    for device in devices:
         device.held = False
     # Killed again while evidence comes in, in whatever stage it is by then.
     hq.kill()
@@ -70,66 +102,37 @@ def test_a_killed_service_goes_on_where_it_was(hq: Any) -> None:
     done = hq.rollout(name, "SUCCEEDED")
     assert done["devices_committed"] == 3
     assert hq.ask("why", name)["rollout"]["reason"] == done["reason"]
-    assert all(len(device.commits) == 2 for device in devices.values())
+    assert all(len(device.commits) == 2 for device in devices)
 
 
-def test_a_broker_that_forgot_everything_is_filled_again(hq: Any) -> None:
-    devices = installed(hq, "pi-1")
-    devices["pi-1"].held = True
-    name = deploy(hq)
+def test_windows_that_closed_while_the_service_was_away_are_asked_for_by_its_new_session(flock: Any, hq: Any) -> None:
+    (device,) = flock.installed("pi-1")
+    device.held = True
+    name = flock.deploy()
+    hq.wait_for("the trial", lambda: hq.ask("rollout", name)["devices"][device.name]["status"] == "TRIAL")
+    hq.kill()
+    device.held = False
+    hq.wait_for("windows", lambda: len(device.windows) >= 3)
+    device.held = True
+    time.sleep(0.1)  # the board's thread may be about to close one more
+    closed = len(device.windows)
+    hq.start()
+    hq.wait_for("the windows", lambda: hq.ask("rollout", name)["windows_received"] == closed)
+    hq.run("rollouts", "abort", name)
+
+
+def test_a_broker_that_forgot_everything_is_filled_again(flock: Any, hq: Any) -> None:
+    (first,) = flock.installed("pi-1")
+    first.held = True
+    name = flock.deploy()
     hq.rollout(name, "RUNNING")
     hq.broker.stop()
     hq.broker = type(hq.broker).start(hq.store, dies_with_parent=True)
-    late = hq.device("pi-2")
+    late = flock.device("pi-2")
     assert late.active is None
-    devices["pi-1"].held = False
+    first.held = False
     hq.rollout(name, "SUCCEEDED")
     # A newcomer finds the bundle that the wiped broker had lost.
-    hq.run("deploy", "tiny@2", "--variant", "tiny_other", "--to", "id=pi-2", "--policy", "install", "--wait")
-    assert late.active == devices["pi-1"].active
-
-
-def test_a_newer_rollout_takes_over_the_devices_that_both_want(hq: Any) -> None:
-    devices = installed(hq, "pi-1", "pi-2")
-    for device in devices.values():
-        device.held = True
-    first = deploy(hq, "--to", "id=pi-1")
-    beside = deploy(hq, "--to", "id=pi-2")
-    assert hq.ask("rollout", first)["phase"] == "RUNNING"
-    newer = deploy(hq, "--to", "id=pi-1")
-    assert hq.rollout(first, "ABORTED")["superseded_by"] == newer
-    for device in devices.values():
-        device.held = False
-    hq.rollout(newer, "SUCCEEDED")
-    hq.rollout(beside, "SUCCEEDED")
-
-
-def test_rollback_takes_each_device_to_what_it_had_before_and_names_those_that_have_nothing(hq: Any) -> None:
-    devices = installed(hq, "pi-1", "pi-2")
-    before = devices["pi-1"].active
-    hq.run("deploy", "tiny@2", "--variant", "tiny_other", "--to", "id=pi-1", "--policy", "demo", "--wait")
-    assert devices["pi-1"].active != before
-    answer = hq.json("rollback", "tiny", "--to", "all", "--wait")
-    assert answer["without_previous"] == ["pi-2"]
-    assert answer["rollout"]["phase"] == "ROLLED_BACK"
-    assert devices["pi-1"].active == before
-    assert hq.json("rollback", "tiny", "--to", "all", code=1)["rollout"] is None
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_rollout_is_held_and_aborted_by_its_operator(hq: Any, keep: bool) -> None:
-    devices = installed(hq, "pi-1", "pi-2")
-    before = devices["pi-1"].active
-    devices["pi-2"].held = True
-    name = deploy(hq)
-    wait_committed(hq, name, 1)
-    assert hq.json("rollouts", "pause", name)["phase"] == "PAUSED"
-    hq.run("rollouts", "abort", name, "--keep" if keep else "--revert")
-    hq.rollout(name, "ABORTED")
-    assert devices["pi-2"].active == before
-    assert (devices["pi-1"].active == before) is not keep
-    assert "has ended (ABORTED)" in hq.run("rollouts", "resume", name, code=2)
-
-
-def wait_committed(hq: Any, name: str, count: int) -> None:
-    hq.wait_for(f"{count} commits", lambda: hq.ask("rollout", name)["devices_committed"] >= count)
+    command = ("deploy", f"{flock.model}@2", "--variant", "tiny_other", "--to", f"id={late.name}")
+    hq.run(*command, "--policy", "install", "--wait")
+    assert late.active == first.active

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeflock_compression.data import load_data, task_of
 from edgeflock_compression.variant import Variant
 from edgeflock_controller.bundling import find_drafts
 from edgeflock_deploy.bundle import Task
@@ -16,15 +17,15 @@ from edgeflock_deploy.errors import BadInput
 DATA = Path(__file__).parents[2] / "data"
 
 
-def make_variant(folder: Path, name: str) -> Path:
+def make_variant(folder: Path, name: str, parent: str = "0", data: str = "0") -> Path:
     (folder / name).mkdir(parents=True)
     path = folder / name / "model.tflite"
     shutil.copy(DATA / "tiny.tflite", path)
     record = Variant(
         name=name,
         recipe={},
-        parent_sha256="0" * 64,
-        data_sha256="0" * 64,
+        parent_sha256=parent * 64,
+        data_sha256=data * 64,
         seed=0,
         versions={},
         sha256=sha256_hex(path.read_bytes()),
@@ -76,6 +77,22 @@ def test_what_cannot_be_published_is_named(tmp_path: Path) -> None:
         find_drafts(tmp_path, None, None)
 
 
+def test_variants_of_different_data_are_refused_because_the_evaluation_slice_belongs_to_one(tmp_path: Path) -> None:
+    one = make_variant(tmp_path, "a")
+    make_variant(tmp_path, "b", data="1")
+    for source in (tmp_path, one):
+        with pytest.raises(BadInput, match=r"measured on different data \(a, b among them\)"):
+            find_drafts(source, None, None)
+
+
+def test_variants_of_different_models_are_not_one_version_but_can_be_published_one_by_one(tmp_path: Path) -> None:
+    one = make_variant(tmp_path, "a")
+    make_variant(tmp_path, "b", parent="1")
+    with pytest.raises(BadInput, match=r"variants of different models \(a, b among them\)"):
+        find_drafts(tmp_path, None, None)
+    assert [draft.variant for draft in find_drafts(one, None, None)] == ["a"]
+
+
 def test_a_foreign_file_takes_its_cases_from_its_data_and_its_name_from_its_file(tmp_path: Path) -> None:
     x, y = np.zeros((300, 8), np.float32), np.arange(300) % 3
     np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -84,3 +101,12 @@ def test_a_foreign_file_takes_its_cases_from_its_data_and_its_name_from_its_file
     assert draft.evaluation is not None
     assert len(draft.evaluation.x) == 256
     assert draft.task.kind == "classification"
+
+
+def test_a_foreign_regression_is_scored_as_compress_scores_its_own(tmp_path: Path) -> None:
+    x = np.zeros((300, 8), np.float32)
+    y = np.linspace(0, 1, 900, dtype=np.float32).reshape(300, 3)
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    (draft,) = find_drafts(DATA / "tiny.tflite", tmp_path / "data.npz", None)
+    assert draft.task == task_of(load_data(tmp_path / "data.npz"), draft.evaluation)
+    assert draft.task.agreement_atol == pytest.approx(0.05 * float(y.std()), rel=0.01)

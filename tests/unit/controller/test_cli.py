@@ -41,6 +41,23 @@ def test_without_a_service_there_is_one_clear_line_and_exit_code_2(tmp_path: Pat
     assert result.stderr == f"error: the service of {tmp_path}: is not running; start it with `edgeflock serve`\n"
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", "7", '{"url": "http://127.0.0.1:1", "token": "t", "broker": "b"}'])
+def test_a_service_json_that_leads_nowhere_means_that_no_service_runs(tmp_path: Path, text: str) -> None:
+    (tmp_path / "service.json").write_text(text)
+    result = CliRunner().invoke(main, ["rollouts", "--store", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "is not running; start it with `edgeflock serve`" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "pi-1?x", "..", "a b", "r1#"])
+def test_a_name_that_would_change_the_address_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "service.json").write_text('{"url": "http://127.0.0.1:1", "token": "t", "broker": "b"}')
+    for command in (("devices", "show"), ("rollouts", "show"), ("rollouts", "abort"), ("why",)):
+        result = CliRunner().invoke(main, [*command, name, "--store", str(tmp_path)])
+        assert result.exit_code == 2
+        assert "is no name" in result.stderr
+
+
 def test_keys_are_made_once_and_kept_from_others(tmp_path: Path) -> None:
     made = CliRunner().invoke(main, ["keys", "init", "--keys", str(tmp_path / "keys")])
     assert made.exit_code == 0
@@ -56,6 +73,31 @@ def test_a_service_without_keys_or_with_a_wrong_address_is_refused(tmp_path: Pat
     assert "is no address" in CliRunner().invoke(main, ["serve", "--http", "here", *options]).stderr
     assert CliRunner().invoke(main, ["keys", "init", *options[:2]]).exit_code == 0
     assert "is not on loopback" in CliRunner().invoke(main, ["serve", "--http", "0.0.0.0:0", *options]).stderr
+
+
+def test_following_a_rollout_tells_causes_before_what_they_led_to() -> None:
+    waiting, asked = ({"status": status, "reason": None, "detail": None} for status in ("WAITING", "ASKED"))
+    before = {
+        "id": "r1",
+        "mode": "deploy",
+        "phase": "RUNNING",
+        "reason": "",
+        "stages": [{"phase": "BAKING"}, {"phase": "PENDING"}],
+        "devices": {"pi-1": asked, "pi-2": waiting},
+        "verdict": {"kind": "CONTINUE", "sentence": "CONTINUE: more windows"},
+    }
+    after = before | {
+        "stages": [{"phase": "PASSED"}, {"phase": "DEPLOYING"}],
+        "devices": {"pi-1": waiting | {"status": "COMMITTED"}, "pi-2": asked},
+        "verdict": {"kind": "PASS", "sentence": "PASS: good"},
+    }
+    assert changes(before, after) == [
+        "verdict: PASS: good",
+        "device pi-1: COMMITTED",
+        "stage 1 of 2: PASSED",
+        "stage 2 of 2: DEPLOYING",
+        "device pi-2: ASKED",
+    ]
 
 
 def test_following_a_rollout_tells_each_change_once() -> None:
@@ -80,5 +122,5 @@ def test_following_a_rollout_tells_each_change_once() -> None:
         "verdict": {"kind": "CONTINUE", "sentence": "CONTINUE: more windows"},
     }
     assert changes(before, before) == []
-    assert changes(before, after) == ["stage 1 of 1: BAKING", "device pi-1: TRIAL", "verdict: CONTINUE: more windows"]
+    assert changes(before, after) == ["device pi-1: TRIAL", "stage 1 of 1: BAKING", "verdict: CONTINUE: more windows"]
     assert changes(None, before)[-1] == "r1: m@1 v, all: RUNNING, 0 of 1 device committed."

@@ -12,10 +12,20 @@ from edgeflock_deploy.messages import (
     ReportedModel,
     Slots,
 )
+from edgeflock_deploy.reasons import Reason
 
 
-def report(seq: int, boot: str = "boot-1", **models: ReportedModel) -> Reported:
-    return Reported(device="pi-1", boot_id=boot, seq=seq, device_class="a", runtime="r", free_bytes=1, models=models)
+def report(seq: int, boot: str = "boot-1", beat_s: float = 10.0, **models: ReportedModel) -> Reported:
+    return Reported(
+        device="pi-1",
+        boot_id=boot,
+        seq=seq,
+        device_class="a",
+        runtime="r",
+        free_bytes=1,
+        beat_s=beat_s,
+        models=models,
+    )
 
 
 def presence(seq: int, online: bool) -> Presence:
@@ -46,7 +56,7 @@ def online(store: Store) -> bool:
 
 def test_a_device_never_heard_of_is_registered_by_its_report(store: Store) -> None:
     fleet = Fleet(store.twins)
-    fleet.reported(report(1), at=5.0)
+    fleet.reported(report(1), at=5.0, now_s=5.0)
     device = store.twins.device("pi-1")
     assert device is not None
     assert (device.device_class, device.online, device.first_seen) == ("a", True, 5.0)
@@ -54,42 +64,42 @@ def test_a_device_never_heard_of_is_registered_by_its_report(store: Store) -> No
 
 def test_a_last_will_that_came_before_the_retained_report_still_counts(store: Store) -> None:
     fleet = Fleet(store.twins)
-    fleet.presence(presence(0, online=False))
-    fleet.reported(report(7), at=5.0)
+    fleet.presence(presence(0, online=False), now_s=5.0)
+    fleet.reported(report(7), at=5.0, now_s=5.0)
     assert not online(store)
 
 
 def test_the_retained_copy_of_a_report_does_not_wake_a_dead_device(store: Store) -> None:
     fleet = Fleet(store.twins)
-    fleet.reported(report(7), at=5.0)
-    fleet.presence(presence(0, online=False))
-    fleet.reported(report(7), at=6.0)
+    fleet.reported(report(7), at=5.0, now_s=5.0)
+    fleet.presence(presence(0, online=False), now_s=5.0)
+    fleet.reported(report(7), at=6.0, now_s=6.0)
     assert not online(store)
 
 
 def test_a_newer_report_proves_a_device_alive_whatever_a_late_last_will_said(store: Store) -> None:
     fleet = Fleet(store.twins)
-    fleet.reported(report(7), at=5.0)
-    fleet.presence(presence(0, online=False))
-    fleet.reported(report(8), at=6.0)
+    fleet.reported(report(7), at=5.0, now_s=5.0)
+    fleet.presence(presence(0, online=False), now_s=5.0)
+    fleet.reported(report(8), at=6.0, now_s=6.0)
     assert online(store)
 
 
 def test_a_report_that_was_overtaken_is_ignored(store: Store) -> None:
     fleet = Fleet(store.twins)
-    fleet.reported(report(8, m=runs("B")), at=5.0)
-    fleet.reported(report(7, m=runs("A")), at=6.0)
+    fleet.reported(report(8, m=runs("B")), at=5.0, now_s=5.0)
+    fleet.reported(report(7, m=runs("A")), at=6.0, now_s=6.0)
     assert store.twins.said("pi-1")["m"].digest == "B"
 
 
 def test_commits_form_a_stack_that_a_return_takes_down(store: Store) -> None:
     fleet = Fleet(store.twins)
-    fleet.reported(report(1, m=runs("A")), at=1.0)
+    fleet.reported(report(1, m=runs("A")), at=1.0, now_s=1.0)
     tell(store, 1, Phase.COMMIT, "B")
-    fleet.reported(report(2, m=runs("B", 1, Outcome.SUCCEEDED, "r1")), at=2.0)
+    fleet.reported(report(2, m=runs("B", 1, Outcome.SUCCEEDED, "r1")), at=2.0, now_s=2.0)
     assert (store.twins.committed("pi-1", "m"), store.twins.committed_before("pi-1", "m")) == ("B", "A")
     tell(store, 2, Phase.REVERT, "A", "r2")
-    fleet.reported(report(3, m=runs("A", 2, Outcome.ROLLED_BACK, "r2")), at=3.0)
+    fleet.reported(report(3, m=runs("A", 2, Outcome.ROLLED_BACK, "r2")), at=3.0, now_s=3.0)
     assert (store.twins.committed("pi-1", "m"), store.twins.committed_before("pi-1", "m")) == ("A", None)
 
 
@@ -97,23 +107,23 @@ def test_coming_back_to_an_old_bundle_by_a_deployment_is_a_step_forward(store: S
     fleet = Fleet(store.twins)
     for generation, digest in enumerate(["A", "B", "A"], start=1):
         tell(store, generation, Phase.COMMIT, digest)
-        fleet.reported(report(generation, m=runs(digest, generation, Outcome.SUCCEEDED, "r1")), at=1.0)
+        fleet.reported(report(generation, m=runs(digest, generation, Outcome.SUCCEEDED, "r1")), at=1.0, now_s=1.0)
     assert (store.twins.committed("pi-1", "m"), store.twins.committed_before("pi-1", "m")) == ("A", "B")
 
 
 def test_a_device_that_fell_back_by_itself_has_left_the_newer_bundle(store: Store) -> None:
     fleet = Fleet(store.twins)
     tell(store, 1, Phase.COMMIT, "B")
-    fleet.reported(report(1, m=runs("A")), at=1.0)
-    fleet.reported(report(2, m=runs("B", 1, Outcome.SUCCEEDED, "r1")), at=2.0)
-    fleet.reported(report(3, m=runs("A", 1, Outcome.FAILED, "r1")), at=3.0)
+    fleet.reported(report(1, m=runs("A")), at=1.0, now_s=1.0)
+    fleet.reported(report(2, m=runs("B", 1, Outcome.SUCCEEDED, "r1")), at=2.0, now_s=2.0)
+    fleet.reported(report(3, m=runs("A", 1, Outcome.FAILED, "r1")), at=3.0, now_s=3.0)
     assert (store.twins.committed("pi-1", "m"), store.twins.committed_before("pi-1", "m")) == ("A", None)
 
 
 def test_a_rollout_sees_the_state_only_of_a_report_that_answers_it(store: Store) -> None:
     fleet = Fleet(store.twins)
     tell(store, 1, Phase.TRIAL, "B")
-    fleet.reported(report(1, m=runs("A", 1, None, "r1")), at=1.0)
+    fleet.reported(report(1, m=runs("A", 1, None, "r1")), at=1.0, now_s=1.0)
     mine, other = fleet.seen("pi-1", "m", "r1", 2.0), fleet.seen("pi-1", "m", "r2", 2.0)
     assert mine is not None
     assert other is not None
@@ -122,9 +132,62 @@ def test_a_rollout_sees_the_state_only_of_a_report_that_answers_it(store: Store)
     assert fleet.seen("pi-9", "m", "r1", 2.0) is None
 
 
+def failed(generation: int, reason: Reason) -> ReportedModel:
+    return runs("A", generation, Outcome.FAILED, "r1").model_copy(update={"reason": reason})
+
+
+def test_a_report_on_an_earlier_try_has_no_phase_so_that_it_cannot_end_the_next_one(store: Store) -> None:
+    fleet = Fleet(store.twins)
+    tell(store, 1, Phase.TRIAL, "B")
+    fleet.reported(report(1, m=failed(1, Reason.DISK_FULL)), at=1.0, now_s=1.0)
+    first = fleet.seen("pi-1", "m", "r1", 2.0)
+    assert first is not None
+    assert (first.phase, first.reason) == (Phase.TRIAL, Reason.DISK_FULL)
+    tell(store, 2, Phase.TRIAL, "B")
+    again = fleet.seen("pi-1", "m", "r1", 3.0)
+    assert again is not None
+    assert (again.phase, again.outcome) == (None, Outcome.FAILED)
+
+
+def test_a_failed_return_to_the_old_bundle_is_not_told_once_something_newer_is_asked(store: Store) -> None:
+    fleet = Fleet(store.twins)
+    tell(store, 1, Phase.REVERT, "A")
+    fleet.reported(report(1, m=failed(1, Reason.LOAD_FAILED)), at=1.0, now_s=1.0)
+    tell(store, 2, Phase.TRIAL, "B")
+    seen = fleet.seen("pi-1", "m", "r1", 2.0)
+    assert seen is not None
+    assert (seen.state, seen.phase, seen.outcome, seen.reason) == (DeviceState.IDLE, None, None, None)
+
+
+def test_a_silent_device_counts_as_offline_until_it_reports_again(store: Store) -> None:
+    fleet = Fleet(store.twins)
+    fleet.liveness.listening(0.0)
+    fleet.reported(report(1, beat_s=20.0), at=5.0, now_s=5.0)
+    assert fleet.fallen_silent(65.0) == []
+    assert fleet.fallen_silent(65.1) == ["pi-1"]
+    assert not online(store)
+    assert fleet.fallen_silent(99.0) == []
+    fleet.reported(report(1, beat_s=20.0), at=99.0, now_s=99.0)  # the broker's retained copy
+    assert not online(store)
+    fleet.reported(report(2, beat_s=20.0), at=100.0, now_s=100.0)
+    assert online(store)
+    assert fleet.fallen_silent(160.0) == []
+
+
+def test_the_retained_copy_of_a_coming_does_not_wake_a_silent_device(store: Store) -> None:
+    fleet = Fleet(store.twins)
+    fleet.liveness.listening(0.0)
+    fleet.reported(report(7), at=1.0, now_s=1.0)
+    assert fleet.fallen_silent(40.0) == ["pi-1"]
+    fleet.presence(presence(6, online=True), now_s=41.0)
+    assert not online(store)
+    fleet.presence(presence(8, online=True), now_s=42.0)
+    assert online(store)
+
+
 def test_a_generation_is_above_every_one_that_the_device_has_seen(store: Store) -> None:
     assert store.twins.next_generation("pi-1", "m") == 1
-    Fleet(store.twins).reported(report(1, m=runs("A", generation=41)), at=1.0)
+    Fleet(store.twins).reported(report(1, m=runs("A", generation=41)), at=1.0, now_s=1.0)
     assert store.twins.next_generation("pi-1", "m") == 42
     tell(store, 50, Phase.COMMIT, "B")
     assert store.twins.next_generation("pi-1", "m") == 51

@@ -2,16 +2,26 @@ from __future__ import annotations
 
 import pytest
 
-from edgeflock_controller.rollouts import DESIRED_VALID_S, Rollouts
+from edgeflock_controller.expiry import LIFE_S, expiry
+from edgeflock_controller.fleet import Fleet
+from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import why_view
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.messages import DesiredModel, DeviceState, Outcome, Phase, Reported, ReportedModel
 from edgeflock_deploy.policy_file import load_policy
-from edgeflock_deploy.rollout_events import DeviceSeen, Started, StartedDevice, Ticked
-from edgeflock_deploy.rollout_state import RolloutPhase
+from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout_events import DeviceSeen, Paused, Resumed, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout_state import DeviceStatus, RolloutPhase
+
+IDLE = DeviceState.IDLE
 
 
-def started(rollout: str, *devices: str, at: float = 100.0) -> Started:
+def tell(store: Store, device: str, digest: str) -> None:
+    word = DesiredModel(generation=1, phase=Phase.COMMIT, digest=digest, rollout="r0", expires_at=9e9)
+    store.twins.put_desired(device, "m", word, 1.0)
+
+
+def started(rollout: str, *devices: str, at: float = 100.0, committed: str | None = None) -> Started:
     return Started(
         at=at,
         rollout=rollout,
@@ -21,7 +31,7 @@ def started(rollout: str, *devices: str, at: float = 100.0) -> Started:
         digest="new",
         selector="all",
         policy=load_policy("install"),
-        devices=tuple(StartedDevice(device=d, device_class="a", online=True, committed=None) for d in devices),
+        devices=tuple(StartedDevice(device=d, device_class="a", online=True, committed=committed) for d in devices),
         by="test",
     )
 
@@ -41,7 +51,7 @@ def test_a_started_rollout_gives_each_device_a_signed_word_with_a_generation_and
         rollouts.start(started("r1", "pi-1", "pi-2"))
     word = store.twins.desired("pi-1")["m"]
     assert (word.generation, word.phase, word.digest, word.rollout) == (1, Phase.TRIAL, "new", "r1")
-    assert word.expires_at == 100.0 + DESIRED_VALID_S
+    assert word.expires_at == expiry(100.0)
     assert set(rollouts.take_moved()) == {"pi-1", "pi-2"}
     assert not set(rollouts.take_moved())
 
@@ -115,3 +125,75 @@ def test_a_newer_rollout_takes_shared_devices_and_leaves_the_others_alone(store:
     assert store.twins.desired("pi-2")["m"].phase is Phase.REVERT
     assert rollouts.live()["r1"].superseded_by == "r3"
     assert rollouts.live()["r2"].phase is RolloutPhase.RUNNING
+
+
+def test_an_order_that_nobody_answered_is_given_longer_under_the_same_generation(store: Store) -> None:
+    rollouts = Rollouts(store)
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1", "pi-2"))
+        store.twins.put_said("pi-2", "m", ReportedModel(digest=None, generation=1, rollout="r1", state=IDLE), 101.0)
+    set(rollouts.take_moved())
+    later = 100.0 + LIFE_S * 0.6
+    with store.transaction():
+        rollouts.put_off_expiry(later)
+    word = store.twins.desired("pi-1")["m"]
+    assert (word.generation, word.expires_at) == (1, expiry(later))
+    assert store.twins.desired("pi-2")["m"].expires_at == expiry(100.0)
+    assert set(rollouts.take_moved()) == {"pi-1"}
+    with store.transaction():
+        rollouts.put_off_expiry(later + 60.0)
+    assert not set(rollouts.take_moved())
+
+
+def test_needed_are_what_devices_are_to_run_what_running_rollouts_bring_and_the_way_back(store: Store) -> None:
+    rollouts = Rollouts(store)
+    with store.transaction():
+        tell(store, "pi-9", "elsewhere")
+        tell(store, "pi-1", "old")
+        rollouts.start(started("r1", "pi-1", committed="old"))
+    assert rollouts.needed_digests() == {"elsewhere", "new", "old"}
+    with store.transaction():
+        rollouts.see(says("pi-1", DeviceState.TRIAL, Phase.TRIAL), "r1")
+        rollouts.see(says("pi-1", DeviceState.COMMITTED, Phase.COMMIT, Outcome.SUCCEEDED), "r1")
+        rollouts.project_changed()
+    assert rollouts.needed_digests() == {"elsewhere", "new"}
+
+
+def test_a_device_that_failed_for_its_own_reasons_gets_a_second_try_after_a_resume(store: Store) -> None:
+    rollouts, fleet = Rollouts(store), Fleet(store.twins)
+
+    def hear(seq: int, said: ReportedModel) -> None:
+        report = Reported(
+            device="pi-1",
+            boot_id="b",
+            seq=seq,
+            device_class="a",
+            runtime="r",
+            free_bytes=1,
+            models={"m": said},
+        )
+        fleet.reported(report, 101.0, 1.0)
+        event = fleet.seen("pi-1", "m", "r1", 101.0)
+        assert event is not None
+        rollouts.see(event, "r1")
+
+    full = ReportedModel(
+        digest=None, generation=1, rollout="r1", state=IDLE, outcome=Outcome.FAILED, reason=Reason.DISK_FULL
+    )
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1", "pi-2"))
+        rollouts.apply("r1", Paused(at=100.5, by="test"))
+        hear(1, full)
+    assert rollouts.live()["r1"].devices["pi-1"].status is DeviceStatus.SET_ASIDE
+    with store.transaction():
+        rollouts.apply("r1", Resumed(at=102.0, by="test"))
+    generation = store.twins.desired("pi-1")["m"].generation
+    assert (generation, rollouts.live()["r1"].devices["pi-1"].status) == (3, DeviceStatus.ASKED)
+    rollouts = Rollouts(store)  # another service, which has not seen the first answer
+    with store.transaction():
+        rollouts.recover()
+        hear(2, full)  # a beat from before the new order has arrived
+    assert rollouts.live()["r1"].devices["pi-1"].status is DeviceStatus.ASKED
+    with store.transaction():
+        hear(3, full.model_copy(update={"generation": generation}))
+    assert rollouts.live()["r1"].devices["pi-1"].status is DeviceStatus.SET_ASIDE

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from edgeflock_controller.cli import render
+
+
+def rollout(**changed: Any) -> dict[str, Any]:
+    return {
+        "id": "r3-38ce",
+        "mode": "deploy",
+        "model": "digits",
+        "version": 2,
+        "variant": "three_levels_wi8",
+        "selector": "all",
+        "phase": "ROLLED_BACK",
+        "stage": 0,
+        "stages": [{}, {}, {}],
+        "devices_committed": 0,
+        "devices_total": 12,
+        "started_at": 0.0,
+        "reason": "FAIL: accuracy is 34.1 points below the incumbent's on 1 of 1 device; 1 device back",
+    } | changed
+
+
+def shown(what: Any, width: int) -> str:
+    console = Console(width=width, highlight=False, markup=False, emoji=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(what)
+    return captured.get()
+
+
+def test_a_table_of_rollouts_breaks_no_word_of_state_on_80_columns_and_says_why_below() -> None:
+    lines = shown(render.rollouts_table([rollout()], 80), 80).splitlines()
+    assert lines[2].split() == ["r3-38ce", "digits@2", "three_levels_wi8", "all", "ROLLED_BACK", "1", "of", "3", "0/12"]
+    assert lines[4].startswith("r3-38ce: FAIL: accuracy is 34.1 points")
+
+
+def test_a_wide_table_of_rollouts_says_why_in_the_row() -> None:
+    assert "ROLLED_BACK" in (line := shown(render.rollouts_table([rollout()], 200), 200).splitlines()[2])
+    assert "FAIL: accuracy is 34.1 points below the incumbent's on 1 of 1 device; 1 device back" in line
+
+
+@pytest.mark.parametrize("said", ["[/red] [Errno 28] No space", "[bold]loud[/bold]", "exit :x: code"])
+def test_what_a_device_says_is_shown_as_it_is(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    device = {"device_class": "a", "online": True, "status": "SET_ASIDE", "state": None, "reason": None, "detail": said}
+    out = render.console()
+    out.print(render.rollout_devices_table({"devices": {"pi-1": device}}))
+    out.print(render.headline(rollout(reason=said)))
+    assert capsys.readouterr().out.count(said) == 2
