@@ -108,10 +108,8 @@ class Download:
             stalls = 0
             while True:
                 message = self._next()
-                if message is not None and message[1]:
+                if message is not None:
                     return message[1]
-                if message is not None:  # the topic was just cleared: a bundle that nobody needed is put back soon
-                    continue
                 stalls = self._stalled(stalls, f"manifest {digest[:12]}")
         finally:
             self._link.unsubscribe(topic)
@@ -199,4 +197,5 @@ class Download:
         )
 
     def _put(self, topic: str, payload: bytes) -> None:
-        self._inbox.put((topic, payload))
+        if payload:  # an empty one says that the topic was cleared: what is needed is put back soon
+            self._inbox.put((topic, payload))

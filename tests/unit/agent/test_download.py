@@ -173,6 +173,15 @@ def test_blobs_that_are_here_are_not_fetched(tmp_path: Path, pack: Pack) -> None
     assert not shared & set(link.delivered)
 
 
+def test_a_cleared_topic_is_no_content(tmp_path: Path, pack: Pack) -> None:
+    packed, store = pack(), Store(tmp_path, Disk())
+    link = MemoryLink(retained(packed), lambda _topic, payload: [b""] * 5 + [payload])
+    bringing = download(link, store)
+    assert bringing.manifest(packed.digest) == packed.envelope
+    bringing.chunks(packed.manifest)
+    finish(store, packed)
+
+
 def test_silence_is_a_stall_and_each_stall_makes_a_fresh_connection(tmp_path: Path, pack: Pack) -> None:
     packed = pack()
     link = MemoryLink({})

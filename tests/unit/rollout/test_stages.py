@@ -107,7 +107,7 @@ def test_sleeping_devices_are_not_waited_for_and_get_it_when_they_wake(fleet: Ma
     world = fleet(policy(1, 100.0), "abc", offline="bc")
     world.proves("a")
     assert world.phase() is RolloutPhase.SUCCEEDED
-    assert world.rollout.reason == "1 of 3 devices run small; 2 still to come, when they wake"
+    assert world.rollout.reason == "1 of 3 devices runs small; 2 still to come, when they wake"
     assert world.asked(Phase.COMMIT) == ["a", "b", "c"]
     assert world.rollout.devices_waiting == 2
 

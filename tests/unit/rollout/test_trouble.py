@@ -128,7 +128,7 @@ def test_resuming_gives_a_second_try_and_a_second_trouble_no_longer_holds(fleet:
     assert world.asked(Phase.TRIAL) == ["a"]
     world.fails("a", Reason.DISK_FULL)
     assert world.phase() is RolloutPhase.SUCCEEDED
-    assert world.rollout.reason == "1 of 2 devices run small; 1 set aside, to get it when they can"
+    assert world.rollout.reason == "1 of 2 devices runs small; 1 set aside, to get it when they can"
     assert world.asked(Phase.COMMIT) == ["a", "b"]
 
 
