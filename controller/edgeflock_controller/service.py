@@ -76,6 +76,7 @@ def serve(settings: Settings, stopping: threading.Event, ready: Callable[[Runnin
     with ExitStack() as stack:
         stack.enter_context(StoreLock(settings.store))
         store = Store(settings.store)
+        stack.callback(store.close)
         listener = stack.enter_context(_listen(settings.host, settings.port))
         embedded = EmbeddedBroker.start(settings.store) if settings.broker == EMBEDDED else None
         broker_url = settings.broker if embedded is None else embedded.url

@@ -6,11 +6,11 @@ Decided here: what one transaction is, and that a store has one service. The tab
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -35,28 +35,14 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Autocommit: transactions are opened by `transaction` alone, never by the driver's guess.
-            self._connection = sqlite3.connect(
-                folder / "edgeflock.db", isolation_level=None, check_same_thread=False, timeout=10
-            )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # A power cut may cost nothing that was acknowledged: the journal is what a rollout is recovered from.
-            self._connection.execute("PRAGMA synchronous = FULL")
-        except (OSError, sqlite3.Error) as error:
-            raise BadInput(
-                f"--store {folder}", f"cannot be used ({error})", "name a folder that you may write"
-            ) from None
-        self._connection.row_factory = sqlite3.Row
-        migrate(self._connection, str(folder / "edgeflock.db"))
+        self._connection = _open(folder)
         self.containers = Containers(folder / "containers")
         self.registry = Registry(self._connection)
         self.twins = Twins(self._connection)
         self.journal = Journal(self._connection)
         self.telemetry = Telemetry(self._connection)
 
-    @contextmanager
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside is stored, or nothing is. Nests: an inner one that fails takes back only itself."""
         if self._connection.in_transaction:
@@ -85,6 +71,28 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    """Open the database and bring its schema up to date."""
+    path = folder / "edgeflock.db"
+    with contextlib.ExitStack() as unless_whole:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Autocommit: transactions are opened by `transaction` alone, never by the driver's guess.
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            unless_whole.callback(connection.close)
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A power cut may cost nothing that was acknowledged: the journal is what a rollout is recovered from.
+            connection.execute("PRAGMA synchronous = FULL")
+        except (OSError, sqlite3.Error) as error:
+            raise BadInput(
+                f"--store {folder}", f"cannot be used ({error})", "name a folder that you may write"
+            ) from None
+        connection.row_factory = sqlite3.Row
+        migrate(connection, str(path))
+        unless_whole.pop_all()
+    return connection
 
 
 class StoreLock:
