@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgeflock_agent.device import Identity
 from edgeflock_agent.disk import DiskFull
 from edgeflock_agent.download import Subscriptions, Traffic
 from edgeflock_agent.effects import EFFECTS
@@ -61,17 +62,6 @@ class AgentLink(Subscriptions, Publisher, Protocol):
 
     def stop(self) -> None:
         """Send what is queued and disconnect."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who this agent is: its id, its class, the runtime's name, the id of this run, and its broker."""
-
-    device: str
-    device_class: str
-    runtime: str
-    boot_id: str
-    broker: str
 
 
 @dataclass(frozen=True)
@@ -142,16 +132,7 @@ class Agent:
             now=now,
             traffic=traffic,
         )
-        self.reporter = Reporter(
-            self.link,
-            device=identity.device,
-            boot_id=identity.boot_id,
-            device_class=identity.device_class,
-            runtime=identity.runtime,
-            traffic=traffic,
-            free_bytes=store.free_bytes,
-            beat_s=beat_s,
-        )
+        self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -179,7 +160,11 @@ class Agent:
         self.report()
         tick_at_s = beat_at_s = self.now().mono_s
         while not self._stopping:
-            self._take(tick_at_s - self.now().mono_s)
+            now_s = self.now().mono_s
+            rests = (work.rest_until_s for work in self.work.values() if work.rest_until_s > now_s)
+            self._take(min((tick_at_s, *rests)) - now_s)
+            for model in list(self.work):
+                self.next_window(model)
             now_s = self.now().mono_s
             if now_s >= tick_at_s:
                 self._tick()
@@ -188,6 +173,10 @@ class Agent:
                 self.report()
                 beat_at_s = now_s + self._beat_s
         self._shut_down()
+
+    def expected(self) -> list[str]:
+        """The models that this device should be serving; called from the endpoint's threads."""
+        return [model for model, state in list(self.models.items()) if state.slots.active is not None]
 
     def stop(self) -> None:
         """Ask the loop to end; may be called from a signal handler or another thread."""
@@ -286,6 +275,8 @@ class Agent:
         elif isinstance(result, WindowSides):
             state = self.models[work.model]
             self.reporter.window(state, message.rollout, message.old.digest, work.digest, result)
+            if state.desired is not None:
+                work.rest_until_s = self.now().mono_s + state.desired.trial.pause_s
             self.next_window(work.model)
         elif isinstance(result, ServingStopped):
             self._serving_gone(work.model, message.old, result)
@@ -329,7 +320,7 @@ class Agent:
         state, work, old = self.models[model], self.work.get(model), self.serving.get(model)
         if state.state is not DeviceState.TRIAL or state.desired is None or work is None or old is None:
             return
-        if work.child is None or work.window_running:
+        if work.child is None or work.window_running or self.now().mono_s < work.rest_until_s:
             return
         work.window_running = True
         rollout, settings = state.desired.rollout, state.desired.trial

@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 _WORD = re.compile(r"[a-z0-9._]+")
@@ -27,6 +28,17 @@ _ARM_PARTS = {
     "0xd40": "neoverse-v1",
     "0xd42": "cortex-a78ae",
 }
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this agent is: its id, its class, the runtime's name, the id of this run, and its broker."""
+
+    device: str
+    device_class: str
+    runtime: str
+    boot_id: str
+    broker: str
 
 
 def device_class(runtime: str, root: Path = Path("/"), machine: str | None = None) -> str:

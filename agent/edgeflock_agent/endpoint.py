@@ -18,7 +18,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ class Serving(NamedTuple):
 
 
 ServingNow = Callable[[str], Serving | None]
+ExpectedNow = Callable[[], Collection[str]]
 
 
 class _Refused(Exception):
@@ -56,11 +57,14 @@ class Endpoint:
         self._thread.start()
 
     @classmethod
-    def start(cls, serving: ServingNow, *, host: str = "127.0.0.1", port: int = 0) -> Endpoint:
+    def start(
+        cls, serving: ServingNow, expected: ExpectedNow = tuple, *, host: str = "127.0.0.1", port: int = 0
+    ) -> Endpoint:
         """Listen and serve.
 
         Args:
             serving: which variant serves a model now, or None; called from many threads.
+            expected: the models that should be served; the endpoint is ready when all of them are.
             host: a loopback address.
             port: 0 takes a free one; the real one is in `url`.
 
@@ -73,7 +77,7 @@ class Endpoint:
                 thing, "is not a loopback address", "use 127.0.0.1 or [::1]: the endpoint asks for no password"
             )
         try:
-            server = _server_class(host)((host, port), _handler(serving))
+            server = _server_class(host)((host, port), _handler(serving, expected))
         except (OSError, OverflowError) as error:
             raise BadInput(
                 thing, f"cannot be listened on ({error})", "choose another port, or 0 for a free one"
@@ -104,7 +108,7 @@ def _server_class(host: str) -> type[ThreadingHTTPServer]:
     return Server
 
 
-def _handler(serving: ServingNow) -> type[BaseHTTPRequestHandler]:
+def _handler(serving: ServingNow, expected: ExpectedNow) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         server_version = "edgeflock-agent"
@@ -113,10 +117,10 @@ def _handler(serving: ServingNow) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            self._answer(lambda: _get(serving, self.path))
+            self._answer(lambda: _get(serving, expected, self.path))
 
         def do_POST(self) -> None:
-            self._answer(lambda: _infer(serving, self.path, self._body()))
+            self._answer(lambda: _infer(serving, expected, self.path, self._body()))
 
         def _body(self) -> bytes:
             length = self.headers.get("Content-Length", "")
@@ -146,17 +150,20 @@ def _handler(serving: ServingNow) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _get(serving: ServingNow, path: str) -> dict[str, Any]:
+def _get(serving: ServingNow, expected: ExpectedNow, path: str) -> dict[str, Any]:
     if path == "/v2":
         return {"name": "edgeflock-agent", "version": "2", "extensions": []}
     if path == "/v2/health/live":
         return {"live": True}
     if path == "/v2/health/ready":
+        loading = [name for name in expected() if serving(name) is None]
+        if loading:  # clients of the protocol look at the status
+            raise _Refused(503, f"not ready: {', '.join(loading)} is being loaded")
         return {"ready": True}
     name, verb = _model(path)
     if verb == "/infer":
         raise _Refused(404, "infer takes a POST")
-    digest, process = _now(serving, name)
+    digest, process = _now(serving, expected, name)
     if verb == "/ready":
         return {"name": name, "ready": process.alive}
     return {
@@ -168,16 +175,16 @@ def _get(serving: ServingNow, path: str) -> dict[str, Any]:
     }
 
 
-def _infer(serving: ServingNow, path: str, body: bytes) -> dict[str, Any]:
+def _infer(serving: ServingNow, expected: ExpectedNow, path: str, body: bytes) -> dict[str, Any]:
     name, verb = _model(path)
     if verb != "/infer":
         raise _Refused(404, f"{path} takes no POST")
     request = _request(body)
-    now = _now(serving, name)
+    now = _now(serving, expected, name)
     try:
         done = _run(now.process, request)
     except (Closed, HardStop):
-        now = _now(serving, name)
+        now = _now(serving, expected, name)
         try:
             done = _run(now.process, request)
         except (Closed, HardStop) as error:
@@ -228,8 +235,10 @@ def _model(path: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def _now(serving: ServingNow, name: str) -> Serving:
+def _now(serving: ServingNow, expected: ExpectedNow, name: str) -> Serving:
     now = serving(name)
+    if now is None and name in expected():
+        raise _Refused(503, f"the variant of model '{name}' is being loaded")
     if now is None:
         raise _Refused(404, f"no variant serves a model '{name}' here")
     return Serving(*now)

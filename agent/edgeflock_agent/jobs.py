@@ -57,6 +57,7 @@ class Work:
     cancelled: threading.Event = field(default_factory=threading.Event)
     child: ModelProcess | None = None
     window_running: bool = False
+    rest_until_s: float = 0.0  # on the monotonic clock: no window before, so that a trial does not own the board
     compared_with: ModelProcess | None = None
 
     def take_child(self) -> ModelProcess | None:
@@ -178,7 +179,6 @@ class Jobs:
             if error.side == "new":
                 return HardStopped(work.digest, error.stop.reason, error.stop.detail)
             return ServingStopped(old.digest, error.stop.reason, error.stop.detail, self._now())
-        work.cancelled.wait(settings.pause_s)
         return sides
 
     # --- serving ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
+from edgeflock_agent.device import Identity
 from edgeflock_agent.download import Traffic
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.trial import WindowSides
@@ -46,17 +47,13 @@ class Reporter:
     def __init__(
         self,
         link: Publisher,
-        *,
-        device: str,
-        boot_id: str,
-        device_class: str,
-        runtime: str,
+        identity: Identity,
         traffic: Traffic,
         free_bytes: Callable[[], int],
         beat_s: float = 10.0,
     ) -> None:
-        self._link, self._device, self._boot_id = link, device, boot_id
-        self._device_class, self._runtime = device_class, runtime
+        self._link, self._identity = link, identity
+        self._device, self._boot_id = identity.device, identity.boot_id
         self._traffic, self._free_bytes, self._beat_s = traffic, free_bytes, beat_s
         self._seq = 0
         self._windows: dict[str, int] = {}
@@ -74,8 +71,8 @@ class Reporter:
             device=self._device,
             boot_id=self._boot_id,
             seq=self._next(),
-            device_class=self._device_class,
-            runtime=self._runtime,
+            device_class=self._identity.device_class,
+            runtime=self._identity.runtime,
             free_bytes=self._free_bytes(),
             beat_s=self._beat_s,
             endpoint=self.endpoint,
@@ -108,7 +105,7 @@ class Reporter:
             device=self._device,
             boot_id=self._boot_id,
             seq=self._next(),
-            device_class=self._device_class,
+            device_class=self._identity.device_class,
             rollout=rollout,
             model=state.model,
             number=number,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeflock_agent.agent import Agent, Identity
-from edgeflock_agent.device import device_class, new_boot_id
+from edgeflock_agent.agent import Agent
+from edgeflock_agent.device import Identity, device_class, new_boot_id
 from edgeflock_agent.disk import Disk
 from edgeflock_agent.endpoint import Endpoint
 from edgeflock_agent.reports import last_will
@@ -78,7 +78,7 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust) -> 
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], host: str, port: int) -> None:
-    endpoint = Endpoint.start(agent.serving.get, host=host, port=port)
+    endpoint = Endpoint.start(agent.serving.get, agent.expected, host=host, port=port)
     note, disk = agent.store.folder / "endpoint.json", agent.store.disk
     try:
         on_end(agent.stop)

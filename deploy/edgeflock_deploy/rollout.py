@@ -150,7 +150,9 @@ def _note(draft: Draft, event: DeviceSeen) -> None:
         return
     draft.change_device(event.device, state=event.state)
     if event.outcome is not None:
-        draft.change_device(event.device, outcome=event.outcome, reason=event.reason, detail=event.detail)
+        draft.change_device(event.device, outcome=event.outcome)
+        if event.reason is not None or event.phase is not Phase.REVERT:  # going back well does not unsay why
+            draft.change_device(event.device, reason=event.reason, detail=event.detail)
 
 
 def _follow(draft: Draft, event: DeviceSeen) -> None:

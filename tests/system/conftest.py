@@ -186,6 +186,7 @@ class Site:
         stages: tuple[int, ...] = (),
         min_windows: int = 2,
         pause_s: float = 0.01,
+        window_pairs: int = 20,
         max_in_trial: int = 2,
         by_answers: bool = False,
     ) -> str:
@@ -193,7 +194,7 @@ class Site:
         judged = {"peak_rss_bytes": (5, 6)} | ({"accuracy": (0.1, 0.2), "agreement": (0.1, 0.2)} if by_answers else {})
         sizes = [f"devices = {size}" for size in stages] + ["percent = 100"]
         lines = ["version = 1", "alpha = 0.05", f"max_in_trial = {max_in_trial}"]
-        lines += ["[trial]", "window_pairs = 20", f"pause_s = {pause_s}"]
+        lines += ["[trial]", f"window_pairs = {window_pairs}", "window_max_s = 3600", f"pause_s = {pause_s}"]
         for size in sizes:
             lines += ["[[stage]]", size, f"min_windows = {min_windows}", "max_windows = 1000"]
         for metric, (fail, good) in judged.items():

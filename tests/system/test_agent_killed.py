@@ -100,8 +100,8 @@ def test_killed_on_the_way_to_the_trial_it_fetches_nothing_again(site: Site, mod
 def test_killed_while_it_waits_for_the_bench_it_warms_up_later(site: Site, model: str) -> None:
     incumbent = site.install(model)
     other = site.install(f"{model}-x")
-    neighbour = site.deploy(site.publish(other.model, padding=b"x"), site.policy(pause_s=3600))
-    site.wait_state(BOARD, neighbour, DeviceState.TRIAL)  # from here on it has the bench, for an hour
+    neighbour = site.deploy(site.publish(other.model, padding=b"x"), site.policy(window_pairs=100_000))
+    site.wait_state(BOARD, neighbour, DeviceState.TRIAL)  # from here on it has the bench, for a long window
     bundle = site.publish(model, padding=os.urandom(1000))
     name = site.deploy(bundle, site.policy())
     site.wait_state(BOARD, name, DeviceState.STAGED)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from edgeflock_agent.agent import Agent, Identity
+from edgeflock_agent.agent import Agent
+from edgeflock_agent.device import Identity
 from edgeflock_agent.disk import Disk, DiskFull
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.record import RecordFile

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,9 +23,9 @@ ROW = [0.5, -0.25, 1, 0, 0, 1.5, -1, 0.125]
 class Board:
     """What serves now, and an application that asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: Sequence[str] = ()) -> None:
         self.now: dict[str, Serving] = {}
-        self.endpoint = Endpoint.start(self.now.get)
+        self.endpoint = Endpoint.start(self.now.get, lambda: expected)
 
     def ask(self, path: str, body: Any = None, raw: bytes | None = None) -> tuple[int, dict[str, Any]]:
         connection = http.client.HTTPConnection(urlsplit(self.endpoint.url).netloc, timeout=30)
@@ -59,6 +59,20 @@ def tiny() -> Iterator[ModelProcess]:
 def serving(board: Board, tiny: ModelProcess) -> Board:
     board.now["digits"] = Serving("d" * 64, tiny)
     return board
+
+
+def test_a_model_that_is_still_loading_is_not_ready_and_not_unknown(tiny: ModelProcess) -> None:
+    board = Board(expected=["digits"])
+    try:
+        assert board.ask("/v2/health/ready")[0] == 503
+        status, answer = board.infer()
+        assert (status, "being loaded" in answer["error"]) == (503, True)
+        assert board.ask("/v2/models/other")[0] == 404
+        board.now["digits"] = Serving("d" * 64, tiny)
+        assert board.ask("/v2/health/ready") == (200, {"ready": True})
+        assert board.infer()[0] == 200
+    finally:
+        board.endpoint.stop()
 
 
 def test_metadata_and_health_are_those_of_the_protocol(serving: Board) -> None:

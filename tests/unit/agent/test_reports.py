@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgeflock_agent.device import Identity
 from edgeflock_agent.download import Traffic
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
@@ -17,16 +18,8 @@ class Published(list[Any]):
 
 
 def reporter(link: Published) -> Reporter:
-    return Reporter(
-        link,
-        device="a",
-        boot_id="boot",
-        device_class="c",
-        runtime="none",
-        traffic=Traffic(),
-        free_bytes=lambda: 1,
-        beat_s=3.0,
-    )
+    identity = Identity(device="a", device_class="c", runtime="none", boot_id="boot", broker="mqtt://h:1")
+    return Reporter(link, identity, Traffic(), lambda: 1, beat_s=3.0)
 
 
 def windows(link: Published) -> list[tuple[str, int]]:

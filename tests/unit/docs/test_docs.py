@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_what_is_read_off_the_code_is_fresh() -> None:
-    command = [sys.executable, ROOT / "docs" / "generate.py", "--check"]
+    command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, f"run `make docs`: {checked.stdout}{checked.stderr}"
 
