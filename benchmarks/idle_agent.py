@@ -1,8 +1,9 @@
 """What an idle agent costs: memory of the parent and its runtime child with LeNet-5 loaded, and processor time.
 
-Proportional set size (`Pss` of /proc/PID/smaps_rollup: shared pages are divided among their users) and the processor
-time of both over a minute without requests, at the default beat of 10 s.
-"""
+Processor time over a minute without requests, connected, at the default beat of 10 s; then proportional set size (`Pss`
+Processor time over a minute without requests, connected, at the default beat of 10 s. Proportional set size (`Pss` of
+/proc/PID/smaps_rollup: shared pages are divided among their users) twice: with the controller and the broker running
+beside it, and with both stopped, because on a board nobody shares the pages of Python with the agent.
 
 from __future__ import annotations
 
@@ -45,14 +46,16 @@ def main() -> None:
         before, began = {name: cpu_s(process) for name, process in family.items()}, time.monotonic()
         time.sleep(SECONDS)
         elapsed_s = time.monotonic() - began
-        rows = [
-            (name, f"{pss_mb(process):.1f}", f"{100 * (cpu_s(process) - before[name]) / elapsed_s:.2f} %")
-            for name, process in family.items()
-        ]
-        total_cpu = sum(cpu_s(process) - before[name] for name, process in family.items()) / elapsed_s
-        rows.append(("together", f"{sum(map(pss_mb, family.values())):.1f}", f"{100 * total_cpu:.2f} %"))
+        cpu = {name: (cpu_s(process) - before[name]) / elapsed_s for name, process in family.items()}
+        beside = {name: pss_mb(process) for name, process in family.items()}
+        fleet.kill("controller")
+        fleet.stop_broker()
+        alone = {name: pss_mb(process) for name, process in family.items()}
+        for column in (beside, alone, cpu):
+            column["together"] = sum(column.values())
+        rows = [(name, f"{beside[name]:.1f}", f"{alone[name]:.1f}", f"{100 * cpu[name]:.2f} %") for name in cpu]
     note = f"LeNet-5 float32 loaded, {SECONDS} s without requests, {os.cpu_count()} cores. Reach: 80 MB, 1 %."
-    table.write("idle_agent", "make bench ARGS=idle_agent", ("process", "PSS, MB", "CPU of one core"), rows, note)
+    table.write("idle_agent", "make bench ARGS=idle_agent", ("process", "PSS beside headquarters, MB", "PSS alone, MB", "CPU of one core"), rows, note)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from typing import Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeflock_deploy.canonical import canonical_json, sha256_hex
@@ -85,7 +84,7 @@ class SigningKey:
     def __init__(self, role: Role, private: Ed25519PrivateKey) -> None:
         self.role: Role = role
         self._private = private
-        raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        raw = private.public_key().public_bytes_raw()
         self.public = PublicKey(role=role, keyid=sha256_hex(raw)[:16], ed25519=raw.hex())
 
     @classmethod
@@ -110,7 +109,7 @@ class SigningKey:
 
     def write(self, path: Path) -> None:
         """Write the raw private key in hex, readable by its owner alone; an existing file is never overwritten."""
-        raw = self._private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        raw = self._private.private_bytes_raw()
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(raw.hex() + "\n")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from edgeflock_deploy.errors import BadInput
 
 _FAMILIES = (("ai-edge-litert", "litert"), ("tflite-runtime", "tflite-runtime"))
@@ -15,6 +13,8 @@ def runtime_name() -> str:
     Raises:
         BadInput: no runtime is installed.
     """
+    import importlib.metadata  # it brings the email package: an inference child, which only needs the error, pays not
+
     for distribution, family in _FAMILIES:
         try:
             version = importlib.metadata.version(distribution)
