@@ -1,9 +1,9 @@
 """What an idle agent costs: memory of the parent and its runtime child with LeNet-5 loaded, and processor time.
 
-Processor time over a minute without requests, connected, at the default beat of 10 s; then proportional set size (`Pss`
 Processor time over a minute without requests, connected, at the default beat of 10 s. Proportional set size (`Pss` of
 /proc/PID/smaps_rollup: shared pages are divided among their users) twice: with the controller and the broker running
 beside it, and with both stopped, because on a board nobody shares the pages of Python with the agent.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +55,13 @@ def main() -> None:
             column["together"] = sum(column.values())
         rows = [(name, f"{beside[name]:.1f}", f"{alone[name]:.1f}", f"{100 * cpu[name]:.2f} %") for name in cpu]
     note = f"LeNet-5 float32 loaded, {SECONDS} s without requests, {os.cpu_count()} cores. Reach: 80 MB, 1 %."
-    table.write("idle_agent", "make bench ARGS=idle_agent", ("process", "PSS beside headquarters, MB", "PSS alone, MB", "CPU of one core"), rows, note)
+    table.write(
+        "idle_agent",
+        "make bench ARGS=idle_agent",
+        ("process", "PSS beside headquarters, MB", "PSS alone, MB", "CPU of one core"),
+        rows,
+        note,
+    )
 
 
 if __name__ == "__main__":
