@@ -22,10 +22,11 @@ def main() -> None:
     rows = []
     for name, reach_min in REACH_MIN.items():
         began = time.monotonic()
-        # The clone makes an environment of its own: this one's must not leak into it.
-        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        # The clone makes an environment of its own: this one's, and what make handed down, must not leak into it.
+        ours = ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS")
+        environment = {key: value for key, value in os.environ.items() if key not in ours}
         python = getattr(sys, "_base_executable", sys.executable)
-        code = subprocess.call(["make", "demo", f"PYTHON={python}"], cwd=CLONE, env=environment)
+        code = subprocess.call(["make", "demo", f"PYTHON={python}", "ARGS="], cwd=CLONE, env=environment)
         minutes = (time.monotonic() - began) / 60
         rows.append((name, f"{minutes:.1f}", str(reach_min), code))
     note = f"{os.cpu_count()} cores. Cold: the clone has no environment; pip's cache of downloads is as it was."
