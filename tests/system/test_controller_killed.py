@@ -48,7 +48,7 @@ def test_killed_while_deploying_it_ends_as_without(site: Site, model: str) -> No
 def test_killed_while_baking_it_ends_as_without(site: Site, model: str) -> None:
     first, bundle = site.install(model), site.publish(model, padding=os.urandom(1000))
     with site.application("board-1", model) as application:
-        name = site.deploy(bundle, site.policy(stages=(1,), pause_s=0.5, min_windows=4))
+        name = site.deploy(bundle, site.policy(stages=(1,), pause_s=2, min_windows=4))
         baking = site.reaches(name, lambda r: r["windows_received"] >= 1)
         assert baking["stages"][0]["phase"] == "BAKING"
         with site.frozen("board-1"), site.frozen("board-2"):  # so that what was known is all that was known
@@ -66,8 +66,9 @@ def test_killed_while_rolling_back_every_board_still_goes_back(site: Site, model
     first, bundle = site.install(model), site.publish(model, padding=os.urandom(1000))
     with site.application("board-1", model) as one, site.application("board-2", model) as two:
         # One board commits; then the other, in its trial, and the first stand still while the order to go back is out.
-        name = site.deploy(bundle, site.policy(stages=(1,), pause_s=0.5, min_windows=2, max_in_trial=1))
-        site.reaches(name, lambda r: r["devices_committed"] == 1 and r["stage"] == 1)
+        # (The long pause is between a board's two windows, so that the second one is still in its trial then.)
+        name = site.deploy(bundle, site.policy(stages=(1,), pause_s=6, min_windows=2, max_in_trial=1))
+        site.reaches(name, lambda r: sorted(d["status"] for d in r["devices"].values()) == ["COMMITTED", "TRIAL"])
         with site.frozen("board-1"), site.frozen("board-2"):
             site.told("rollouts", "abort", name, "--revert")
             assert killed_and_restarted(site, name)["phase"] == "ROLLING_BACK"
