@@ -142,9 +142,9 @@ class Child:
 
     def _open_slice(self, header: dict[str, Any], _: bytes) -> Reply:
         evaluation = read_evaluation(Path(header["path"]))
-        if len(self.model.inputs) != 1:
-            raise Untrusted(Reason.MANIFEST_INVALID, "an evaluation slice needs a model with one input")
-        self._items = [self._fitting([item]) for item in evaluation.x]
+        if len(evaluation.x) != len(self.model.inputs):
+            raise Untrusted(Reason.MANIFEST_INVALID, "the evaluation slice has another number of inputs than the model")
+        self._items = [self._fitting(item) for item in zip(*evaluation.x, strict=True)]
         self._slice, self._kind = evaluation, header["kind"]
         spread = variance(evaluation.y) if self._kind == "regression" else None
         return {"items": len(self._items), "target_variance": spread}, b""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from edgeflock_agent.store import Incoming, Store
 from edgeflock_deploy import topics
-from edgeflock_deploy.bundle import Blob, Manifest
+from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import EdgeflockError
 from edgeflock_deploy.reasons import Reason
@@ -123,10 +123,10 @@ class Download:
             Cancelled: not wanted any more.
         """
         for blob in self._store.missing_blobs(manifest):
-            self._container(blob, self._store.incoming(blob.encoding))
+            self._container(self._store.incoming(self._store.way(blob)))
 
-    def _container(self, blob: Blob, incoming: Incoming) -> None:
-        container, hashes = blob.encoding.sha256, blob.encoding.chunks
+    def _container(self, incoming: Incoming) -> None:
+        container, hashes = incoming.encoding.sha256, incoming.encoding.chunks
         waiting = incoming.missing
         in_flight: dict[str, int] = {}
         self._wrong.clear()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from edgeflock_agent.disk import TEMPORARY, Disk, DiskFull
+from edgeflock_agent.unpacking import unpacked
 from edgeflock_deploy.bundle import CHUNK_BYTES, Blob, BlobRole, Encoding, Manifest, decode, open_manifest
 from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import Envelope, Trust
@@ -146,15 +147,11 @@ class Store:
     def blob_is_whole(self, blob: Blob) -> bool:
         """Whether a blob is here with the right hash; one with a wrong hash is removed."""
         path = self.blob_path(blob.sha256)
-        hasher = hashlib.sha256()
         try:
-            with path.open("rb") as file:
-                while piece := file.read(_READ_BYTES):
-                    hasher.update(piece)
+            if _hash_of(path) == blob.sha256:
+                return True
         except FileNotFoundError:
             return False
-        if hasher.hexdigest() == blob.sha256:
-            return True
         self.disk.remove(path)
         return False
 
@@ -167,6 +164,16 @@ class Store:
         """The arriving container of a blob, with what is already there of it."""
         return Incoming(self._incoming / encoding.sha256, encoding, self.disk)
 
+    def way(self, blob: Blob) -> Encoding:
+        """How a blob is to come: by the smallest container whose base, if it is a delta, is here and whole."""
+        return blob.cheapest(self._has_whole)
+
+    def _has_whole(self, sha256: str) -> bool:
+        try:
+            return _hash_of(self.blob_path(sha256)) == sha256
+        except FileNotFoundError:
+            return False
+
     def unpack(self, blob: Blob) -> None:
         """Decode a container whose chunks are all here, check the hash, and let the container go.
 
@@ -176,13 +183,13 @@ class Store:
         """
         hasher = hashlib.sha256()
         path = self.blob_path(blob.sha256)
-        folder = self._incoming / blob.encoding.sha256
+        way = self.way(blob)
+        folder = self._incoming / way.sha256
 
         def pieces() -> Iterable[bytes]:
-            with (folder / "data").open("rb") as container:
-                for piece in decode(container, blob):
-                    hasher.update(piece)
-                    yield piece
+            for piece in self._decoded(blob, way, folder / "data"):
+                hasher.update(piece)
+                yield piece
             if hasher.hexdigest() != blob.sha256:
                 raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"blob {blob.sha256[:12]} decodes to other bytes")
 
@@ -192,6 +199,16 @@ class Store:
             self.disk.remove(folder)
             raise
         self.disk.remove(folder)
+
+    def _decoded(self, blob: Blob, way: Encoding, container: Path) -> Iterable[bytes]:
+        if way.codec == "sections":
+            return unpacked(container, blob.bytes, self.blob_path(way.base) if way.base else None)
+        return self._streamed(blob, way, container)
+
+    @staticmethod
+    def _streamed(blob: Blob, way: Encoding, container: Path) -> Iterable[bytes]:
+        with container.open("rb") as file:
+            yield from decode(file, blob, way)
 
     # --- room ---------------------------------------------------------------------------------------------------------
 
@@ -203,8 +220,8 @@ class Store:
         """
         needed = _RESERVE_BYTES
         for blob in self.missing_blobs(manifest):
-            arriving = self.incoming(blob.encoding)
-            needed += blob.bytes + min(len(arriving.missing) * CHUNK_BYTES, blob.encoding.bytes)
+            way = self.way(blob)
+            needed += blob.bytes + min(len(self.incoming(way).missing) * CHUNK_BYTES, way.bytes)
         if needed > self.free_bytes():
             raise DiskFull(f"the bundle needs {needed} bytes, {self.free_bytes()} are free")
 
@@ -224,7 +241,8 @@ class Store:
     def discard_incoming(self, manifest: Manifest) -> None:
         """Remove what has arrived of a bundle that will not be finished."""
         for blob in manifest.blobs.values():
-            self.disk.remove(self._incoming / blob.encoding.sha256)
+            for way in blob.encodings:
+                self.disk.remove(self._incoming / way.sha256)
 
     def collect_garbage(self, held: Iterable[str]) -> None:
         """Remove what no held bundle needs. Call it only when the record that holds them is durable."""
@@ -236,11 +254,19 @@ class Store:
             if envelope is not None:
                 for blob in _named_blobs(envelope):
                     blobs.add(blob.sha256)
-                    containers.add(blob.encoding.sha256)
+                    containers.update(way.sha256 for way in blob.encodings)
         for folder, keep in ((self._manifests, manifests), (self._blobs, blobs), (self._incoming, containers)):
             for path in folder.iterdir():
                 if path.name.removesuffix(TEMPORARY) not in keep:
                     self.disk.remove(path)
+
+
+def _hash_of(path: Path) -> str:
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def _named_blobs(envelope: bytes) -> Iterable[Blob]:

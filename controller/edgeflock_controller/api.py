@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeflock_controller.commands import Commands, Wish
 from edgeflock_controller.core import Core
-from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, take_container
+from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, decoded_blob, take_container
+from edgeflock_deploy.bundle import Blob
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.policy import Policy
@@ -78,6 +79,37 @@ class _Tokened:
         await self._app(scope, receive, send)
 
 
+def _publishing(core: Core, commands: Commands, trust: Trust) -> list[Route]:
+    """The routes by which bundles come in, and blobs go out to be the base of a delta."""
+
+    async def put_container(request: Request) -> Response:
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > CONTAINER_LIMIT_BYTES:
+                raise BadInput("container", f"is larger than {CONTAINER_LIMIT_BYTES} bytes", "publish a smaller model")
+        await run_in_threadpool(take_container, core.store.containers, request.path_params["sha256"], bytes(data))
+        return JSONResponse({})
+
+    def find(sha256: str) -> Blob | None:
+        return core.call(lambda: core.store.registry.blob(sha256)).result()
+
+    async def blob(request: Request) -> Response:
+        sha256 = request.path_params["sha256"]
+        return Response(await run_in_threadpool(decoded_blob, sha256, core.store.containers, find))
+
+    async def register(request: Request) -> Response:
+        envelope = await request.body()
+        bundle = await run_in_threadpool(check_bundle, envelope, trust, core.store.containers, find, core.clock())
+        return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.register(bundle))))
+
+    return [
+        Route("/v1/containers/{sha256}", put_container, methods=["PUT"]),
+        Route("/v1/blobs/{sha256}", blob),
+        Route("/v1/bundles", register, methods=["POST"]),
+    ]
+
+
 def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starlette:
     """Build the application.
 
@@ -115,28 +147,13 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
             await asyncio.wrap_future(core.call(lambda: commands.steer(name, wish, body.by, keep=body.keep)))
         )
 
-    async def put_container(request: Request) -> Response:
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > CONTAINER_LIMIT_BYTES:
-                raise BadInput("container", f"is larger than {CONTAINER_LIMIT_BYTES} bytes", "publish a smaller model")
-        await run_in_threadpool(take_container, core.store.containers, request.path_params["sha256"], bytes(data))
-        return JSONResponse({})
-
-    async def register(request: Request) -> Response:
-        envelope = await request.body()
-        bundle = await run_in_threadpool(check_bundle, envelope, trust, core.store.containers, core.clock())
-        return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.register(bundle))))
-
     routes = [
         Route("/v1/status", ask(lambda _: commands.status)),
         Route("/v1/devices", ask(lambda _: commands.devices)),
         Route("/v1/devices/{name}", ask(lambda r: lambda: commands.device(r.path_params["name"]))),
         Route("/v1/bundles", ask(lambda _: commands.bundles), methods=["GET"]),
-        Route("/v1/bundles", register, methods=["POST"]),
         Route("/v1/models/{name}/manifests", ask(lambda r: lambda: commands.manifests(r.path_params["name"]))),
-        Route("/v1/containers/{sha256}", put_container, methods=["PUT"]),
+        *_publishing(core, commands, trust),
         Route("/v1/rollouts", ask(lambda _: commands.rollouts), methods=["GET"]),
         Route("/v1/rollouts", deploy, methods=["POST"]),
         Route("/v1/rollouts/{name}", ask(lambda r: lambda: commands.rollout(r.path_params["name"]))),

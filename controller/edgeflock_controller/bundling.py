@@ -17,9 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edgeflock_compression.data import evaluation_slice, fit, golden_inputs, load_data, task_of
-from edgeflock_compression.pipeline import EVALUATION_FILE, GOLDEN_INPUTS_FILE
-from edgeflock_compression.variant import MODEL_FILE, RECORD_FILE, read_record
+from edgeflock_compression.data import Arrays, InputSpec, fit, load_data
+from edgeflock_compression.making import EVALUATION_FILE, GOLDEN_INPUTS_FILE
+from edgeflock_compression.split import evaluation_slice, golden_inputs, task_of
+from edgeflock_compression.variant import (
+    MODEL_FILE,
+    RECORD_FILE,
+    input_name,
+    input_order,
+    read_checked_record,
+    read_record,
+)
 from edgeflock_controller.client import Client
 from edgeflock_deploy.bundle import EncodedBlob, Manifest, Task, TensorSpec, Tolerance, encode_blob, seal_manifest
 from edgeflock_deploy.canonical import sha256_hex
@@ -35,15 +43,21 @@ _SEED = 0
 
 
 class Draft(NamedTuple):
-    """A variant that is to be published: its file and what travels with it. `inputs` are golden items (n, ...)."""
+    """A variant that is to be published: its file and what travels with it.
+
+    `inputs` are golden items, per input (n, ...), in the order of `names`, as are those of the evaluation slice; where
+    `names` is None they are in the file's own order.
+    """
 
     variant: str
     path: Path
-    inputs: Array
+    inputs: Arrays
     evaluation: Evaluation | None
     task: Task
     ram_bytes: int | None
     provenance: dict[str, Any]
+    names: tuple[str, ...] | None = None
+    hashes: tuple[tuple[int, int], ...] = ()
 
 
 class Published(NamedTuple):
@@ -107,22 +121,28 @@ def publish(
     Raises:
         BadInput: a name cannot be used, a file does not run, or the service refuses.
     """
-    built = [_build(draft, model) for draft in drafts]
-    existing = [Manifest.model_validate(value) for value in client.manifests(model)]
+    digests = {value["digest"]: Manifest.model_validate(value) for value in client.manifests(model)}
+    existing = sorted(digests.values(), key=lambda m: m.version, reverse=True)
+    built = [_build(draft, model, _base(client, existing, draft.variant)) for draft in drafts]
     for number in sorted({m.version for m in existing if version in (None, m.version)}, reverse=True):
-        there = {m.variant: m for m in existing if m.version == number}
-        if all(one.manifest.variant in there and _same(one.manifest, there[one.manifest.variant]) for one in built):
-            return [_published(there[one.manifest.variant], key, new=False) for one in built]
+        there = {m.variant: (digest, m) for digest, m in digests.items() if m.version == number}
+        if all(one.manifest.variant in there and _same(one.manifest, there[one.manifest.variant][1]) for one in built):
+            return [_published(*there[one.manifest.variant], new=False) for one in built]
     number = version or max((m.version for m in existing), default=0) + 1
     return [_upload(client, one, number, key) for one in built]
 
 
-def _build(draft: Draft, model: str) -> _Built:
+def _base(client: Client, newest_first: Sequence[Manifest], variant: str) -> list[bytes]:
+    """What devices probably run: the same variant's model as last published; a delta to it is made."""
+    sha256 = next((m.blobs["model"].sha256 for m in newest_first if m.variant == variant), None)
+    return [] if sha256 is None else [client.blob(sha256)]
+
+
+def _build(draft: Draft, model: str, bases: Sequence[bytes]) -> _Built:
     try:
         loaded = LoadedModel.load(draft.path)
-        if len(loaded.inputs) != 1:
-            raise BadInput(str(draft.path), f"has {len(loaded.inputs)} inputs", "one input is supported")
-        golden = _golden(loaded, draft.inputs)
+        order = list(range(len(loaded.inputs))) if draft.names is None else input_order(loaded, draft.names)
+        golden = _golden(loaded, [draft.inputs[which] for which in order])
     except (LoadFailed, InputMismatch, RuntimeError) as error:
         raise BadInput(
             str(draft.path), f"does not run here ({error})", "give a .tflite that runs, with its own data"
@@ -130,11 +150,12 @@ def _build(draft: Draft, model: str) -> _Built:
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in golden.outputs):
         raise BadInput(str(draft.path), "answers NaN or infinity on its golden inputs", "do not publish it")
     blobs: dict[Any, EncodedBlob] = {
-        "model": encode_blob(draft.path.read_bytes()),
+        "model": encode_blob(draft.path.read_bytes(), bases, draft.hashes),
         "golden": encode_blob(write_golden(golden)),
     }
     if draft.evaluation is not None:
-        blobs["evaluation"] = encode_blob(write_evaluation(draft.evaluation))
+        x = tuple(draft.evaluation.x[which] for which in order)
+        blobs["evaluation"] = encode_blob(write_evaluation(draft.evaluation._replace(x=x)))
     try:
         manifest = Manifest(
             model=model,
@@ -153,32 +174,38 @@ def _build(draft: Draft, model: str) -> _Built:
         raise BadInput(
             f"{name} {getattr(draft, name, model)!r}", "cannot be used as a name", "use letters, digits, '.', '-', '_'"
         ) from None
-    return _Built(manifest, {encoded.blob.encoding.sha256: encoded.container for encoded in blobs.values()})
+    ways = [pair for encoded in blobs.values() for pair in zip(encoded.blob.encodings, encoded.containers, strict=True)]
+    return _Built(manifest, {way.sha256: container for way, container in ways})
 
 
-def _golden(loaded: LoadedModel, inputs: Array) -> Golden:
-    held = loaded.inputs[0].encode(inputs)
-    rows = [loaded.run(item) for item in held]
-    return Golden((held,), tuple(np.stack([row[i][0] for row in rows]) for i in range(len(loaded.outputs))))
+def _golden(loaded: LoadedModel, inputs: Sequence[Array]) -> Golden:
+    held = tuple(info.encode(values) for info, values in zip(loaded.inputs, inputs, strict=True))
+    rows = [loaded.run(*item) for item in zip(*held, strict=True)]
+    return Golden(held, tuple(np.stack([row[i][0] for row in rows]) for i in range(len(loaded.outputs))))
 
 
 def _upload(client: Client, built: _Built, version: int, key: SigningKey) -> Published:
     manifest = built.manifest.model_copy(update={"version": version})
     for sha256, container in built.containers.items():
         client.put_container(sha256, container)
-    answer = client.register(seal_manifest(manifest, key).envelope)
-    return _published(manifest, key, new=bool(answer["registered"]))
+    sealed = seal_manifest(manifest, key)
+    answer = client.register(sealed.envelope)
+    return _published(sealed.digest, manifest, new=bool(answer["registered"]))
 
 
-def _published(manifest: Manifest, key: SigningKey, *, new: bool) -> Published:
-    blob, digest = manifest.blobs["model"], seal_manifest(manifest, key).digest
+def _published(digest: str, manifest: Manifest, *, new: bool) -> Published:
+    blob = manifest.blobs["model"]
     return Published(manifest.model, manifest.version, manifest.variant, digest, blob.bytes, blob.encoding.bytes, new)
 
 
 def _same(a: Manifest, b: Manifest) -> bool:
     """Whether two manifests name the same content, whatever is told of its making."""
-    ignored: dict[str, Any] = {"version": 1, "provenance": {}, "ram_bytes": None}
-    return a.model_copy(update=ignored) == b.model_copy(update=ignored)
+
+    def content(m: Manifest) -> Manifest:
+        blobs = {role: (blob.sha256, blob.bytes) for role, blob in m.blobs.items()}
+        return m.model_copy(update={"v": 2, "version": 1, "provenance": {}, "ram_bytes": None, "blobs": blobs})
+
+    return content(a) == content(b)
 
 
 def _spec(info: TensorInfo) -> TensorSpec:
@@ -187,15 +214,11 @@ def _spec(info: TensorInfo) -> TensorSpec:
 
 def _draft(folder: Path) -> Draft:
     path = folder / MODEL_FILE
+    record = read_checked_record(folder)
     try:
-        record = read_record(folder)
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(str(folder), f"cannot be read ({error})", "make it again with `edgeflock compress`") from None
-    except ValidationError:
-        raise BadInput(
-            str(folder / RECORD_FILE), "is no variant's record", "make it again with `edgeflock compress`"
-        ) from None
     if sha256_hex(data) != record.sha256:
         raise BadInput(
             str(path), f"was altered after it was measured ({RECORD_FILE} names other bytes)", "compress it again"
@@ -204,7 +227,8 @@ def _draft(folder: Path) -> Draft:
     evaluation = _read_evaluation(cases / EVALUATION_FILE) if (cases / EVALUATION_FILE).is_file() else None
     provenance = record.model_dump(mode="json", exclude={"task", "ram_bytes"})
     inputs = _read_golden_inputs(cases / GOLDEN_INPUTS_FILE)
-    return Draft(record.name, path, inputs, evaluation, record.task, record.ram_bytes, provenance)
+    more = (record.inputs, record.hashes)
+    return Draft(record.name, path, inputs, evaluation, record.task, record.ram_bytes, provenance, *more)
 
 
 def _variant_folders(folder: Path) -> list[Path]:
@@ -225,11 +249,12 @@ def _check_one_data_set(folder: Path) -> None:
 
 def _foreign_draft(path: Path, data_path: Path, variant: str) -> Draft:
     try:
-        info = LoadedModel.load(path).inputs[0]
+        inputs = LoadedModel.load(path).inputs
     except LoadFailed as error:
         raise BadInput(str(path), f"is no model that runs here ({error.detail})", "give a .tflite") from None
     # A quantized input takes real values here, which are encoded when the golden cases are made.
-    data = fit(load_data(data_path), info.shape[1:], "float32" if info.scale else info.dtype)
+    specs = [InputSpec(input_name(i), i.shape[1:], "float32" if i.scale else i.dtype) for i in inputs]
+    data = fit(load_data(data_path), specs)
     evaluation = evaluation_slice(data, _SEED)
     provenance = {"name": variant, "file": path.name, "data_sha256": data.sha256}
     return Draft(variant, path, golden_inputs(data, _SEED), evaluation, task_of(data, evaluation), None, provenance)
@@ -242,12 +267,11 @@ def _read_evaluation(path: Path) -> Evaluation:
         raise BadInput(str(path), error.detail, "make it again with `edgeflock compress`") from None
 
 
-def _read_golden_inputs(path: Path) -> Array:
+def _read_golden_inputs(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            inputs: Array = archive["input_0"]
+            return tuple(archive[f"input_{n}"] for n in range(len(archive.files)))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, TypeError, AttributeError):
         raise BadInput(
             str(path), "cannot be read as golden inputs", "make it again with `edgeflock compress`"
         ) from None
-    return inputs

@@ -75,12 +75,16 @@ class Client:
         return self._list("/v1/bundles")
 
     def manifests(self, model: str) -> list[Json]:
-        """The manifests of a model; none if it is unknown."""
+        """The manifests of a model, each with its `digest`; none if the model is unknown."""
         return self._list(f"/v1/models/{_segment('model', model)}/manifests")
 
     def put_container(self, sha256: str, data: bytes) -> None:
         """Upload a container."""
         self._request("PUT", f"/v1/containers/{sha256}", content=data)
+
+    def blob(self, sha256: str) -> bytes:
+        """The content of a published blob."""
+        return self._request("GET", f"/v1/blobs/{sha256}").content
 
     def register(self, envelope: bytes) -> Json:
         """Publish a signed manifest whose containers are uploaded."""

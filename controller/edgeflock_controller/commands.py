@@ -58,8 +58,9 @@ class Commands:
         return [views.bundle_view(bundle) for bundle in self._store.registry.bundles()]
 
     def manifests(self, model: str) -> list[Json]:
-        """The manifests of a model, by version and variant; none if the model is unknown."""
-        return [bundle.manifest.model_dump(mode="json") for bundle in self._store.registry.bundles(model)]
+        """The manifests of a model with their digests, by version and variant; none if the model is unknown."""
+        bundles = self._store.registry.bundles(model)
+        return [{"digest": bundle.digest, **bundle.manifest.model_dump(mode="json")} for bundle in bundles]
 
     def devices(self) -> list[Json]:
         """All devices."""

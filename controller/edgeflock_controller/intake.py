@@ -6,6 +6,7 @@ The service pins the publish keys as a device does and never sees a private one:
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.registry import Bundle
@@ -16,6 +17,8 @@ from edgeflock_deploy.keys import Trust, open_envelope
 from edgeflock_deploy.reasons import Reason
 
 CONTAINER_LIMIT_BYTES = 1 << 30
+
+FindBlob = Callable[[str], "Blob | None"]  # a published blob by its content
 
 
 def take_container(containers: Containers, sha256: str, data: bytes) -> None:
@@ -30,8 +33,15 @@ def take_container(containers: Containers, sha256: str, data: bytes) -> None:
         containers.write(sha256, data)
 
 
-def check_bundle(envelope: bytes, trust: Trust, containers: Containers, at: float) -> Bundle:
+def check_bundle(envelope: bytes, trust: Trust, containers: Containers, find: FindBlob, at: float) -> Bundle:
     """Check a signed manifest and everything that it names.
+
+    Args:
+        envelope: the signed manifest.
+        trust: the pinned keys.
+        containers: what was uploaded.
+        find: finds the base of a delta.
+        at: now.
 
     Raises:
         BadInput: no pinned publish key signed it, it is no manifest, or a blob is missing or is not what it says.
@@ -40,7 +50,7 @@ def check_bundle(envelope: bytes, trust: Trust, containers: Containers, at: floa
         digest = sha256_hex(open_envelope(envelope, trust, "publish"))
         manifest = open_manifest(envelope, trust, digest)
         for role, blob in manifest.blobs.items():
-            _check_blob(manifest, role, blob, containers)
+            _check_blob(manifest, role, blob, containers, find)
     except Untrusted as error:
         mend = (
             "publish with a key that the service's trust.json names"
@@ -51,14 +61,28 @@ def check_bundle(envelope: bytes, trust: Trust, containers: Containers, at: floa
     return Bundle(digest, manifest, envelope, at)
 
 
-def _check_blob(manifest: Manifest, role: str, blob: Blob, containers: Containers) -> None:
+def _check_blob(manifest: Manifest, role: str, blob: Blob, containers: Containers, find: FindBlob) -> None:
     name = f"{manifest.model} {manifest.variant}, {role}"
-    try:
-        container = containers.read(blob.encoding.sha256)
-    except FileNotFoundError:
-        raise BadInput(name, "its bytes were not uploaded", "upload the containers first") from None
-    chunks = tuple(sha256_hex(piece) for piece in split(container))
-    if len(container) != blob.encoding.bytes or chunks != blob.encoding.chunks:
-        raise Untrusted(Reason.CHUNK_HASH_MISMATCH, f"{name}: its chunks are not what the manifest says")
-    if sha256_hex(b"".join(decode(io.BytesIO(container), blob))) != blob.sha256:
-        raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"{name}: it decodes to other bytes than the manifest says")
+    for way in blob.encodings:
+        try:
+            container = containers.read(way.sha256)
+        except FileNotFoundError:
+            raise BadInput(name, "its bytes were not uploaded", "upload the containers first") from None
+        chunks = tuple(sha256_hex(piece) for piece in split(container))
+        if len(container) != way.bytes or chunks != way.chunks:
+            raise Untrusted(Reason.CHUNK_HASH_MISMATCH, f"{name}: its chunks are not what the manifest says")
+        base = None if way.base is None else decoded_blob(way.base, containers, find)
+        if sha256_hex(b"".join(decode(io.BytesIO(container), blob, way, base))) != blob.sha256:
+            raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"{name}: it decodes to other bytes than the manifest says")
+
+
+def decoded_blob(sha256: str, containers: Containers, find: FindBlob) -> bytes:
+    """A published blob's content.
+
+    Raises:
+        BadInput: no published bundle has it.
+    """
+    blob = find(sha256)
+    if blob is None:
+        raise BadInput(f"blob {sha256[:12]}", "is in no published bundle", "see `edgeflock models`")
+    return b"".join(decode(io.BytesIO(containers.read(blob.encoding.sha256)), blob, blob.encoding))

@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from edgeflock_controller.registry import Bundle
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import label
 from edgeflock_deploy import topics
-from edgeflock_deploy.bundle import split
+from edgeflock_deploy.bundle import Encoding, split
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import Desired
@@ -131,12 +132,12 @@ class Publisher:
             # Sent already, or not ours: a bundle that a board shipped with lies on the board.
             return
         there = self._containers()
-        for blob in bundle.manifest.blobs.values():
-            if blob.encoding.sha256 in there:
+        for way in _encodings(bundle):
+            if way.sha256 in there:
                 continue
-            container = self._store.containers.read(blob.encoding.sha256)
+            container = self._store.containers.read(way.sha256)
             for number, piece in enumerate(split(container)):
-                self._link.publish(topics.chunk(blob.encoding.sha256, number), bytes(piece), retain=True)
+                self._link.publish(topics.chunk(way.sha256, number), bytes(piece), retain=True)
                 self.chunk_bytes += len(piece)
         self._link.publish(topics.manifest(digest), bundle.envelope, retain=True)
         self._sent.add(digest)
@@ -152,13 +153,17 @@ class Publisher:
         self._unconfirmed.discard(digest)
         kept = self._containers()
         self._link.publish(topics.manifest(digest), b"", retain=True)
-        for blob in bundle.manifest.blobs.values():
-            if blob.encoding.sha256 not in kept:
-                for number in range(len(blob.encoding.chunks)):
-                    self._link.publish(topics.chunk(blob.encoding.sha256, number), b"", retain=True)
+        for way in _encodings(bundle):
+            if way.sha256 not in kept:
+                for number in range(len(way.chunks)):
+                    self._link.publish(topics.chunk(way.sha256, number), b"", retain=True)
         log.info("%s is needed no more: it was taken off the broker", label(bundle.manifest))
 
     def _containers(self) -> set[str]:
         """The containers on the broker: those of the bundles there, which share some (the evaluation slice)."""
         bundles = map(self._store.registry.bundle, self._sent)
-        return {blob.encoding.sha256 for bundle in bundles if bundle for blob in bundle.manifest.blobs.values()}
+        return {way.sha256 for bundle in bundles if bundle for way in _encodings(bundle)}
+
+
+def _encodings(bundle: Bundle) -> list[Encoding]:
+    return [way for blob in bundle.manifest.blobs.values() for way in blob.encodings]

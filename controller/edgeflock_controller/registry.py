@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.bundle import Blob, Manifest
 
 
 class Bundle(NamedTuple):
@@ -31,7 +31,7 @@ class Registry:
         m = bundle.manifest
         self._connection.executemany(
             "INSERT OR IGNORE INTO containers VALUES (?, ?)",
-            [(blob.encoding.sha256, blob.encoding.bytes) for blob in m.blobs.values()],
+            [(way.sha256, way.bytes) for blob in m.blobs.values() for way in blob.encodings],
         )
         raw_bytes = sum(blob.bytes for blob in m.blobs.values())
         row = (bundle.digest, m.model, m.version, m.variant, bundle.envelope, m.model_dump_json())
@@ -51,6 +51,11 @@ class Registry:
             "SELECT * FROM bundles WHERE model = ?1 OR ?1 IS NULL ORDER BY model, version, variant", (model,)
         )
         return [_bundle(row) for row in rows]
+
+    def blob(self, sha256: str) -> Blob | None:
+        """A blob of any bundle, by its content."""
+        blobs = (blob for bundle in self.bundles() for blob in bundle.manifest.blobs.values())
+        return next((blob for blob in blobs if blob.sha256 == sha256), None)
 
     def mark_sent(self, digest: str, epoch: str) -> None:
         """Remember that the broker has this bundle whole in this epoch; call inside a transaction."""

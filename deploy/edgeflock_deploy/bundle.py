@@ -4,12 +4,12 @@ Every byte is accounted for before it is used: the envelope is signed by a pinne
 the digest that was asked for, each chunk has its SHA-256 in the manifest, and so has the decoded blob. The decoder is
 therefore not trusted, and it never produces more bytes than the manifest promises.
 
-Version history of the manifest: 1, the first.
+Version history of the manifest: 1, the first; 2 adds the codec `sections` and `deltas`, which one of version 1 lacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import zstandard
@@ -23,27 +23,46 @@ from edgeflock_deploy.reasons import Reason
 
 CHUNK_BYTES = 128 * 1024
 _READ_BYTES = 256 * 1024
+_DECODE_BUDGET_S = 10.0  # of one core of a Raspberry Pi 4, for a model: an update is rare, its bytes are paid by many
+_DELTA_SHARE = 0.9  # of the full container's bytes: above that a delta is not worth its place on the broker
 _SHA256 = r"^[0-9a-f]{64}$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 BlobRole = Literal["model", "golden", "evaluation"]
+Codec = Literal["raw", "zstd", "sections"]
 
 
 class Encoding(Frozen):
-    """One way in which a blob travels: the encoded bytes (the container) and the SHA-256 of each of its chunks."""
+    """One way in which a blob travels: the encoded bytes (the container) and the SHA-256 of each of its chunks.
 
-    codec: Literal["raw", "zstd"]
+    Codecs: `raw`, `zstd`, and `sections`, our own (`edgeflock_deploy.codec`), which takes a model apart. A delta needs
+    the blob whose SHA-256 is `base`.
+    """
+
+    codec: Codec
+    base: str | None = Field(None, pattern=_SHA256)
     sha256: str = Field(pattern=_SHA256)
     bytes: int = Field(ge=0)
     chunks: tuple[str, ...]
 
 
 class Blob(Frozen):
-    """Content, named by the SHA-256 of its decoded bytes."""
+    """Content, named by the SHA-256 of its decoded bytes: how it travels to anybody, and to those who have a base."""
 
     sha256: str = Field(pattern=_SHA256)
     bytes: int = Field(ge=0)
     encoding: Encoding
+    deltas: tuple[Encoding, ...] = ()
+
+    @property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """Every way in which it travels."""
+        return (self.encoding, *self.deltas)
+
+    def cheapest(self, has: Callable[[str], bool]) -> Encoding:
+        """The way that takes the fewest bytes for someone who has these blobs."""
+        ways = [way for way in self.deltas if way.base is not None and has(way.base)]
+        return min((self.encoding, *ways), key=lambda way: way.bytes)
 
 
 class Tolerance(Frozen):
@@ -83,7 +102,7 @@ class TensorSpec(Frozen):
 class Manifest(Frozen):
     """What a bundle is: the publish key signs its canonical JSON, whose SHA-256 is the bundle's digest."""
 
-    v: Literal[1] = 1
+    v: Literal[1, 2] = 2
     kind: Literal["manifest"] = "manifest"
     model: str = Field(pattern=_NAME)
     version: int = Field(ge=1)
@@ -99,15 +118,20 @@ class Manifest(Frozen):
 
     @property
     def wire_bytes(self) -> int:
-        """Chunk payload bytes of the whole bundle."""
+        """Chunk payload bytes of the whole bundle for a device that has nothing of it."""
         return sum(blob.encoding.bytes for blob in self.blobs.values())
 
 
 class EncodedBlob(NamedTuple):
-    """A blob's entry in the manifest, and the container that is cut into chunks."""
+    """A blob's entry in the manifest, and the containers that are cut into chunks, in the order of its encodings."""
 
     blob: Blob
-    container: bytes
+    containers: tuple[bytes, ...]
+
+    @property
+    def container(self) -> bytes:
+        """The one that needs no base."""
+        return self.containers[0]
 
 
 class SealedManifest(NamedTuple):
@@ -117,14 +141,35 @@ class SealedManifest(NamedTuple):
     envelope: bytes
 
 
-def encode_blob(data: bytes) -> EncodedBlob:
-    """Encode a blob for the wire by the smaller of raw and zstd (level 19)."""
+def encode_blob(data: bytes, bases: Sequence[bytes] = (), hashes: Sequence[tuple[int, int]] = ()) -> EncodedBlob:
+    """Encode a blob: by the smallest of raw, zstd (level 19) and our sections, and as a delta to each base.
+
+    A delta is kept where it saves a tenth or more.
+
+    Args:
+        data: what is to travel.
+        bases: blobs, decoded, that receivers may have.
+        hashes: (seed, buckets) of weights that share values by a hash (`codec.weight_hash`): they travel as the values.
+    """
+    from edgeflock_deploy.codec import encode  # with numpy, which who only reads manifests does without
+
     packed = zstandard.ZstdCompressor(level=19, write_checksum=False).compress(data)
-    codec: Literal["raw", "zstd"] = "zstd" if len(packed) < len(data) else "raw"
-    container = packed if codec == "zstd" else data
+    ways: dict[Codec, bytes] = {"raw": data, "zstd": packed, "sections": encode(data, None, _DECODE_BUDGET_S, hashes)}
+    codec = min(ways, key=lambda way: len(ways[way]))
+    full = _encoding(codec, ways[codec])
+    containers, deltas = [ways[codec]], []
+    for base in bases:
+        container = encode(data, base, _DECODE_BUDGET_S, hashes)
+        if len(container) <= _DELTA_SHARE * full.bytes:
+            deltas.append(_encoding("sections", container, sha256_hex(base)))
+            containers.append(container)
+    blob = Blob(sha256=sha256_hex(data), bytes=len(data), encoding=full, deltas=tuple(deltas))
+    return EncodedBlob(blob, tuple(containers))
+
+
+def _encoding(codec: Codec, container: bytes, base: str | None = None) -> Encoding:
     chunks = tuple(sha256_hex(piece) for piece in split(container))
-    encoding = Encoding(codec=codec, sha256=sha256_hex(container), bytes=len(container), chunks=chunks)
-    return EncodedBlob(Blob(sha256=sha256_hex(data), bytes=len(data), encoding=encoding), container)
+    return Encoding(codec=codec, base=base, sha256=sha256_hex(container), bytes=len(container), chunks=chunks)
 
 
 def split(container: bytes) -> Iterator[memoryview]:
@@ -133,29 +178,58 @@ def split(container: bytes) -> Iterator[memoryview]:
     yield from (view[start : start + CHUNK_BYTES] for start in range(0, max(len(view), 1), CHUNK_BYTES))
 
 
-def decode(container: BinaryIO, blob: Blob) -> Iterator[bytes]:
+def decode(container: BinaryIO, blob: Blob, encoding: Encoding, base: bytes | None = None) -> Iterator[bytes]:
     """Decode a container piece by piece; the caller hashes the pieces and compares with `blob.sha256`.
+
+    Args:
+        container: the encoded bytes.
+        blob: what they are of.
+        encoding: which of its encodings they are.
+        base: the blob that a delta needs.
 
     Raises:
         Untrusted: the container does not decode, or to another length than the manifest says.
     """
     produced = 0
-    source: Any = container
-    if blob.encoding.codec == "zstd":
-        source = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(container)
-    while True:
-        try:
-            piece = source.read(min(_READ_BYTES, blob.bytes - produced + 1))
-        except zstandard.ZstdError as error:
-            raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container does not decode: {error}") from None
-        if not piece:
-            break
+    whole = encoding.codec == "sections"
+    for piece in _sections(container, blob, base) if whole else _stream(container, blob, encoding):
         produced += len(piece)
         if produced > blob.bytes:
             raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container decodes to more than {blob.bytes} bytes")
         yield piece
     if produced != blob.bytes:
         raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container decodes to {produced} bytes instead of {blob.bytes}")
+
+
+def _stream(container: BinaryIO, blob: Blob, encoding: Encoding) -> Iterator[bytes]:
+    source: Any = container
+    if encoding.codec == "zstd":
+        source = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(container)
+    left = blob.bytes
+    while True:
+        try:
+            piece = source.read(min(_READ_BYTES, left + 1))
+        except zstandard.ZstdError as error:
+            raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container does not decode: {error}") from None
+        if not piece:
+            return
+        left = max(0, left - len(piece))
+        yield piece
+
+
+def _sections(container: BinaryIO, blob: Blob, base: bytes | None) -> Iterator[bytes]:
+    from edgeflock_deploy.codec import CodecError
+    from edgeflock_deploy.codec import decode as decode_sections
+
+    def find(sha256: str) -> bytes:
+        if base is None or sha256_hex(base) != sha256:
+            raise CodecError(f"its base {sha256[:12]} is not here")
+        return base
+
+    try:
+        yield decode_sections(container.read(), find, limit_bytes=blob.bytes)
+    except CodecError as error:
+        raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container does not decode: {error}") from None
 
 
 def seal_manifest(manifest: Manifest, key: SigningKey) -> SealedManifest:
@@ -179,9 +253,12 @@ def open_manifest(envelope: bytes, trust: Trust, digest: str) -> Manifest:
         first = error.errors()[0]
         raise Untrusted(Reason.MANIFEST_INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     for role, blob in manifest.blobs.items():
-        expected = max(1, -(-blob.encoding.bytes // CHUNK_BYTES))
-        if len(blob.encoding.chunks) != expected:
-            raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: {len(blob.encoding.chunks)} chunks, not {expected}")
+        for way in blob.encodings:
+            expected = max(1, -(-way.bytes // CHUNK_BYTES))
+            if len(way.chunks) != expected:
+                raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: {len(way.chunks)} chunks, not {expected}")
+        if blob.encoding.base is not None or any(way.base is None for way in blob.deltas):
+            raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: only a delta has a base")
     if "model" not in manifest.blobs or "golden" not in manifest.blobs:
         raise Untrusted(Reason.MANIFEST_INVALID, "a bundle needs the blobs 'model' and 'golden'")
     return manifest

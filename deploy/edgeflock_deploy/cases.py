@@ -1,7 +1,8 @@
 """Golden cases and evaluation slices: numpy arrays in an `.npz` without pickles, so that they cannot carry code.
 
 golden: `input_0 …` and `output_0 …`, cases along axis 0 (a case has the shape of the tensor without its batch of 1).
-evaluation: `x` (items along axis 0) and `y` (integer classes, or float targets).
+evaluation: `x` (items along axis 0; `x_0`, `x_1`, … for a model with several inputs) and `y` (integer classes, or float
+targets).
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class Golden(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Labelled items: `x` (n, ...) and `y` (n,) or (n, k)."""
+    """Labelled items: `x`, per input of the model (n, ...), and `y` (n,) or (n, k)."""
 
-    x: Array
+    x: tuple[Array, ...]
     y: Array
 
 
@@ -56,7 +57,8 @@ def read_golden(path: Path) -> Golden:
 
 def write_evaluation(evaluation: Evaluation) -> bytes:
     """Encode an evaluation slice; the same arrays give the same bytes."""
-    return _npz({"x": evaluation.x, "y": evaluation.y})
+    several = len(evaluation.x) > 1
+    return _npz({f"x_{i}" if several else "x": x for i, x in enumerate(evaluation.x)} | {"y": evaluation.y})
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -66,9 +68,11 @@ def read_evaluation(path: Path) -> Evaluation:
         Untrusted: the file is not what `write_evaluation` writes.
     """
     arrays = _arrays(path)
-    if not {"x", "y"} <= arrays.keys() or not 0 < len(arrays["x"]) == len(arrays["y"]):
+    names = ["x"] if "x" in arrays else [name for i in range(len(arrays)) if (name := f"x_{i}") in arrays]
+    x = tuple(arrays[name] for name in names)
+    if not x or "y" not in arrays or {len(array) for array in x} != {len(arrays["y"])} or not len(arrays["y"]):
         raise Untrusted(Reason.MANIFEST_INVALID, "evaluation slice lacks x or y, or they differ in length")
-    return Evaluation(arrays["x"], arrays["y"])
+    return Evaluation(x, arrays["y"])
 
 
 def _npz(arrays: dict[str, Array]) -> bytes:

@@ -92,7 +92,7 @@ def main() -> None:
         "tiny_late_nan.tflite": _convert(_late_nan),
         "corrupt.tflite": tiny[: len(tiny) // 2],
         "tiny_golden.npz": write_golden(Golden((x[:4],), (_tiny(x[:4]).numpy(),))),
-        "tiny_evaluation.npz": write_evaluation(Evaluation(x, y)),
+        "tiny_evaluation.npz": write_evaluation(Evaluation((x,), y)),
     }
     for name, data in files.items():
         (HERE / name).write_bytes(data)

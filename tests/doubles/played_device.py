@@ -156,7 +156,7 @@ class PlayedDevice:
                 assert sha256_hex(piece) == expected
                 container += piece
                 self.chunks_received += 1
-            assert sha256_hex(b"".join(decode(io.BytesIO(container), blob))) == blob.sha256
+            assert sha256_hex(b"".join(decode(io.BytesIO(container), blob, blob.encoding))) == blob.sha256
 
     def _get(self, topic: str) -> bytes:
         came: queue.Queue[bytes] = queue.Queue()

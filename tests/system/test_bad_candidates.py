@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgeflock_compression.data import golden_inputs, load_data
+from edgeflock_compression.data import InputSpec, fit, load_data
+from edgeflock_compression.split import golden_inputs
 from edgeflock_controller.client import Client
 from edgeflock_deploy.bundle import encode_blob, seal_manifest
 from edgeflock_deploy.keys import SigningKey
@@ -44,9 +45,10 @@ def refused_again(site: Site, bundle: Bundle, first: Bundle) -> None:
 
 def test_a_candidate_that_gives_nan_on_some_inputs_is_stopped_in_the_trial(site: Site, model: str) -> None:
     first = site.install(model)
-    data = load_data(site.data)
-    x = data.x_test.copy()
-    golden = {item.tobytes() for item in golden_inputs(data, 0)}
+    loaded = load_data(site.data)
+    data = fit(loaded, [InputSpec("x", loaded.x_test[""].shape[1:], loaded.x_test[""].dtype.name)])
+    x = data.x_test[0].copy()
+    golden = {item.tobytes() for item in golden_inputs(data, 0)[0]}
     x[[item.tobytes() not in golden for item in x], 0] = 3.0  # beyond 2 it answers NaN; its golden cases are fine
     late = site.folder / "late.npz"
     np.savez(late, x_train=x, y_train=data.y_train, x_test=x, y_test=data.y_test)
@@ -61,7 +63,7 @@ def test_a_candidate_that_gives_nan_on_some_inputs_is_stopped_in_the_trial(site:
 def test_a_signed_candidate_that_does_not_load_is_stopped_while_warming(site: Site, model: str) -> None:
     first = site.install(model)
     whole = site.manifest(first)
-    blob, container = encode_blob(CORRUPT.read_bytes())
+    blob, (container,) = encode_blob(CORRUPT.read_bytes())
     manifest = whole.model_copy(update={"version": 2, "variant": "corrupt", "blobs": whole.blobs | {"model": blob}})
     sealed = seal_manifest(manifest, SigningKey.read("publish", site.fleet.home / "keys" / "publish.key"))
     with Client(site.store) as client:

@@ -20,7 +20,7 @@ from edgeflock_controller.intake import check_bundle, take_container
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.store import Store
 from edgeflock_deploy import topics
-from edgeflock_deploy.bundle import EncodedBlob, Manifest, Task, Tolerance, encode_blob, seal_manifest
+from edgeflock_deploy.bundle import Blob, EncodedBlob, Manifest, Task, Tolerance, encode_blob, seal_manifest
 from edgeflock_deploy.keys import SigningKey, Trust
 from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import Phase
@@ -83,7 +83,9 @@ class Headquarters:
             tolerance=Tolerance(runtime="r"),
             task=Task(kind="classification", metric="accuracy"),
         )
-        bundle = check_bundle(seal_manifest(manifest, PUBLISH).envelope, TRUST, self.store.containers, 1.0)
+        bundle = check_bundle(
+            seal_manifest(manifest, PUBLISH).envelope, TRUST, self.store.containers, self.store.registry.blob, 1.0
+        )
         self.ask(lambda: self.commands.register(bundle))
         return bundle
 
@@ -121,6 +123,10 @@ def boards(hq: Headquarters, broker: EmbeddedBroker, play: Any) -> Callable[...,
         return made
 
     return join
+
+
+def nothing(sha256: str) -> Blob | None:
+    return None
 
 
 def wait_for(what: str, check: Callable[[], Any], timeout_s: float = 20.0) -> None:

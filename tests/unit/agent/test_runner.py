@@ -145,7 +145,7 @@ def test_items_of_the_slice_are_answered_and_scored(shared: ModelProcess) -> Non
 def test_a_regression_answers_with_its_values_and_their_squared_error(tmp_path: Path, shared: ModelProcess) -> None:
     with np.load(GOLDEN) as cases:
         path = tmp_path / "slice.npz"
-        path.write_bytes(write_evaluation(Evaluation(cases["input_0"], cases["output_0"] + np.float32(0.1))))
+        path.write_bytes(write_evaluation(Evaluation((cases["input_0"],), cases["output_0"] + np.float32(0.1))))
     shared.open_slice(path, kind="regression", agreement_atol=0.01)
     result = shared.run_item(0)
     assert isinstance(result.answer, tuple)

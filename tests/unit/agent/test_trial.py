@@ -175,7 +175,7 @@ def test_a_child_that_was_closed_meanwhile_is_told_from_a_crash(start: Start) ->
 
 def test_nan_of_the_candidate_stops_it(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "slice.npz"
-    path.write_bytes(write_evaluation(Evaluation(np.full((4, 8), 3, "float32"), np.zeros((4, 3), "float32"))))
+    path.write_bytes(write_evaluation(Evaluation((np.full((4, 8), 3, "float32"),), np.zeros((4, 3), "float32"))))
     old, new = start("tiny", path=path), start("tiny_late_nan", path=path)
     with pytest.raises(SideStopped) as stopped:
         _window(old, new)
@@ -199,7 +199,7 @@ def test_an_incumbent_that_errs_says_nothing_about_the_candidate(start: Start) -
 def _regression_slice(folder: Path) -> Path:
     path = folder / "slice.npz"
     with np.load(DATA / "tiny_golden.npz") as cases:
-        path.write_bytes(write_evaluation(Evaluation(cases["input_0"], cases["output_0"])))
+        path.write_bytes(write_evaluation(Evaluation((cases["input_0"],), cases["output_0"])))
     return path
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeflock_compression.data import load_data, task_of
+from edgeflock_compression.data import InputSpec, fit, load_data
+from edgeflock_compression.split import task_of
 from edgeflock_compression.variant import Variant
 from edgeflock_controller.bundling import find_drafts
 from edgeflock_deploy.bundle import Task
@@ -42,7 +43,7 @@ def make_variant(folder: Path, name: str, parent: str = "0", data: str = "0") ->
     (folder / name / "variant.json").write_text(record.model_dump_json())
     x = np.zeros((4, 8), np.float32)
     (folder / "golden_inputs.npz").write_bytes(write_golden(Golden((x,), ())))
-    (folder / "evaluation.npz").write_bytes(write_evaluation(Evaluation(x, np.zeros(4, np.int64))))
+    (folder / "evaluation.npz").write_bytes(write_evaluation(Evaluation((x,), np.zeros(4, np.int64))))
     return folder / name
 
 
@@ -99,7 +100,7 @@ def test_a_foreign_file_takes_its_cases_from_its_data_and_its_name_from_its_file
     (draft,) = find_drafts(DATA / "tiny.tflite", tmp_path / "data.npz", None)
     assert draft.variant == "tiny"
     assert draft.evaluation is not None
-    assert len(draft.evaluation.x) == 256
+    assert len(draft.evaluation.y) == 256
     assert draft.task.kind == "classification"
 
 
@@ -108,5 +109,7 @@ def test_a_foreign_regression_is_scored_as_compress_scores_its_own(tmp_path: Pat
     y = np.linspace(0, 1, 900, dtype=np.float32).reshape(300, 3)
     np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     (draft,) = find_drafts(DATA / "tiny.tflite", tmp_path / "data.npz", None)
-    assert draft.task == task_of(load_data(tmp_path / "data.npz"), draft.evaluation)
+    assert draft.task == task_of(
+        fit(load_data(tmp_path / "data.npz"), [InputSpec("x", (8,), "float32")]), draft.evaluation
+    )
     assert draft.task.agreement_atol == pytest.approx(0.05 * float(y.std()), rel=0.01)

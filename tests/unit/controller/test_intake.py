@@ -6,13 +6,17 @@ import pytest
 
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.intake import check_bundle, take_container
-from edgeflock_deploy.bundle import EncodedBlob, Manifest, Task, Tolerance, encode_blob, seal_manifest
+from edgeflock_deploy.bundle import Blob, EncodedBlob, Manifest, Task, Tolerance, encode_blob, seal_manifest
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust
 
 KEY = SigningKey.generate("publish")
 TRUST = Trust(keys=(KEY.public,))
+
+
+def nothing(sha256: str) -> Blob | None:
+    return None
 
 
 def manifest(model: EncodedBlob, golden: EncodedBlob) -> Manifest:
@@ -38,7 +42,7 @@ def filled(tmp_path: Path, *blobs: EncodedBlob) -> Containers:
 def test_a_bundle_whose_bytes_are_all_there_is_taken(tmp_path: Path) -> None:
     model, golden = encode_blob(b"model" * 100_000), encode_blob(b"golden")
     sealed = seal_manifest(manifest(model, golden), KEY)
-    assert check_bundle(sealed.envelope, TRUST, filled(tmp_path, model, golden), 1.0).digest == sealed.digest
+    assert check_bundle(sealed.envelope, TRUST, filled(tmp_path, model, golden), nothing, 1.0).digest == sealed.digest
 
 
 def test_bytes_of_another_hash_are_refused_and_not_kept(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ def test_a_bundle_with_a_missing_container_is_refused(tmp_path: Path) -> None:
     model, golden = encode_blob(b"model"), encode_blob(b"golden")
     sealed = seal_manifest(manifest(model, golden), KEY)
     with pytest.raises(BadInput, match=r"golden: its bytes were not uploaded"):
-        check_bundle(sealed.envelope, TRUST, filled(tmp_path, model), 1.0)
+        check_bundle(sealed.envelope, TRUST, filled(tmp_path, model), nothing, 1.0)
 
 
 def test_a_manifest_that_lies_about_its_chunks_or_its_blob_is_refused(tmp_path: Path) -> None:
@@ -63,11 +67,11 @@ def test_a_manifest_that_lies_about_its_chunks_or_its_blob_is_refused(tmp_path: 
     for blob, wrong in zip(liars, ("its chunks", "decodes to other bytes"), strict=True):
         sealed = seal_manifest(manifest(model._replace(blob=blob), golden), KEY)
         with pytest.raises(BadInput, match=wrong):
-            check_bundle(sealed.envelope, TRUST, containers, 1.0)
+            check_bundle(sealed.envelope, TRUST, containers, nothing, 1.0)
 
 
 def test_a_signature_of_a_key_that_is_not_pinned_is_refused(tmp_path: Path) -> None:
     model, golden = encode_blob(b"model"), encode_blob(b"golden")
     sealed = seal_manifest(manifest(model, golden), SigningKey.generate("publish"))
     with pytest.raises(BadInput, match="no pinned publish key signed it"):
-        check_bundle(sealed.envelope, TRUST, filled(tmp_path, model, golden), 1.0)
+        check_bundle(sealed.envelope, TRUST, filled(tmp_path, model, golden), nothing, 1.0)

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,14 +38,14 @@ def manifest(**changes: Any) -> Manifest:
 
 
 def decoded(container: bytes, blob: Blob) -> bytes:
-    return b"".join(bundle.decode(io.BytesIO(container), blob))
+    return b"".join(bundle.decode(io.BytesIO(container), blob, blob.encoding))
 
 
 @given(
     st.binary(max_size=2000) | st.builds(lambda b, n: b * n, st.binary(min_size=1, max_size=64), st.integers(1, 9000))
 )
 def test_a_blob_survives_its_encoding_bit_for_bit(data: bytes) -> None:
-    blob, container = bundle.encode_blob(data)
+    blob, (container,) = bundle.encode_blob(data)
     pieces = list(bundle.split(container))
     assert decoded(b"".join(pieces), blob) == data
     assert all(len(piece) <= CHUNK_BYTES for piece in pieces)
@@ -54,32 +55,58 @@ def test_a_blob_survives_its_encoding_bit_for_bit(data: bytes) -> None:
 
 def test_incompressible_bytes_travel_raw() -> None:
     data = random.Random(0).randbytes(300_000)
-    blob, container = bundle.encode_blob(data)
+    blob, (container,) = bundle.encode_blob(data)
     assert (blob.encoding.codec, container, len(blob.encoding.chunks)) == ("raw", data, 3)
 
 
 @pytest.mark.parametrize("lie", [-1, 1])
 def test_a_container_of_another_length_than_promised_is_refused(lie: int) -> None:
-    blob, container = bundle.encode_blob(b"a" * 100_000)
+    blob, (container,) = bundle.encode_blob(b"a" * 100_000)
     with pytest.raises(Untrusted) as refused:
         decoded(container, blob.model_copy(update={"bytes": blob.bytes + lie}))
     assert refused.value.reason is Reason.BLOB_HASH_MISMATCH
 
 
 def test_a_decompression_bomb_stops_at_the_promised_length() -> None:
-    bomb = bundle.encode_blob(bytes(200_000_000))
-    promised = bomb.blob.model_copy(update={"bytes": 1000})
+    bomb = zstandard.ZstdCompressor().compress(bytes(200_000_000))
+    way = bundle.Encoding(codec="zstd", sha256=sha256_hex(bomb), bytes=len(bomb), chunks=(sha256_hex(bomb),))
+    promised = bundle.Blob(sha256="0" * 64, bytes=1000, encoding=way)
     produced = 0
     with pytest.raises(Untrusted):
-        for piece in bundle.decode(io.BytesIO(bomb.container), promised):
+        for piece in bundle.decode(io.BytesIO(bomb), promised, way):
             produced += len(piece)
     assert produced <= 1001
+
+
+def test_a_delta_is_taken_by_those_who_have_its_base_and_decodes_with_it() -> None:
+    base = random.Random(0).randbytes(100_000)
+    new = base[:50_000] + b"changed" + base[50_007:]
+    blob, (_, delta) = bundle.encode_blob(new, [base])
+    (way,) = blob.deltas
+    assert way.bytes < 5_000
+    assert way.base == sha256_hex(base)
+    assert blob.cheapest(lambda sha256: sha256 == way.base) == way
+    assert blob.cheapest(lambda _: False) == blob.encoding
+    assert b"".join(bundle.decode(io.BytesIO(delta), blob, way, base)) == new
+    for wrong in (None, b"another"):
+        with pytest.raises(Untrusted, match="base"):
+            list(bundle.decode(io.BytesIO(delta), blob, way, wrong))
+
+
+def test_a_delta_that_saves_little_is_not_kept() -> None:
+    numbers = random.Random(0)
+    assert bundle.encode_blob(numbers.randbytes(50_000), [numbers.randbytes(50_000)]).blob.deltas == ()
+
+
+def test_a_manifest_of_version_1_is_read() -> None:
+    old = {"sha256": "0" * 64, "bytes": 3, "encoding": {"codec": "zstd", "sha256": "1" * 64, "bytes": 3, "chunks": []}}
+    assert bundle.Blob.model_validate(old).encodings[0].codec == "zstd"
 
 
 @given(st.data())
 def test_a_container_with_altered_bytes_never_decodes_to_the_named_blob(data: st.DataObject) -> None:
     original = b"the quick brown fox " * 40
-    blob, container = bundle.encode_blob(original)
+    blob, (container,) = bundle.encode_blob(original)
     altered = bytearray(container)
     altered[data.draw(st.integers(0, len(altered) - 1))] ^= data.draw(st.integers(1, 255))
     try:

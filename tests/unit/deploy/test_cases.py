@@ -23,14 +23,20 @@ def test_golden_cases_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_the_same_slice_has_the_same_bytes_and_so_the_same_name() -> None:
-    assert write_evaluation(Evaluation(X, np.arange(6))) == write_evaluation(Evaluation(X.copy(), np.arange(6)))
+    assert write_evaluation(Evaluation((X,), np.arange(6))) == write_evaluation(Evaluation((X.copy(),), np.arange(6)))
 
 
 def test_an_evaluation_slice_comes_back_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "slice").write_bytes(write_evaluation(Evaluation(X, np.arange(6))))
+    (tmp_path / "slice").write_bytes(write_evaluation(Evaluation((X,), np.arange(6))))
     back = read_evaluation(tmp_path / "slice")
-    np.testing.assert_array_equal(back.x, X, strict=True)
+    np.testing.assert_array_equal(back.x[0], X, strict=True)
     np.testing.assert_array_equal(back.y, np.arange(6), strict=True)
+
+
+def test_an_evaluation_slice_of_several_inputs_keeps_their_order(tmp_path: Path) -> None:
+    (tmp_path / "slice").write_bytes(write_evaluation(Evaluation((X, X[:, :1] + 1), np.arange(6))))
+    back = read_evaluation(tmp_path / "slice")
+    assert [x.shape for x in back.x] == [X.shape, X[:, :1].shape]
 
 
 @pytest.mark.parametrize("read", [read_golden, read_evaluation])
@@ -50,6 +56,6 @@ def test_pickled_objects_inside_are_refused(tmp_path: Path) -> None:
 
 
 def test_lengths_that_differ_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "slice").write_bytes(write_evaluation(Evaluation(X, np.arange(5))))
+    (tmp_path / "slice").write_bytes(write_evaluation(Evaluation((X,), np.arange(5))))
     with pytest.raises(Untrusted):
         read_evaluation(tmp_path / "slice")

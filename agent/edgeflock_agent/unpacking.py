@@ -1,0 +1,84 @@
+"""Decoding a container of the codec `sections` in a process of its own.
+
+The decoder computes with numpy, for seconds perhaps, on bytes that are signed but not believed: the agent's own process
+stays free of both, goes on serving meanwhile, and kills what takes too long. What comes out counts for nothing until
+its hash has been checked.
+
+`python -m edgeflock_agent.unpacking LIMIT CONTAINER [BASE]` writes the decoded bytes to standard output.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.reasons import Reason
+
+_TIME_LIMIT_S = 600.0  # many times what the encoder allows itself, for small and busy boards
+_READ_BYTES = 256 * 1024
+_NICENESS = 10
+_DOES_NOT_DECODE = 3
+
+
+def unpacked(container: Path, limit_bytes: int, base: Path | None) -> Iterator[bytes]:
+    """The decoded bytes of a container, piece by piece.
+
+    Args:
+        container: the file.
+        limit_bytes: more than this it may not decode to.
+        base: the blob that a delta needs, as a file.
+
+    Raises:
+        Untrusted: it does not decode.
+    """
+    arguments = [str(limit_bytes), str(container), *([str(base)] if base else [])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeflock_agent.unpacking", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1", "EDGEFLOCK_PARENT": str(os.getpid())},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    clock = threading.Timer(_TIME_LIMIT_S, process.kill)
+    clock.start()
+    try:
+        while piece := process.stdout.read(_READ_BYTES):
+            yield piece
+        code = process.wait()
+    finally:
+        clock.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    if code == _DOES_NOT_DECODE:
+        raise Untrusted(Reason.BLOB_HASH_MISMATCH, "container does not decode")
+    if code != 0:
+        raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"decoding ended with code {code}")
+
+
+def main() -> None:
+    """Decode what the arguments name."""
+    from edgeflock_deploy.canonical import sha256_hex
+    from edgeflock_deploy.codec import CodecError, decode
+    from edgeflock_deploy.lifeline import die_with_parent
+
+    die_with_parent(int(os.environ["EDGEFLOCK_PARENT"]))
+    os.nice(_NICENESS)
+    limit_bytes, container, *bases = sys.argv[1:]
+    held = {sha256_hex(data): data for data in (Path(path).read_bytes() for path in bases)}
+    try:
+        data = decode(Path(container).read_bytes(), held.__getitem__, limit_bytes=int(limit_bytes))
+    except (CodecError, KeyError):
+        sys.exit(_DOES_NOT_DECODE)
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
