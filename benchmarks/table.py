@@ -14,7 +14,7 @@ def write(name: str, command: str, header: Sequence[str], rows: Sequence[Sequenc
     """Print a Markdown table and write it to `results/NAME.md`.
 
     Args:
-        name: the file's stem.
+        name: the file's stem, with a folder below `results` where it has one.
         command: what makes this table again.
         header: column titles.
         rows: one sequence of cells per row.
@@ -24,6 +24,7 @@ def write(name: str, command: str, header: Sequence[str], rows: Sequence[Sequenc
     table = "\n".join(f"| {line} |" for line in lines)
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     text = f"`{command}` ({machine})\n\n{table}\n" + (f"\n{notes}\n" if notes else "")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    path = RESULTS / f"{name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
     sys.stdout.write(f"\n{text}")

@@ -1,34 +1,37 @@
-"""The labelled data: read, checked against the model, and drawn from.
+"""The labelled data: read, and checked against itself and the model.
 
-Decided here: what DATA.npz must hold, what kind of task it is, and which items go where. Calibration draws from
-x_train, the evaluation slice and the golden inputs from x_test, so the two never meet. Integer classes make a
-classification, float targets a regression.
+Decided here: what DATA.npz must hold and what kind of task it is. Integer classes make a classification, float targets
+a regression; labels speak of the model's first output. A model with several inputs has one array for each:
+`x_train.NAME` and `x_test.NAME`. Which items serve for what stands in `split`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_deploy.bundle import Task
-from edgeflock_deploy.cases import Evaluation
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.scoring import Kind, variance
+from edgeflock_deploy.scoring import Kind
 
 Array = NDArray[Any]
+Arrays = tuple[Array, ...]
 
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-EVALUATION_ITEMS = 256
-EVALUATION_BYTES = 512 * 1024
-_HEADER_BYTES = 2048  # two .npy headers and the zip directory
-GOLDEN_ITEMS = 8
-_AGREEMENT_SHARE = 0.05  # regression: answers agree within this share of the targets' standard deviation
+WANTED = "x_train y_train x_test y_test"
+
+
+class InputSpec(NamedTuple):
+    """An input of a model: shape without the batch, None where any size will do; numpy's name of the element type."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,31 @@ class LabelledData:
     """Items along axis 0; y holds classes (n,) int64, or targets (n, k) float32.
 
     Args:
-        x_train: inputs for calibration and training.
+        x_train: by input name, items for calibration and training; one nameless input has the name "".
         y_train: their labels.
-        x_test: inputs that only scores are taken on.
+        x_test: by input name, items that only certify.
         y_test: their labels.
         kind: what the labels are.
-        sha256: hash of the four arrays as they were in the file.
+        sha256: hash of the arrays as they were in the file.
         name: the file's name, for messages.
     """
 
-    x_train: Array
+    x_train: Mapping[str, Array]
     y_train: Array
-    x_test: Array
+    x_test: Mapping[str, Array]
+    y_test: Array
+    kind: Kind
+    sha256: str
+    name: str
+
+
+@dataclass(frozen=True)
+class FittedData:
+    """The data in the order and element types of a model's inputs; fields as in `LabelledData`."""
+
+    x_train: Arrays
+    y_train: Array
+    x_test: Arrays
     y_test: Array
     kind: Kind
     sha256: str
@@ -68,45 +84,41 @@ def load_data(path: Path) -> LabelledData:
             raise _bad(path, f"{name} is empty", "give at least one item along its first axis")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise _bad(path, f"{name} has NaN or infinite values", "remove those items")
-    for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if len(x) != len(y):
-            raise _bad(path, f"x_{part} has {len(x)} items and y_{part} {len(y)}", "give one label per item")
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        shapes = f"{arrays['x_train'].shape[1:]} and {arrays['x_test'].shape[1:]}"
-        raise _bad(path, f"items of x_train and x_test have shapes {shapes}", "give both the same")
+    x_train, x_test = _inputs(arrays, "x_train"), _inputs(arrays, "x_test")
+    _check_inputs(path, arrays, x_train, x_test)
     kinds = {_kind(path, name, arrays[name]) for name in ("y_train", "y_test")}
     if len(kinds) != 1:
         raise _bad(path, "one of y_train, y_test holds integers and the other floats", "give both the same")
     kind = kinds.pop()
-    labels = {name: _labels(kind, arrays[name]) for name in ("y_train", "y_test")}
-    if labels["y_train"].shape[1:] != labels["y_test"].shape[1:]:
+    y_train, y_test = (_labels(kind, arrays[name]) for name in ("y_train", "y_test"))
+    if y_train.shape[1:] != y_test.shape[1:]:
         raise _bad(path, "y_train and y_test differ in their number of targets", "give both the same")
-    return LabelledData(**(arrays | labels), kind=kind, sha256=_content_sha256(arrays), name=path.name)
+    return LabelledData(x_train, y_train, x_test, y_test, kind, _content_sha256(arrays), path.name)
 
 
-def fit(data: LabelledData, item_shape: tuple[int | None, ...], dtype: str) -> LabelledData:
-    """The data in the element type of the model's input.
-
-    Args:
-        data: what was loaded.
-        item_shape: shape of the model's input without the batch; None where any size will do.
-        dtype: numpy's name of the input's element type.
+def fit(data: LabelledData, inputs: Sequence[InputSpec]) -> FittedData:
+    """The data in the order and element types of the model's inputs.
 
     Raises:
-        BadInput: the items have another shape, or floats were given to a model of integers.
+        BadInput: the file has other inputs, items of another shape, or floats for a model of integers.
     """
-    given = data.x_test.shape[1:]
-    if len(given) != len(item_shape) or any(w not in (None, g) for g, w in zip(given, item_shape, strict=True)):
-        wanted = "(" + ", ".join("any" if size is None else str(size) for size in item_shape) + ")"
-        raise BadInput(data.name, f"items have shape {given}, the model takes {wanted}", "reshape x_train and x_test")
-    if data.x_test.dtype.kind == "f" and np.dtype(dtype).kind != "f":
-        raise BadInput(data.name, f"items are {data.x_test.dtype}, the model takes {dtype}", "give integers")
-    return replace(data, x_train=data.x_train.astype(dtype), x_test=data.x_test.astype(dtype))
+    given = set(data.x_test)
+    names = [""] if len(inputs) == 1 and given == {""} else [spec.name for spec in inputs]
+    if given != set(names):
+        wanted = ", ".join(_key("x_train", spec.name if len(inputs) > 1 else "") for spec in inputs)
+        has = ", ".join(_key("x_train", name) for name in sorted(given))
+        raise BadInput(data.name, f"it has {has}, the model takes {wanted}", "name the arrays after the model's inputs")
+    for name, spec in zip(names, inputs, strict=True):
+        _check_items(data, name, spec)
+    train, test = (
+        tuple(x[name].astype(spec.dtype) for name, spec in zip(names, inputs, strict=True))
+        for x in (data.x_train, data.x_test)
+    )
+    return FittedData(train, data.y_train, test, data.y_test, data.kind, data.sha256, data.name)
 
 
-def check_labels(data: LabelledData, outputs: Array) -> None:
-    """Check that the labels can be scored against the model's outputs (n, ...).
+def check_labels(data: FittedData, outputs: Array) -> None:
+    """Check that the labels can be scored against the model's first outputs (n, ...).
 
     Raises:
         BadInput: classes that the model has no output for, or another number of targets than outputs.
@@ -125,43 +137,32 @@ def check_labels(data: LabelledData, outputs: Array) -> None:
         raise BadInput(data.name, wrong, f"number the classes 0 to {width - 1}")
 
 
-def stratified(y: Array, count: int, seed: int) -> NDArray[np.int64]:
-    """Indices of `count` items (all if there are fewer), spread evenly over the classes or the range of the targets.
-
-    The same arguments give the same indices in the same order.
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(y))
-    if y.ndim == 1:  # take turns among the classes: first of each class, second of each, ...
-        turn = np.empty(len(y), np.int64)
-        for label in np.unique(y):
-            members = np.flatnonzero(y[order] == label)
-            turn[members] = np.arange(len(members))
-        return order[np.argsort(turn, kind="stable")][:count]
-    by_target = order[np.argsort(y[order, 0], kind="stable")]
-    every = np.linspace(0, len(y) - 1, min(count, len(y))).round().astype(np.int64)
-    return rng.permutation(by_target[every])
-
-
-def evaluation_slice(data: LabelledData, seed: int) -> Evaluation | None:
-    """The labelled items that travel with the bundle; None if a single one is larger than a slice may be."""
-    item_bytes = data.x_test[0].nbytes + data.y_test[0].nbytes
-    chosen = stratified(data.y_test, min(EVALUATION_ITEMS, (EVALUATION_BYTES - _HEADER_BYTES) // item_bytes), seed)
-    return Evaluation(data.x_test[chosen], data.y_test[chosen]) if len(chosen) else None
+def _check_inputs(
+    path: Path, arrays: Mapping[str, Array], x_train: Mapping[str, Array], x_test: Mapping[str, Array]
+) -> None:
+    if x_train.keys() != x_test.keys():
+        raise _bad(path, "x_train and x_test have different inputs", "give x_train.NAME and x_test.NAME for each")
+    for part, x in (("train", x_train), ("test", x_test)):
+        for name, array in x.items():
+            if len(array) != len(arrays[f"y_{part}"]):
+                wrong = f"{_key('x_' + part, name)} has {len(array)} items and y_{part} {len(arrays[f'y_{part}'])}"
+                raise _bad(path, wrong, "give one label per item")
+    for name, array in x_train.items():
+        if array.shape[1:] != x_test[name].shape[1:]:
+            shapes = f"{array.shape[1:]} and {x_test[name].shape[1:]}"
+            wrong = f"items of {_key('x_train', name)} and {_key('x_test', name)} have shapes {shapes}"
+            raise _bad(path, wrong, "give both the same")
 
 
-def task_of(data: LabelledData, evaluation: Evaluation | None) -> Task:
-    """What kind of task the data is, and how answers to it are scored on boards that have this evaluation slice."""
-    if data.kind == "classification":
-        return Task(kind="classification", metric="accuracy")
-    spread = variance(data.y_test if evaluation is None else evaluation.y)
-    atol = _AGREEMENT_SHARE * float(np.sqrt(variance(data.y_test)))
-    return Task(kind="regression", metric="r2", agreement_atol=atol, target_variance=spread)
-
-
-def golden_inputs(data: LabelledData, seed: int) -> Array:
-    """The few items whose outputs a device compares before a variant may serve."""
-    return data.x_test[stratified(data.y_test, GOLDEN_ITEMS, seed)]
+def _check_items(data: LabelledData, name: str, spec: InputSpec) -> None:
+    array = data.x_test[name]
+    given = array.shape[1:]
+    if len(given) != len(spec.shape) or any(w not in (None, g) for g, w in zip(given, spec.shape, strict=True)):
+        wanted = "(" + ", ".join("any" if size is None else str(size) for size in spec.shape) + ")"
+        mend = f"reshape {_key('x_train', name)} and {_key('x_test', name)}"
+        raise BadInput(data.name, f"items have shape {given}, the model takes {wanted}", mend)
+    if array.dtype.kind == "f" and np.dtype(spec.dtype).kind != "f":
+        raise BadInput(data.name, f"items are {array.dtype}, the model takes {spec.dtype}", "give integers")
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -169,17 +170,26 @@ def _read(path: Path) -> dict[str, Array]:
         with path.open("rb") as file:  # opened here, for numpy leaves a broken zip open
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise _bad(path, "is a single array", f"save an .npz with {', '.join(ARRAYS)}")
-            missing = [name for name in ARRAYS if name not in archive.files]
+                raise _bad(path, "is a single array", f"save an .npz with {WANTED}")
+            chosen = [name for name in archive.files if name.split(".")[0] in WANTED.split()]
+            missing = [name for name in WANTED.split() if name not in {one.split(".")[0] for one in chosen}]
             if missing:
                 raise _bad(path, f"lacks {', '.join(missing)}", f"it has {', '.join(archive.files) or 'nothing'}")
-            return {name: archive[name] for name in ARRAYS}
+            return {name: archive[name] for name in sorted(chosen)}
     except FileNotFoundError:
-        raise _bad(path, "does not exist", f"give an .npz with {', '.join(ARRAYS)}") from None
+        raise _bad(path, "does not exist", f"give an .npz with {WANTED}") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, TypeError, AttributeError) as error:
         if "allow_pickle" in str(error):
             error = ValueError("it holds Python objects or is no numpy file")
-        raise _bad(path, f"cannot be read: {error}", f"save an .npz of numbers with {', '.join(ARRAYS)}") from None
+        raise _bad(path, f"cannot be read: {error}", f"save an .npz of numbers with {WANTED}") from None
+
+
+def _inputs(arrays: Mapping[str, Array], part: str) -> dict[str, Array]:
+    return {name[len(part) + 1 :]: array for name, array in arrays.items() if name.split(".")[0] == part}
+
+
+def _key(part: str, name: str) -> str:
+    return f"{part}.{name}" if name else part
 
 
 def _kind(path: Path, name: str, y: Array) -> Kind:
@@ -194,9 +204,9 @@ def _labels(kind: Kind, y: Array) -> Array:
     return y.reshape(-1).astype(np.int64) if kind == "classification" else y.reshape(len(y), -1).astype(np.float32)
 
 
-def _content_sha256(arrays: dict[str, Array]) -> str:
+def _content_sha256(arrays: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
-    for name in ARRAYS:
+    for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)

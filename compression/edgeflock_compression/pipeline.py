@@ -1,62 +1,46 @@
-"""`compress`: a trained model and its data go in, measured variants with their provenance come out.
+"""`compress`: a trained model and its data go in, measured and certified variants with their provenance come out.
 
 from pathlib import Path
 from edgeflock_compression.pipeline import compress
 
 for variant in compress(Path("lenet.keras"), Path("data.npz"), ["dynamic_wi8"], Path("variants")):
     print(variant.name, variant.raw_bytes, variant.accuracy)
+
+TensorFlow runs in workers, one for all recipes with the same training passes; this process never imports it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from numpy.typing import NDArray
-
-from edgeflock_compression.data import (
-    LabelledData,
-    check_labels,
-    evaluation_slice,
-    fit,
-    golden_inputs,
-    load_data,
-    task_of,
-)
-from edgeflock_compression.passes.table import PASSES
+from edgeflock_compression.certificate import holm
+from edgeflock_compression.data import load_data
+from edgeflock_compression.making import Order
+from edgeflock_compression.metrics import metric_named
 from edgeflock_compression.recipe import Recipe, load_recipes
-from edgeflock_compression.source import Parent, open_parent
-from edgeflock_compression.variant import (
-    RECORD_FILE,
-    Variant,
-    outputs_over,
-    versions,
-    write_bytes,
-    write_model,
-    write_record,
-)
-from edgeflock_compression.work import Work
-from edgeflock_deploy.bundle import Task, encode_blob
-from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
+from edgeflock_compression.variant import Variant, write_record
 from edgeflock_deploy.errors import BadInput, EdgeflockError
-from edgeflock_deploy.peak_memory import peak_rss_bytes
-from edgeflock_deploy.scoring import agreement, answers, score
-
-EVALUATION_FILE = "evaluation.npz"
-GOLDEN_INPUTS_FILE = "golden_inputs.npz"
 
 OnProgress = Callable[["Progress"], None]
+_TAIL_BYTES = 2000
 
 
 class Progress(NamedTuple):
-    """What is being done now: step `done` + 1 of `total`, in words."""
+    """What is being done now: `done` recipes of `total` are ready; `share` of what is being done is."""
 
     done: int
     total: int
     what: str
+    share: float = 0.0
 
 
 class RecipesFailed(EdgeflockError):
@@ -72,19 +56,6 @@ class RecipesFailed(EdgeflockError):
         self.variants, self.failures = variants, failures
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """What every recipe of one call shares."""
-
-    parent: Parent
-    data: LabelledData
-    saved_model: Path
-    parent_answers: NDArray[Any]
-    task: Task
-    out: Path
-    seed: int
-
-
 def compress(
     model: Path,
     data: Path,
@@ -92,105 +63,145 @@ def compress(
     out: Path,
     seed: int = 0,
     on_progress: OnProgress = lambda _: None,
+    **options: Any,
 ) -> list[Variant]:
     """Make one variant per recipe.
 
     Writes `out/NAME/model.tflite` and `out/NAME/variant.json` for each, and beside them `evaluation.npz` (labelled
-    items for the boards) and `golden_inputs.npz`, so that `out` is all that publishing needs. The same model, data,
-    recipe, seed and versions give the same bytes.
+    items for the boards) and `golden_inputs.npz`, so that `out` is all that publishing needs. What training passes gave
+    is kept in `out/.passes`, so that a run that was stopped goes on after its last finished pass.
 
     Args:
-        model: a `.keras` file or a SavedModel folder.
+        model: a `.keras` or `.h5` file, a SavedModel folder or a float `.tflite`.
         data: an `.npz` with x_train, y_train, x_test, y_test.
-        recipes: built-in names or TOML files; empty for all that are built in.
+        recipes: names or files; empty for the five quantizations without training.
         out: folder to write to; made if it does not exist.
-        seed: for the choice of calibration, evaluation and golden items.
+        seed: for everything random.
         on_progress: is told what happens now.
+        options: the rest of `making.Order`: threads, metric, margin, candidates_seen.
 
     Raises:
         BadInput: the model, the data or a recipe cannot be used; nothing was written.
         RecipesFailed: after all recipes were tried, if some gave no variant.
     """
-    chosen = load_recipes(recipes)  # what is cheap to check comes before TensorFlow is imported
-    loaded = load_data(data)
-    total = len(chosen) + 1
-    on_progress(Progress(0, total, f"opening {model.name}"))
-    parent = open_parent(model)
-    fitted = fit(loaded, parent.item_shape, parent.dtype)
-    outputs = parent.predict(fitted.x_test)
-    check_labels(fitted, outputs)
-    task = task_of(fitted, _write_cases(out, fitted, seed))
-    variants: list[Variant] = []
+    order = Order(model, data, out, seed, **options)
+    chosen = load_recipes(recipes)  # what is cheap to check comes before TensorFlow is started
+    if order.metric:
+        metric_named(order.metric)
+    load_data(data)
+    return make_variants(order, chosen, on_progress)
+
+
+def make_variants(order: Order, recipes: Sequence[Recipe], on_progress: OnProgress) -> list[Variant]:
+    """`compress` for recipes that are loaded already; raises the same."""
+    variants: dict[str, Variant] = {}
     failures: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="edgeflock-") as scratch:
-        saved_model = Path(scratch) / "parent"
-        _export(parent, saved_model, fitted.x_test.shape[1:], model)
-        bench = _Bench(parent, fitted, saved_model, answers(task.kind, outputs), task, out, seed)
-        for done, recipe in enumerate(chosen, start=1):
-            on_progress(Progress(done, total, recipe.name))
-            try:
-                variants.append(_make(bench, recipe))
-            except Exception as error:  # the converter raises errors of many kinds; one recipe must not end the others
-                failures[recipe.name] = " ".join(str(error).split())[:300] or type(error).__name__
+    for group in by_training(recipes):
+        now = Progress(len(variants) + len(failures), len(recipes), f"opening {order.model.name}")
+        on_progress(now)
+        for kind, value in work_of(order, group):
+            if kind == "tell":
+                now = now._replace(what=value[0], share=value[1])
+            elif kind == "variant":
+                variant = Variant.model_validate(value)
+                variants[variant.name] = variant
+            elif kind == "failed":
+                failures[value[0]] = value[1]
+            else:
+                raise BadInput(*value)
+            now = now._replace(done=len(variants) + len(failures))
+            on_progress(now)
+    shipped = judged_together([variants[recipe.name] for recipe in recipes if recipe.name in variants], order.out)
     if failures:
-        raise RecipesFailed(variants, failures)
-    return variants
+        raise RecipesFailed(shipped, failures)
+    return shipped
 
 
-def _make(bench: _Bench, recipe: Recipe) -> Variant:
-    folder = bench.out / recipe.name
-    (folder / RECORD_FILE).unlink(missing_ok=True)  # should this fail, an earlier variant must not pass for its result
-    work = Work(bench.saved_model, bench.data, bench.seed)
-    for step in recipe.steps:
-        work = PASSES[step.use].run(work, step.settings)
-    if work.tflite is None:
-        raise RuntimeError("no pass converted the model")
-    path = write_model(folder, work.tflite)
-    memory = peak_rss_bytes(path)  # in a process of its own, so that a file that crashes the runtime is found out there
-    if not memory.runs:
-        raise RuntimeError(f"the runtime does not run the result: {memory.reason}")
-    task, blob = bench.task, encode_blob(work.tflite).blob
-    given = answers(task.kind, outputs_over(path, bench.data.x_test))
-    variant = Variant(
-        name=recipe.name,
-        recipe=recipe.as_dict(),
-        parent_sha256=bench.parent.sha256,
-        data_sha256=bench.data.sha256,
-        seed=bench.seed,
-        versions=versions(),
-        sha256=blob.sha256,
-        raw_bytes=blob.bytes,
-        wire_bytes=blob.encoding.bytes,
-        ram_bytes=memory.peak_rss_bytes,
-        task=task,
-        metric=task.metric,
-        accuracy=score(task.kind, given, bench.data.y_test),
-        agreement=agreement(task.kind, given, bench.parent_answers, task.agreement_atol),
-        n_items=len(given),
-        skipped=work.skipped,
+def by_training(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Recipes with the same passes before the conversion, together, in the order in which they were given."""
+    groups: dict[str, list[Recipe]] = {}
+    for recipe in recipes:
+        groups.setdefault(json.dumps([step.as_dict() for step in recipe.steps[:-1]]), []).append(recipe)
+    return list(groups.values())
+
+
+def work_of(order: Order, recipes: Sequence[Recipe]) -> Generator[tuple[str, Any], None, None]:
+    """Run a worker: (kind, value) as its lines come; see `worker`. It ends with the loop over these lines.
+
+    A worker that dies gives ("failed", [recipe, why]) for each recipe of which it had not told the end.
+    """
+    left = [recipe.name for recipe in recipes]
+    given = [recipe.as_dict() for recipe in recipes]
+    with contextlib.closing(lines_of("edgeflock_compression.worker", order, recipes=given)) as lines:
+        for kind, said in lines:
+            if kind == "ended":
+                for name in left:
+                    yield "failed", [name, said]
+                return
+            if kind in ("variant", "failed"):
+                left.remove(said["name"] if kind == "variant" else said[0])
+            yield kind, said
+            if kind == "bad_input":
+                return
+
+
+def lines_of(module: str, order: Order, **more: Any) -> Generator[tuple[str, Any], None, None]:
+    """Run a module as a worker: (kind, value) as its lines come, at last ("ended", how its process ended).
+
+    It ends with the loop over these lines.
+
+    Args:
+        module: reads one JSON object from standard input and writes JSON lines, as `worker` does.
+        order: what it is to do.
+        more: goes into that object beside the order.
+    """
+    parts = {name: str(part) if isinstance(part, Path) else part for name, part in asdict(order).items()}
+    value = {"parent_pid": os.getpid(), "order": parts, **more}
+    with tempfile.TemporaryFile() as stderr, _worker(module, stderr) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(value))
+        process.stdin.close()
+        for line in process.stdout:
+            ((kind, said),) = json.loads(line).items()
+            yield kind, said
+        code = process.wait()
+        yield "ended", f"its process ended with code {code}: {_last_line(stderr)}"
+
+
+@contextlib.contextmanager
+def _worker(module: str, stderr: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
     )
-    write_record(folder, variant)
-    return variant
-
-
-def _write_cases(out: Path, data: LabelledData, seed: int) -> Evaluation | None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / EVALUATION_FILE).unlink(missing_ok=True)
-        evaluation = evaluation_slice(data, seed)
-        if evaluation is not None:
-            write_bytes(out / EVALUATION_FILE, write_evaluation(evaluation))
-        write_bytes(out / GOLDEN_INPUTS_FILE, write_golden(Golden((golden_inputs(data, seed),), ())))
-    except OSError as error:
-        raise BadInput(
-            str(out), f"cannot be written: {error.strerror}", "give a folder that you may write to"
-        ) from None
-    return evaluation
+        yield process
+    finally:
+        process.kill()  # a no-op for one that has ended
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
-def _export(parent: Parent, folder: Path, item_shape: tuple[int, ...], model: Path) -> None:
-    try:
-        parent.export(folder, item_shape)
-    except Exception as error:  # tracing runs the model's own code
-        why = " ".join(str(error).split())[:200]
-        raise BadInput(str(model), f"cannot be exported with a batch of 1: {why}", "check its input shape") from None
+def _last_line(stderr: IO[bytes]) -> str:
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _TAIL_BYTES))
+    lines = [line for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def judged_together(variants: Sequence[Variant], out: Path) -> list[Variant]:
+    """The same with certificates adjusted for how many ship together (Holm), in their records too."""
+    certificates = holm([variant.certificate for variant in variants if variant.certificate is not None])
+    judged = []
+    for variant, certificate in zip(variants, certificates, strict=True):
+        together = variant.model_copy(update={"certificate": certificate})
+        if together != variant:
+            write_record(out / variant.name, together)
+        judged.append(together)
+    return judged

@@ -1,28 +1,35 @@
 """A recipe: an ordered list of compression passes with their settings, in a TOML file that can be read.
 
-    name = "static_wi8_ai8"
+    name = "p80_c32_qat8"
 
     [[pass]]
-    use = "ptq"
-    mode = "static"
-    activations = "int8"
+    use = "prune_weights"
+    sparsity = 0.8
 
-The names of the built-in recipes decode themselves:
-`float32`, `float16` - the type of weights and activations as stored, nothing quantized to integers;
-`<ranges>_w<weights>_a<activations>` - `dynamic`: activation ranges are found at run time, `static`: calibrated before;
-`i8`, `i16` are signed integers of 8 and 16 bits. `dynamic_wi8` has no `a`, for its activations stay float in memory.
+    [[pass]]
+    use = "cluster"
+    clusters = 32
+
+    [[pass]]
+    use = "qat"
+
+A name that decodes itself (see `recipe_name`) is a recipe as it stands, with the passes' own defaults. The record of a
+variant is one too: it makes its file again.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from edgeflock_compression.passes.table import PASSES
+from edgeflock_compression.recipe_name import SHIPPED, passes_of
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import Frozen
 
@@ -31,9 +38,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-BUILT_IN = ("float32", "float16", "dynamic_wi8", "static_wi8_ai8", "static_wi8_ai16")
-_FOLDER = Path(__file__).with_name("recipes")
-
 
 class Step(Frozen):
     """One pass of a recipe: its name in the table, and its settings, complete with defaults."""
@@ -41,17 +45,20 @@ class Step(Frozen):
     use: str
     settings: Frozen
 
+    def as_dict(self) -> dict[str, Any]:
+        """The step with every setting written out."""
+        return {"use": self.use, **self.settings.model_dump(mode="json", by_alias=True)}
+
 
 class Recipe(Frozen):
-    """A checked recipe."""
+    """A checked recipe: its last step converts the model, the steps before it work on the Keras model."""
 
     name: str
     steps: tuple[Step, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe with every setting written out: what a variant's provenance keeps."""
-        passes = [{"use": step.use, **step.settings.model_dump(mode="json")} for step in self.steps]
-        return {"name": self.name, "pass": passes}
+        return {"name": self.name, "pass": [step.as_dict() for step in self.steps]}
 
 
 class _File(Frozen):
@@ -62,12 +69,12 @@ class _File(Frozen):
 
 
 def load_recipes(names_or_files: Sequence[str]) -> tuple[Recipe, ...]:
-    """Load recipes by built-in name or file; none given means all that are built in.
+    """Load recipes by name or file; none given means the five quantizations that need no training.
 
     Raises:
-        BadInput: unknown name, unreadable file, unknown pass or key, or two recipes of the same name.
+        BadInput: unknown name, unreadable file, unknown pass or key, wrong order, or two recipes of the same name.
     """
-    recipes = tuple(load_recipe(item) for item in names_or_files or BUILT_IN)
+    recipes = tuple(load_recipe(item) for item in names_or_files or SHIPPED)
     names = [recipe.name for recipe in recipes]
     for name in names:
         if names.count(name) > 1:
@@ -77,21 +84,56 @@ def load_recipes(names_or_files: Sequence[str]) -> tuple[Recipe, ...]:
 
 def load_recipe(name_or_file: str) -> Recipe:
     """Load one recipe; raises what `load_recipes` raises."""
-    path = _FOLDER / f"{name_or_file}.toml" if name_or_file in BUILT_IN else Path(name_or_file)
-    thing = f"recipe '{name_or_file}'"
-    if not path.is_file():
-        raise BadInput(thing, "is unknown", f"give a TOML file or one of {', '.join(BUILT_IN)}")
+    thing, path = f"recipe '{name_or_file}'", Path(name_or_file)
+    if path.is_file():
+        return recipe_of(thing, _read(thing, path))
+    passes = passes_of(name_or_file)
+    if passes is None:
+        mend = f"give a TOML file, a variant.json, or a name such as {', '.join(SHIPPED)} (see `edgeflock recipes`)"
+        raise BadInput(thing, "is no file and no name that decodes itself", mend)
+    return recipe_of(thing, {"name": name_or_file, "pass": passes})
+
+
+def recipe_of(thing: str, value: Mapping[str, Any]) -> Recipe:
+    """Check a recipe given as plain data.
+
+    Args:
+        thing: what the user calls it, for errors.
+        value: `name` and `pass`.
+
+    Raises:
+        BadInput: as `load_recipes`.
+    """
     try:
-        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(thing, f"is not readable TOML: {error}", "see the built-in recipes for the form") from None
+        file = _File.model_validate(value)
     except ValidationError as error:
         raise BadInput(thing, _first(error), "a recipe holds name and [[pass]]") from None
     recipe = Recipe(name=file.name, steps=tuple(_step(thing, entry) for entry in file.passes))
-    if sum(PASSES[step.use].converts for step in recipe.steps) != 1:
+    if [PASSES[step.use].converts for step in recipe.steps] != [False] * (len(recipe.steps) - 1) + [True]:
         converting = ", ".join(name for name, entry in PASSES.items() if entry.converts)
-        raise BadInput(thing, "must convert the model exactly once", f"give it one pass of: {converting}")
+        raise BadInput(
+            thing, "must convert the model exactly once, at its end", f"end it with one pass of: {converting}"
+        )
+    for before, after in itertools.pairwise(recipe.steps):
+        if PASSES[before.use].place >= PASSES[after.use].place:
+            wrong = f"has '{after.use}' after '{before.use}'"
+            order = sorted(PASSES, key=lambda use: PASSES[use].place)
+            raise BadInput(
+                thing, wrong, f"keep the order {', '.join(order)}; cluster, ternary, binary and hash exclude each other"
+            )
     return recipe
+
+
+def _read(thing: str, path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            value = json.loads(text)
+            recipe: Mapping[str, Any] = value["recipe"] if isinstance(value, dict) and "recipe" in value else value
+            return recipe
+        return tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(thing, f"is not readable: {error}", "see the shipped recipes for the form") from None
 
 
 def _step(thing: str, entry: dict[str, Any]) -> Step:

@@ -1,8 +1,7 @@
-"""The parent: the trained model that goes in, a `.keras` file or a SavedModel folder.
+"""The parent: the trained model that goes in.
 
-Decided here: what can be opened, and the one form from which everything is converted: a SavedModel with a fixed batch
-of 1, exported once. A dynamic batch would leave SHAPE, STRIDED_SLICE and PACK in the `.tflite` and split the delegate;
-converting from the Keras model would export anew for every recipe.
+Decided here: what can be opened, and in which form passes get it. A `.keras` or `.h5` file becomes a flat Keras model;
+a SavedModel folder and a float `.tflite` made elsewhere have no layers to work on, so only quantization treats them.
 """
 
 from __future__ import annotations
@@ -16,67 +15,98 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeflock_compression.data import Arrays, InputSpec
+from edgeflock_compression.export import export_saved_model
+from edgeflock_compression.graph import flat
+from edgeflock_compression.legacy import load_keras
+from edgeflock_compression.loss import ends_in_softmax
 from edgeflock_compression.tf_import import keras, tensorflow
+from edgeflock_compression.variant import input_name
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.runtime import LoadedModel, LoadFailed
 
 Array = NDArray[Any]
 _BATCH = 256
+_FORMS = "a .keras or .h5 file, a SavedModel folder or a float .tflite file"
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A model that was opened; TensorFlow holds it.
+    """A model that was opened.
 
     Args:
         sha256: hash of the file, or of the folder's files with their names.
-        item_shape: shape of its input without the batch; None where any size will do.
-        dtype: numpy's name of the input's element type.
-        predict: items (n, ...) -> first outputs (n, ...): what variants are compared with.
-        export: (folder, item shape) -> writes a SavedModel with a batch of 1.
+        inputs: what it takes.
+        outputs: how many outputs it has.
+        predict: items per input -> all outputs, each (n, ...).
+        gives_distribution: whether the first output is a softmax, else logits or values.
+        model: the flat Keras model, None where there is none.
+        export: (folder, item shapes) -> writes a SavedModel with a batch of 1; None for a `.tflite`.
+        tflite: the file's bytes, for a `.tflite`.
     """
 
     sha256: str
-    item_shape: tuple[int | None, ...]
-    dtype: str
-    predict: Callable[[Array], Array]
-    export: Callable[[Path, tuple[int, ...]], None]
+    inputs: tuple[InputSpec, ...]
+    outputs: int
+    predict: Callable[[Arrays], Arrays]
+    gives_distribution: bool
+    model: Any = None
+    export: Callable[[Path, tuple[tuple[int, ...], ...]], None] | None = None
+    tflite: bytes | None = None
 
 
 def open_parent(path: Path) -> Parent:
     """Open MODEL.
 
     Raises:
-        BadInput: it does not exist, is neither form, cannot be read, or has several inputs or outputs.
+        BadInput: it does not exist, is of no form that can be read, or cannot be read.
     """
     if not path.exists():
-        raise BadInput(str(path), "does not exist", "give a .keras file or a SavedModel folder")
+        raise BadInput(str(path), "does not exist", f"give {_FORMS}")
     if path.is_dir() and (path / "saved_model.pb").is_file():
         return _open_saved_model(path)
-    if path.is_file() and path.suffix == ".keras":
-        return _open_keras(path)
-    raise BadInput(
-        str(path), "is neither a .keras file nor a SavedModel folder", "save it with model.save('NAME.keras')"
+    if path.is_file() and path.suffix in (".keras", ".h5", ".hdf5"):
+        return keras_parent(_load_keras(path), _file_sha256(path), str(path))
+    if path.is_file() and path.suffix == ".tflite":
+        return _open_tflite(path)
+    raise BadInput(str(path), f"is not {_FORMS}", "save it with model.save('NAME.keras')")
+
+
+def keras_parent(model: Any, sha256: str, name: str) -> Parent:
+    """A built Keras model as a parent.
+
+    Raises:
+        BadInput: it is subclassed, or has a fixed batch.
+    """
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise BadInput(name, "the model has no fixed input", "build it from layers, or give a SavedModel folder")
+    model = flat(model, name)
+    tf, module = tensorflow(), keras()
+    specs = tuple(InputSpec(t.name, tuple(t.shape[1:]), str(t.dtype)) for t in model.inputs)
+    call = tf.function(lambda parts: module.tree.flatten(model(_as_called(model, parts), training=False)))
+    return Parent(
+        sha256=sha256,
+        inputs=specs,
+        outputs=len(model.outputs),
+        predict=_in_batches(name, call, model.inputs[0].shape[0]),
+        gives_distribution=ends_in_softmax(model),
+        model=model,
+        export=lambda folder, shapes: export_saved_model(model, folder, shapes),
     )
 
 
-def _open_keras(path: Path) -> Parent:
-    tf, keras_ = tensorflow(), keras()
+def _as_called(model: Any, parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else keras().tree.pack_sequence_as(model.input, parts)
+
+
+def _load_keras(path: Path) -> Any:
     try:
-        model = keras_.models.load_model(path, compile=False)
+        return load_keras(path).model
+    except BadInput:
+        raise
     except Exception as error:  # Keras raises whatever the failing layer raises
         mend = "give a whole model of built-in layers, saved by Keras 3, or a SavedModel folder"
         raise BadInput(str(path), f"Keras cannot load it: {_one_line(error)}", mend) from None
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not inputs or not outputs:
-        raise BadInput(str(path), "the model has no fixed input", "build it from layers, or give a SavedModel folder")
-    _one_of_each(path, len(inputs), len(outputs))
-    shape, dtype = tuple(inputs[0].shape), str(inputs[0].dtype)
-
-    def export(folder: Path, item_shape: tuple[int, ...]) -> None:
-        model.export(str(folder), verbose=False, input_signature=[tf.TensorSpec((1, *item_shape), dtype)])
-
-    call = tf.function(lambda x: model(x, training=False))
-    return Parent(_file_sha256(path), shape[1:], dtype, _in_batches(path, call, shape[0]), export)
 
 
 def _open_saved_model(path: Path) -> Parent:
@@ -90,38 +120,54 @@ def _open_saved_model(path: Path) -> Parent:
     if signature is None:
         exists = ", ".join(loaded.signatures) or "none"
         raise BadInput(str(path), "has no signature 'serving_default'", f"export one; it has: {exists}")
-    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    _one_of_each(path, len(inputs), len(outputs))
-    (argument, spec), (result,) = next(iter(inputs.items())), outputs
-    if spec.shape.rank is None:
-        raise BadInput(str(path), "its input has no shape", "export it with an input signature")
-    shape, dtype = tuple(spec.shape), spec.dtype.as_numpy_dtype
+    given, results = signature.structured_input_signature[1], sorted(signature.structured_outputs)
+    if any(spec.shape.rank is None for spec in given.values()):
+        raise BadInput(str(path), "an input has no shape", "export it with an input signature")
+    specs = tuple(InputSpec(n, tuple(s.shape[1:]), np.dtype(s.dtype.as_numpy_dtype).name) for n, s in given.items())
+    batches = {spec.shape[0] for spec in given.values()}
 
-    def call(x: Any) -> Any:
-        return signature(**{argument: tf.convert_to_tensor(x)})[result]
+    def call(parts: Any) -> list[Any]:
+        outputs = signature(**{spec.name: tf.convert_to_tensor(x) for spec, x in zip(specs, parts, strict=True)})
+        return [outputs[name] for name in results]
 
-    def export(folder: Path, item_shape: tuple[int, ...]) -> None:
+    def export(folder: Path, shapes: tuple[tuple[int, ...], ...]) -> None:
         module = tf.Module()
         module.parent = loaded  # holds the variables
-        module.serve = tf.function(call, input_signature=[tf.TensorSpec((1, *item_shape), dtype, name=argument)])
+        arguments = [tf.TensorSpec((1, *shape), s.dtype, name=s.name) for s, shape in zip(specs, shapes, strict=True)]
+        module.serve = tf.function(
+            lambda *parts: {f"output_{n}": tensor for n, tensor in enumerate(call(parts))}, input_signature=arguments
+        )
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
 
-    return Parent(_folder_sha256(path), shape[1:], np.dtype(dtype).name, _in_batches(path, call, shape[0]), export)
+    predict = _in_batches(str(path), call, batches.pop())
+    return Parent(_folder_sha256(path), specs, len(results), predict, False, None, export)
 
 
-def _one_of_each(path: Path, inputs: int, outputs: int) -> None:
-    if (inputs, outputs) != (1, 1):
-        wrong = f"has {inputs} inputs and {outputs} outputs"
-        raise BadInput(str(path), wrong, "one input and one output are supported by now; split or wrap the model")
+def _open_tflite(path: Path) -> Parent:
+    try:
+        model = LoadedModel.load(path)
+    except LoadFailed as error:
+        raise BadInput(str(path), f"the runtime cannot load it: {error.detail}", f"give {_FORMS}") from None
+    if any(info.scale for info in (*model.inputs, *model.outputs)):
+        raise BadInput(str(path), "is quantized already", "give the float model")
+    specs = tuple(InputSpec(input_name(info), info.shape[1:], info.dtype) for info in model.inputs)
+
+    def predict(x: Arrays) -> Arrays:
+        rows = [model.run(*(part[n] for part in x)) for n in range(len(x[0]))]
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+
+    return Parent(_file_sha256(path), specs, len(model.outputs), predict, False, tflite=path.read_bytes())
 
 
-def _in_batches(path: Path, call: Callable[[Any], Any], batch: int | None) -> Callable[[Array], Array]:
+def _in_batches(name: str, call: Callable[[Any], Any], batch: int | None) -> Callable[[Arrays], Arrays]:
     if batch not in (None, 1):
-        raise BadInput(str(path), f"has a fixed batch of {batch}", "export it with an open batch or a batch of 1")
+        raise BadInput(name, f"has a fixed batch of {batch}", "export it with an open batch or a batch of 1")
     size = batch or _BATCH
 
-    def predict(x: Array) -> Array:
-        return np.concatenate([np.asarray(call(x[start : start + size])) for start in range(0, len(x), size)])
+    def predict(x: Arrays) -> Arrays:
+        starts = range(0, len(x[0]), size)
+        rows = [[np.asarray(out) for out in call([part[s : s + size] for part in x])] for s in starts]
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
     return predict
 

@@ -38,3 +38,15 @@ def keras() -> Any:
     if module.backend.backend() != "tensorflow":
         raise BadInput("Keras", f"runs on {module.backend.backend()}", "set KERAS_BACKEND=tensorflow")
     return module
+
+
+def deterministic(threads: int) -> None:
+    """Have TensorFlow give the same bits at every run: deterministic operators, and this many threads.
+
+    The number of threads decides the order of sums, hence it belongs to a variant's provenance. Call it in a fresh
+    process, before TensorFlow has computed anything.
+    """
+    tf = tensorflow()
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()

@@ -20,6 +20,9 @@ class _Entry(NamedTuple):
 
 _COMMANDS = {
     "compress": _Entry("compress:compress", "Make smaller variants of a trained model, with proof."),
+    "search": _Entry("search:search", "Find the variants of a model that are worth shipping."),
+    "recipes": _Entry("recipes:recipes", "Show the compression passes, and what a recipe's name stands for."),
+    "reproduce": _Entry("reproduce:reproduce", "Make a variant again from its record, byte for byte."),
     "keys": _Entry("keys:keys", "Make the keys that sign bundles and orders."),
     "publish": _Entry("publish:publish", "Sign variants and hand them to the service."),
     "serve": _Entry("serve:serve", "Run the controller service."),

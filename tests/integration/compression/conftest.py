@@ -1,13 +1,21 @@
 """Small models, trained or drawn once per session."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from edgeflock_compression.tf_import import keras
+from edgeflock_compression.data import fit, load_data
+from edgeflock_compression.export import export_saved_model
+from edgeflock_compression.source import keras_parent
+from edgeflock_compression.split import split
+from edgeflock_compression.tf_import import keras, tensorflow
+from edgeflock_compression.work import Bench, Work
+from edgeflock_deploy.codec.tflite_layout import constants
+from edgeflock_deploy.runtime import LoadedModel
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +64,78 @@ def saved_model(keras_module: Any, folder: Path, classifier: Path) -> Path:
     path = folder / "saved_model"
     keras_module.models.load_model(classifier).export(str(path), verbose=False)
     return path
+
+
+def bench_of(model: Any, data: Path) -> Bench:
+    parent = keras_parent(model, "0" * 64, "model")
+    return Bench(parent, split(fit(load_data(data), parent.inputs), 0), 0)
+
+
+@pytest.fixture(scope="session")
+def mlp_bench(keras_module: Any, classifier: Path, digits: Path) -> Bench:
+    return bench_of(keras_module.models.load_model(classifier), digits)
+
+
+@pytest.fixture(scope="session")
+def digits_images(folder: Path, digits: Path) -> Path:
+    path = folder / "images.npz"
+    with np.load(digits) as data:
+        x = {name: data[name].reshape(-1, 8, 8, 1).astype("float32") / 16 for name in ("x_train", "x_test")}
+        np.savez(path, **x, y_train=data["y_train"], y_test=data["y_test"])
+    return path
+
+
+@pytest.fixture(scope="session")
+def cnn_bench(keras_module: Any, digits_images: Path) -> Bench:
+    """A net with everything that ties channels: batch norm, a residual, a depthwise layer, a dense head."""
+    layers = keras_module.layers
+    keras_module.utils.set_random_seed(1)
+    given = keras_module.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(given)
+    x = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="stem_bn")(x))
+    y = layers.Conv2D(16, 3, padding="same", use_bias=False, name="branch")(x)
+    y = layers.ReLU(name="branch_relu")(layers.BatchNormalization(name="branch_bn")(y))
+    x = layers.Add(name="residual")([x, y])
+    x = layers.DepthwiseConv2D(3, strides=2, padding="same", activation="relu", name="depthwise")(x)
+    x = layers.Conv2D(24, 1, activation="relu", name="pointwise")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(32, activation="relu", name="hidden")(x)
+    model = keras_module.Model(given, layers.Dense(10, activation="softmax", name="head")(x))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with np.load(digits_images) as data:
+        model.fit(data["x_train"], data["y_train"], epochs=8, batch_size=32, verbose=0)
+    return bench_of(model, digits_images)
+
+
+class Shipped(NamedTuple):
+    """What leaves after the passes: the float file, its float constants of 2 or more dimensions by shape."""
+
+    tflite: bytes
+    constants: dict[tuple[int, ...], Any]
+    accuracy: float
+    wire_bytes: int
+
+
+@pytest.fixture(scope="session")
+def ship(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Callable[[Work], Shipped]:
+    """Export a work's model to a float `.tflite`, read its constants back and let the runtime answer the test items."""
+    import zstandard
+
+    def shipped(work: Work) -> Shipped:
+        folder = tmp_path_factory.mktemp("shipped")
+        shape = work.bench.data.x_fit[0].shape[1:]
+        export_saved_model(work.model, folder / "saved", [shape])
+        file = bytes(tensorflow().lite.TFLiteConverter.from_saved_model(str(folder / "saved")).convert())
+        (folder / "model.tflite").write_bytes(file)
+        arrays = {
+            one.shape: np.frombuffer(file[one.offset : one.offset + one.length], np.float32).reshape(one.shape)
+            for one in constants(file)
+            if one.real and len(one.shape) >= 2
+        }
+        model = LoadedModel.load(folder / "model.tflite")
+        with np.load(digits) as data:
+            x = data["x_test"].astype(np.float32).reshape(-1, *shape) / (1 if len(shape) == 1 else 16)
+            right = [int(model.run(item)[0].argmax()) == label for item, label in zip(x, data["y_test"], strict=True)]
+        return Shipped(file, arrays, float(np.mean(right)), len(zstandard.ZstdCompressor(19).compress(file)))
+
+    return shipped

@@ -4,16 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeflock_compression import data as data_module
-from edgeflock_compression.data import (
-    LabelledData,
-    check_labels,
-    evaluation_slice,
-    fit,
-    golden_inputs,
-    load_data,
-    stratified,
-)
+from edgeflock_compression.data import InputSpec, LabelledData, check_labels, fit, load_data
 from edgeflock_deploy.errors import BadInput
 
 
@@ -84,25 +75,26 @@ def test_a_single_array_and_a_missing_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_items_are_cast_to_what_the_model_takes(tmp_path: Path) -> None:
-    fitted = fit(loaded(tmp_path), (None,), "float32")
-    assert (fitted.x_train.dtype.name, fitted.x_test.dtype.name) == ("float32", "float32")
+    fitted = fit(loaded(tmp_path), [InputSpec("x", (None,), "float32")])
+    assert (fitted.x_train[0].dtype.name, fitted.x_test[0].dtype.name) == ("float32", "float32")
 
 
 def test_items_of_another_shape_or_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"shape \(4,\), the model takes \(4, any\)"):
-        fit(loaded(tmp_path), (4, None), "float32")
+        fit(loaded(tmp_path), [InputSpec("x", (4, None), "float32")])
     with pytest.raises(BadInput, match="model takes int32"):
-        fit(loaded(tmp_path), (4,), "int32")
+        fit(loaded(tmp_path), [InputSpec("x", (4,), "int32")])
 
 
 def test_labels_that_the_model_cannot_give_are_refused(tmp_path: Path) -> None:
-    data = loaded(tmp_path)
+    data = fit(loaded(tmp_path), [InputSpec("x", (4,), "float32")])
     check_labels(data, np.zeros((20, 4)))
     with pytest.raises(BadInput, match="classes run from 0 to 3, the model has 3 outputs"):
         check_labels(data, np.zeros((20, 3)))
     with pytest.raises(BadInput, match="has 1 output"):
         check_labels(data, np.zeros((20, 1)))
-    targets = loaded(tmp_path, y_train=np.ones((40, 2)), y_test=np.ones((20, 2)))
+    wide = loaded(tmp_path, y_train=np.ones((40, 2)), y_test=np.ones((20, 2)))
+    targets = fit(wide, [InputSpec("x", (4,), "float32")])
     with pytest.raises(BadInput, match="2 targets per item, the model 3 outputs"):
         check_labels(targets, np.zeros((20, 3)))
 
@@ -113,39 +105,29 @@ def test_the_hash_is_of_the_content_and_not_of_the_file(tmp_path: Path) -> None:
     assert loaded(tmp_path, y_test=np.zeros(20, int)).sha256 != loaded(tmp_path).sha256
 
 
-def test_a_draw_is_even_over_the_classes_and_repeatable() -> None:
-    y = np.repeat([0, 1, 2], [900, 90, 9])
-    chosen = stratified(y, 27, seed=3)
-    assert np.bincount(y[chosen]).tolist() == [9, 9, 9]
-    assert chosen.tolist() == stratified(y, 27, seed=3).tolist() != stratified(y, 27, seed=4).tolist()
-    assert sorted(stratified(y, 5000, seed=0)) == list(range(999))
+SEVERAL = {
+    "x_train": None,
+    "x_test": None,
+    "x_train.b": np.zeros((40, 2)),
+    "x_test.b": np.zeros((20, 2)),
+    "x_train.a": np.ones((40, 3)),
+    "x_test.a": np.ones((20, 3)),
+}
+TWO = [InputSpec("b", (2,), "float32"), InputSpec("a", (3,), "int32")]
 
 
-def test_a_draw_covers_the_range_of_the_targets() -> None:
-    y = np.linspace(0, 1, 1000).reshape(-1, 1) ** 3
-    chosen = stratified(y, 11, seed=0)
-    assert np.sort(y[chosen, 0]) == pytest.approx(np.linspace(0, 1, 11) ** 3, abs=0.01)
-    assert len(stratified(y, 5000, seed=0)) == len(set(stratified(y, 5000, seed=0))) == 1000
+def test_several_inputs_come_in_the_order_of_the_model(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"items are float64, the model takes int32"):
+        fit(loaded(tmp_path, **SEVERAL), TWO)
+    data = fit(loaded(tmp_path, **SEVERAL), [TWO[0], TWO[1]._replace(dtype="float32")])
+    assert [x.shape for x in data.x_train] == [(40, 2), (40, 3)]
+    assert [x.shape for x in data.x_test] == [(20, 2), (20, 3)]
 
 
-def test_the_evaluation_slice_keeps_to_256_items_and_512_kb(tmp_path: Path) -> None:
-    wide = {"x_train": np.zeros((40, 1000)), "x_test": np.zeros((400, 1000)), "y_test": np.arange(400) % 4}
-    some = evaluation_slice(loaded(tmp_path, **wide), seed=0)
-    assert some is not None
-    assert 60 <= len(some.x) <= 65
-    assert some.x.nbytes + some.y.nbytes < 512 * 1024
-    many = evaluation_slice(loaded(tmp_path, x_test=np.zeros((400, 4)), y_test=np.arange(400) % 4), seed=0)
-    assert many is not None
-    assert np.bincount(many.y).tolist() == [64, 64, 64, 64]
-
-
-def test_items_too_large_for_a_slice_give_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "EVALUATION_BYTES", 2060)
-    assert evaluation_slice(loaded(tmp_path), seed=0) is None
-
-
-def test_golden_inputs_are_a_few_test_items(tmp_path: Path) -> None:
-    data = loaded(tmp_path)
-    chosen = golden_inputs(data, seed=0)
-    assert chosen.shape == (8, 4)
-    assert all(any((item == row).all() for row in data.x_test) for item in chosen)
+def test_arrays_that_are_not_the_models_inputs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"it has x_train.a, x_train.b, the model takes x_train.b, x_train.c"):
+        fit(loaded(tmp_path, **SEVERAL), [TWO[0], InputSpec("c", (3,), "float32")])
+    with pytest.raises(BadInput, match=r"it has x_train, the model takes x_train.b, x_train.a"):
+        fit(loaded(tmp_path), TWO)
+    with pytest.raises(BadInput, match="x_train and x_test have different inputs"):
+        loaded(tmp_path, **{**SEVERAL, "x_test.a": None})

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,30 +6,70 @@ from pathlib import Path
 import pytest
 
 from edgeflock_compression.passes.table import PASSES
-from edgeflock_compression.recipe import BUILT_IN, load_recipe, load_recipes
+from edgeflock_compression.recipe import load_recipe, load_recipes
+from edgeflock_compression.recipe_name import SHIPPED
 from edgeflock_deploy.errors import BadInput
 
 GOOD = 'name = "mine"\n[[pass]]\nuse = "ptq"\nmode = "static"\nactivations = "int16"\n'
 
 
-def test_no_recipe_means_all_that_are_built_in() -> None:
-    assert tuple(recipe.name for recipe in load_recipes(())) == BUILT_IN
+def test_no_recipe_means_the_quantizations_without_training() -> None:
+    assert tuple(recipe.name for recipe in load_recipes(())) == SHIPPED
+
+
+def test_a_name_that_decodes_itself_is_a_recipe() -> None:
+    recipe = load_recipe("kd50_ch25_bn_lr40_p80_c32_qat8")
+    assert recipe.name == "kd50_ch25_bn_lr40_p80_c32_qat8"
+    written = recipe.as_dict()["pass"]
+    assert [step["use"] for step in written] == [
+        "distill", "prune_channels", "fold_bn", "factorize", "prune_weights", "cluster", "qat",
+    ]  # fmt: skip
+    assert (written[0]["width"], written[1]["ratio"], written[3]["ratio"]) == (0.5, 0.25, 0.4)
+    assert (written[4]["sparsity"], written[5]["clusters"]) == (0.8, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "uses"),
+    [
+        ("p2of4_dynamic_wi8", ["prune_weights", "ptq"]),
+        ("h64", ["hash", "ptq"]),
+        ("t", ["ternary", "ptq"]),
+        ("b_float16", ["binary", "ptq"]),
+        ("static_wi8_ai16", ["ptq"]),
+    ],
+)
+def test_every_part_of_a_name_is_a_pass(name: str, uses: list[str]) -> None:
+    assert [step.use for step in load_recipe(name).steps] == uses
+
+
+@pytest.mark.parametrize("name", ["c32_p80", "p80_p90", "t_c16"])
+def test_a_name_with_passes_out_of_order_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="keep the order distill, prune_channels"):
+        load_recipe(name)
+
+
+def test_the_record_of_a_variant_is_a_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("p80_c16_dynamic_wi8")
+    path = tmp_path / "variant.json"
+    path.write_text(json.dumps({"name": "any", "recipe": recipe.as_dict(), "seed": 0}))
+    assert load_recipe(str(path)) == recipe
 
 
 def test_a_file_is_read_with_its_defaults_written_out(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(GOOD)
-    settings = {"use": "ptq", "mode": "static", "activations": "int16", "calibration_items": 256}
-    assert load_recipe(str(path)).as_dict() == {"name": "mine", "pass": [settings]}
+    (written,) = load_recipe(str(path)).as_dict()["pass"]
+    assert (written["use"], written["mode"], written["activations"]) == ("ptq", "static", "int16")
+    assert written["calibration_items"] >= 256
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name = ", "not readable TOML"),
-        (GOOD.replace("ptq", "prune"), "there is no pass 'prune'; 'use' names one of: ptq"),
-        (GOOD + "speed = 1\n", "unknown key 'speed'; its settings are: mode, activations, calibration_items"),
-        (GOOD.replace("static", "magic"), "pass 'ptq': mode: Input should be 'float32'"),
+        ("name = ", "not readable"),
+        (GOOD.replace("ptq", "prune"), "there is no pass 'prune'; 'use' names one of: distill"),
+        (GOOD + "speed = 1\n", "unknown key 'speed'; its settings are: mode"),
+        (GOOD.replace("static", "magic"), "pass 'ptq': mode: Input should be"),
         ("seed = 1\n" + GOOD, "unknown key 'seed'"),
         ('name = "mine"\n', "pass: Field required"),
         (GOOD.replace("mine", "../mine"), "name: String should match"),
@@ -43,7 +84,7 @@ def test_a_recipe_that_cannot_be_used_is_refused(tmp_path: Path, text: str, says
 
 
 def test_an_unknown_name_lists_what_exists() -> None:
-    with pytest.raises(BadInput, match=", ".join(BUILT_IN)):
+    with pytest.raises(BadInput, match=", ".join(SHIPPED)):
         load_recipe("tiny")
 
 

@@ -1,0 +1,53 @@
+"""A worker: a fresh process that makes the variants of one order, and says on its standard output what happens.
+
+`python -m edgeflock_compression.worker` reads one JSON object from standard input and writes JSON lines:
+`{"tell": [what, share]}`, `{"variant": {...}}`, `{"failed": [recipe, why]}`, `{"bad_input": [thing, wrong, mend]}`.
+It ends with its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgeflock_compression.making import Order, make
+from edgeflock_compression.recipe import recipe_of
+from edgeflock_compression.variant import Variant
+from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.lifeline import die_with_parent
+
+
+def main() -> None:
+    """Take the order from standard input and carry it out."""
+    value = json.load(sys.stdin)
+    die_with_parent(value["parent_pid"])
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever the libraries print is no line of ours
+
+    def say(**line: Any) -> None:
+        lines.write(json.dumps(line) + "\n")
+
+    def done(result: Variant | tuple[str, str]) -> None:
+        if isinstance(result, Variant):
+            say(variant=result.model_dump(mode="json"))
+        else:
+            say(failed=result)
+
+    recipes = [recipe_of(f"recipe '{recipe['name']}'", recipe) for recipe in value["recipes"]]
+    try:
+        make(order_of(value["order"]), recipes, done, lambda what, share: say(tell=(what, share)))
+    except BadInput as error:
+        say(bad_input=(error.thing, error.wrong, error.mend))
+
+
+def order_of(value: dict[str, Any]) -> Order:
+    """An order from plain data."""
+    paths = ("model", "data", "out", "passes", "made")
+    return Order(**{**value, **{name: Path(value[name]) for name in paths if value.get(name) is not None}})
+
+
+if __name__ == "__main__":
+    main()
