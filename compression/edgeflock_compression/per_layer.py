@@ -60,9 +60,6 @@ def quantize(
     parts = _quantizer_parts()
     recipe, skipped = parts.recipe_manager.RecipeManager(), []
     _add(parts, recipe, mode, ".*", "int8", False, activation_bits)
-    for kind in _FLOAT:
-        name = parts.qtyping.TFLOperationName[kind]
-        recipe.add_quantization_config(".*", name, algorithm_key=parts.algorithm_manager.AlgorithmName.NO_QUANTIZE)
     for operator in operators(tflite):
         if mode == "float16" or not operator.takes_weights:
             continue
@@ -74,6 +71,9 @@ def quantize(
                 skipped.append(Skipped(layer=f"{operator.kind} {operator.layer}", reason=reason))
         scope = "^" + re.escape("".join(f"{output};" for output in operator.outputs)) + "?$"
         _add(parts, recipe, mode, scope, wanted, per_tensor(operator), activation_bits)
+    for kind in _FLOAT:  # at the end, for an output has the name of the operator that gives it
+        name = parts.qtyping.TFLOperationName[kind]
+        recipe.add_quantization_config("^", name, algorithm_key=parts.algorithm_manager.AlgorithmName.NO_QUANTIZE)
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         warnings.simplefilter("ignore")  # it warns of its own way to watch tensors
         quantizer = parts.quantizer.Quantizer(tflite, recipe.get_quantization_recipe())

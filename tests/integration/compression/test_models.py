@@ -127,6 +127,7 @@ def outputs_of(work: Work, folder: Path) -> list[Array]:
     assert work.tflite is not None
     (folder / "model.tflite").write_bytes(work.tflite)
     model = LoadedModel.load(folder / "model.tflite")
+    assert all(info.dtype == "float32" for info in model.outputs)
     order = input_order(model, [spec.name for spec in work.bench.parent.inputs])
     x = work.bench.data.x_validation
     rows = [model.run(*(x[which][n] for which in order)) for n in range(len(x[0]))]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgeflock_compression.converter import convert
 from edgeflock_compression.equalize import equalized
 from edgeflock_compression.float_left import operators
+from edgeflock_compression.graph import weights_by_path, with_weights
 from edgeflock_compression.passes.fold_bn import Settings as FoldSettings
 from edgeflock_compression.passes.fold_bn import fold_bn
 from edgeflock_compression.passes.ptq import Settings, quantize_after_training
@@ -144,13 +145,16 @@ def test_one_scale_per_dense_kernel_if_asked(mlp_bench: Bench) -> None:
         assert {scales for _, scales in weight_tensors(per_tensor or b"").values()} == {1}
 
 
+def dense_names(model: Any) -> list[str]:
+    return [layer.name for layer in model.layers if layer.weights]  # Keras counts names on through a session
+
+
 def test_zeros_stay_zero_codes(mlp_bench: Bench) -> None:
     model = mlp_bench.parent.model
-    kernel = np.asarray(model.get_layer("dense").kernel)
+    path = f"{dense_names(model)[0]}/kernel"
+    kernel = weights_by_path(model)[path]
     mask = np.abs(kernel) > np.quantile(np.abs(kernel), 0.8)
-    from edgeflock_compression.graph import with_weights
-
-    pruned = Work(mlp_bench, with_weights(model, {"dense/kernel": kernel * mask}), masks={"dense/kernel": mask})
+    pruned = Work(mlp_bench, with_weights(model, {path: kernel * mask}), masks={path: mask})
     for settings in (MODES["static_wi8_ai8"], MODES["weight_only_wi8"]):
         tensors = weight_tensors(ptq(pruned, **settings).tflite or b"")
         codes = next(codes for codes, _ in tensors.values() if codes.shape == (64, 64))
@@ -160,8 +164,6 @@ def test_zeros_stay_zero_codes(mlp_bench: Bench) -> None:
 @pytest.mark.parametrize("kernel", ["hidden/kernel", "branch/kernel"])
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_a_clustered_weight_has_no_more_codes_than_values(cnn_bench: Bench, kernel: str, mode: str) -> None:
-    from edgeflock_compression.graph import weights_by_path, with_weights
-
     folded = fold_bn(Work(cnn_bench, cnn_bench.parent.model), FoldSettings())
     held = weights_by_path(folded.model)[kernel]
     values = np.linspace(held.min(), held.max(), 15).astype(np.float32)
@@ -176,14 +178,12 @@ def test_a_clustered_weight_has_no_more_codes_than_values(cnn_bench: Bench, kern
 
 def test_equalized_channels_change_no_answer_and_halve_the_error_of_one_scale_per_kernel(mlp_bench: Bench) -> None:
     rng = np.random.default_rng(0)
-    from edgeflock_compression.graph import weights_by_path, with_weights
-
-    held = weights_by_path(mlp_bench.parent.model)
+    held, (first, second) = weights_by_path(mlp_bench.parent.model), dense_names(mlp_bench.parent.model)
     uneven = np.exp(rng.normal(0, 1.5, 64)).astype(np.float32)  # what batch norm leaves behind when it is folded
-    spoiled: dict[str, Any] = {
-        "dense/kernel": held["dense/kernel"] * uneven,
-        "dense/bias": held["dense/bias"] * uneven,
-        "dense_1/kernel": held["dense_1/kernel"] / uneven[:, None],
+    spoiled = {
+        f"{first}/kernel": held[f"{first}/kernel"] * uneven,
+        f"{first}/bias": held[f"{first}/bias"] * uneven,
+        f"{second}/kernel": held[f"{second}/kernel"] / uneven[:, None],
     }
     work = Work(mlp_bench, with_weights(mlp_bench.parent.model, spoiled))
     mended, pairs = equalized(work)
@@ -191,16 +191,14 @@ def test_equalized_channels_change_no_answer_and_halve_the_error_of_one_scale_pe
     x = mlp_bench.data.x_validation[0]
     np.testing.assert_allclose(np.asarray(mended.model(x)), np.asarray(work.model(x)), atol=1e-5)
 
-    def largest_step(one: Work) -> float:
-        weights = weights_by_path(one.model)
-        scales = [np.abs(weights[f"{name}/kernel"]).max() / 127 for name in ("dense", "dense_1")]
-        rounded = {
-            f"{n}/kernel": np.rint(weights[f"{n}/kernel"] / s) * s
-            for n, s in zip(("dense", "dense_1"), scales, strict=True)
-        }
+    def error(one: Work) -> float:
+        """Mean change of the answers when each kernel is rounded to 8 bits with one scale."""
+        kernels = {f"{name}/kernel": weights_by_path(one.model)[f"{name}/kernel"] for name in (first, second)}
+        scales = {path: np.abs(kernel).max() / 127 for path, kernel in kernels.items()}
+        rounded = {path: np.rint(kernel / scales[path]) * scales[path] for path, kernel in kernels.items()}
         return float(np.abs(np.asarray(with_weights(one.model, rounded)(x)) - np.asarray(one.model(x))).mean())
 
-    assert largest_step(mended) < 0.5 * largest_step(work)
+    assert error(mended) < 0.5 * error(work)
     assert ptq(work, mode="static", dense_per_tensor=True, equalize=True).notes["ptq"]["equalized_pairs"] == 1
 
 
