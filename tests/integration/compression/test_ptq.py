@@ -180,7 +180,7 @@ def test_equalized_channels_change_no_answer_and_halve_the_error_of_one_scale_pe
     rng = np.random.default_rng(0)
     held, (first, second) = weights_by_path(mlp_bench.parent.model), dense_names(mlp_bench.parent.model)
     uneven = np.exp(rng.normal(0, 1.5, 64)).astype(np.float32)  # what batch norm leaves behind when it is folded
-    spoiled = {
+    spoiled: dict[str, Any] = {
         f"{first}/kernel": held[f"{first}/kernel"] * uneven,
         f"{first}/bias": held[f"{first}/bias"] * uneven,
         f"{second}/kernel": held[f"{second}/kernel"] / uneven[:, None],
