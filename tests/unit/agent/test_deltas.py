@@ -1,0 +1,85 @@
+"""A blob that travels as a delta to one that the board has."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from edgeflock_agent.disk import Disk
+from edgeflock_agent.store import Store
+from edgeflock_agent.unpacking import unpacked
+from edgeflock_deploy.bundle import Blob, EncodedBlob, encode_blob, split
+from edgeflock_deploy.canonical import sha256_hex
+from edgeflock_deploy.errors import Untrusted
+
+
+def random_bytes(size: int, seed: str) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+OLD = random_bytes(300_000, "old")
+NEW = OLD[:100_000] + random_bytes(50, "edit") + OLD[100_050:]
+
+
+@pytest.fixture(scope="module")
+def encoded() -> EncodedBlob:
+    return encode_blob(NEW, [OLD])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path, Disk())
+    store.disk.write_whole(store.blob_path(sha256_hex(OLD)), [OLD])
+    return store
+
+
+def arrive(store: Store, encoded: EncodedBlob) -> int:
+    """Bring in what the store wants of a blob and unpack it; the bytes that came."""
+    incoming = store.incoming(store.way(encoded.blob))
+    container = encoded.containers[encoded.blob.encodings.index(incoming.encoding)]
+    for number, chunk in enumerate(split(container)):
+        incoming.add(number, bytes(chunk))
+    store.unpack(encoded.blob)
+    return len(container)
+
+
+def test_a_board_that_has_the_base_takes_the_delta_and_gets_the_same_bytes(store: Store, encoded: EncodedBlob) -> None:
+    assert arrive(store, encoded) < 1_000
+    assert store.blob_path(encoded.blob.sha256).read_bytes() == NEW
+    assert not list((store.folder / "incoming").iterdir())
+
+
+def test_a_board_without_the_base_takes_the_whole(tmp_path: Path, encoded: EncodedBlob) -> None:
+    store = Store(tmp_path, Disk())
+    assert arrive(store, encoded) >= 290_000
+    assert store.blob_path(encoded.blob.sha256).read_bytes() == NEW
+
+
+def test_a_base_that_has_rotted_is_none(store: Store, encoded: EncodedBlob) -> None:
+    store.blob_path(sha256_hex(OLD)).write_bytes(OLD[:-1] + b"!")
+    assert store.way(encoded.blob) == encoded.blob.encoding
+
+
+def test_a_delta_to_another_base_than_it_says_is_refused_and_leaves_nothing(store: Store) -> None:
+    other = random_bytes(300_000, "other")
+    blob, containers = encode_blob(other[:-1] + b"!", [other])
+    lying = blob.deltas[0].model_copy(update={"base": sha256_hex(OLD)})
+    lie = EncodedBlob(blob.model_copy(update={"deltas": (lying,)}), containers)
+    with pytest.raises(Untrusted):
+        arrive(store, lie)
+    assert not store.blob_path(blob.sha256).exists()
+    assert not list((store.folder / "incoming").iterdir())
+
+
+def test_a_container_of_garbage_ends_in_one_refusal(tmp_path: Path) -> None:
+    (tmp_path / "garbage").write_bytes(random_bytes(5_000, "garbage"))
+    with pytest.raises(Untrusted, match="does not decode"):
+        list(unpacked(tmp_path / "garbage", 1_000_000, None))
+
+
+def test_both_ways_lead_to_the_same_blob(encoded: EncodedBlob) -> None:
+    blob: Blob = encoded.blob
+    assert blob.sha256 == sha256_hex(NEW)
+    assert [way.base for way in blob.encodings] == [None, sha256_hex(OLD)]
