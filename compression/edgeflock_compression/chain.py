@@ -47,7 +47,16 @@ def run_passes(work: Work, steps: Sequence[Step], cache: Path, identity: dict[st
 
 
 def _key(identity: dict[str, Any], steps: Sequence[Step]) -> str:
-    return sha256_hex(canonical_json({"identity": identity, "steps": [step.as_dict() for step in steps]}))[:24]
+    told = [{**step.as_dict(), **_files(step)} for step in steps]
+    return sha256_hex(canonical_json({"identity": identity, "steps": told}))[:24]
+
+
+def _files(step: Step) -> dict[str, str]:
+    """Hashes of the files that a step names (a student): another content is another step."""
+    path = getattr(step.settings, "student", None)
+    if path is None or not Path(path).is_file():
+        return {}
+    return {"student_sha256": sha256_hex(Path(path).read_bytes())}
 
 
 def _keep(work: Work, place: Path) -> None:

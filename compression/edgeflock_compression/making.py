@@ -23,6 +23,7 @@ from edgeflock_compression.source import Parent, open_parent
 from edgeflock_compression.split import Split, evaluation_slice, golden_inputs, split, stratified, task_of
 from edgeflock_compression.tf_import import deterministic
 from edgeflock_compression.variant import (
+    CONTAINER_FILE,
     MODEL_FILE,
     RECORD_FILE,
     Variant,
@@ -215,7 +216,7 @@ def _measured(room: _Room, recipe: Recipe, work: Work, path: Path, ram_bytes: in
     outputs = outputs_over(path, data.x_test, names)
     given, estimated = answers(task.kind, outputs), order.wire == "estimate"
     hashes = _hashes(work)
-    wire_bytes = wire_estimate(work.tflite) if estimated else len(encode_blob(work.tflite, (), hashes).container)
+    wire_bytes = wire_estimate(work.tflite) if estimated else _packed(path, work.tflite, hashes)
     return Variant(
         name=recipe.name,
         recipe=recipe.as_dict(),
@@ -251,6 +252,14 @@ def _measured(room: _Room, recipe: Recipe, work: Work, path: Path, ram_bytes: in
             task.agreement_atol,
         ),
     )
+
+
+def _packed(path: Path, tflite: bytes, hashes: tuple[tuple[int, int], ...]) -> int:
+    """Bytes on the wire; what travels is kept beside the model, for publishing."""
+    encoded = encode_blob(tflite, (), hashes)
+    if encoded.blob.encoding.codec == "sections":
+        write_bytes(path.with_name(CONTAINER_FILE), encoded.container)
+    return len(encoded.container)
 
 
 def _hashes(work: Work) -> tuple[tuple[int, int], ...]:

@@ -30,6 +30,7 @@ from edgeflock_deploy.runtime_name import runtime_name
 Array = NDArray[Any]
 
 MODEL_FILE = "model.tflite"
+CONTAINER_FILE = "model.container"  # the model as it travels, where our codec makes it smallest
 RECORD_FILE = "variant.json"
 
 
@@ -126,7 +127,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_model(folder: Path, tflite: bytes) -> Path:
     """Write the model and take away the record of the one before; returns the model's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD_FILE).unlink(missing_ok=True)
+    for name in (RECORD_FILE, CONTAINER_FILE):
+        (folder / name).unlink(missing_ok=True)
     write_bytes(folder / MODEL_FILE, tflite)
     return folder / MODEL_FILE
 

@@ -21,6 +21,7 @@ from edgeflock_compression.data import Arrays, InputSpec, fit, load_data
 from edgeflock_compression.making import EVALUATION_FILE, GOLDEN_INPUTS_FILE
 from edgeflock_compression.split import evaluation_slice, golden_inputs, task_of
 from edgeflock_compression.variant import (
+    CONTAINER_FILE,
     MODEL_FILE,
     RECORD_FILE,
     input_name,
@@ -58,6 +59,7 @@ class Draft(NamedTuple):
     provenance: dict[str, Any]
     names: tuple[str, ...] | None = None
     hashes: tuple[tuple[int, int], ...] = ()
+    container: bytes | None = None
 
 
 class Published(NamedTuple):
@@ -150,7 +152,7 @@ def _build(draft: Draft, model: str, bases: Sequence[bytes]) -> _Built:
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in golden.outputs):
         raise BadInput(str(draft.path), "answers NaN or infinity on its golden inputs", "do not publish it")
     blobs: dict[Any, EncodedBlob] = {
-        "model": encode_blob(draft.path.read_bytes(), bases, draft.hashes),
+        "model": encode_blob(draft.path.read_bytes(), bases, draft.hashes, draft.container),
         "golden": encode_blob(write_golden(golden)),
     }
     if draft.evaluation is not None:
@@ -227,7 +229,8 @@ def _draft(folder: Path) -> Draft:
     evaluation = _read_evaluation(cases / EVALUATION_FILE) if (cases / EVALUATION_FILE).is_file() else None
     provenance = record.model_dump(mode="json", exclude={"task", "ram_bytes"})
     inputs = _read_golden_inputs(cases / GOLDEN_INPUTS_FILE)
-    more = (record.inputs, record.hashes)
+    packed = folder / CONTAINER_FILE
+    more = (record.inputs, record.hashes, packed.read_bytes() if packed.is_file() else None)
     return Draft(record.name, path, inputs, evaluation, record.task, record.ram_bytes, provenance, *more)
 
 

@@ -24,6 +24,7 @@ from edgeflock_deploy.reasons import Reason
 CHUNK_BYTES = 128 * 1024
 _READ_BYTES = 256 * 1024
 _DECODE_BUDGET_S = 10.0  # of one core of a Raspberry Pi 4, for a model: an update is rare, its bytes are paid by many
+_TFLITE = slice(4, 8)  # where a .tflite says that it is one
 _DELTA_SHARE = 0.9  # of the full container's bytes: above that a delta is not worth its place on the broker
 _SHA256 = r"^[0-9a-f]{64}$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -141,7 +142,12 @@ class SealedManifest(NamedTuple):
     envelope: bytes
 
 
-def encode_blob(data: bytes, bases: Sequence[bytes] = (), hashes: Sequence[tuple[int, int]] = ()) -> EncodedBlob:
+def encode_blob(
+    data: bytes,
+    bases: Sequence[bytes] = (),
+    hashes: Sequence[tuple[int, int]] = (),
+    sections: bytes | None = None,
+) -> EncodedBlob:
     """Encode a blob: by the smallest of raw, zstd (level 19) and our sections, and as a delta to each base.
 
     A delta is kept where it saves a tenth or more.
@@ -150,11 +156,14 @@ def encode_blob(data: bytes, bases: Sequence[bytes] = (), hashes: Sequence[tuple
         data: what is to travel.
         bases: blobs, decoded, that receivers may have.
         hashes: (seed, buckets) of weights that share values by a hash (`codec.weight_hash`): they travel as the values.
+        sections: what our codec made of the data, where that is known: it takes seconds.
     """
     from edgeflock_deploy.codec import encode  # with numpy, which who only reads manifests does without
 
     packed = zstandard.ZstdCompressor(level=19, write_checksum=False).compress(data)
-    ways: dict[Codec, bytes] = {"raw": data, "zstd": packed, "sections": encode(data, None, _DECODE_BUDGET_S, hashes)}
+    ways: dict[Codec, bytes] = {"raw": data, "zstd": packed}
+    if data[_TFLITE] == b"TFL3":  # anything else is one section, which gains nothing over zstd
+        ways["sections"] = sections or encode(data, None, _DECODE_BUDGET_S, hashes)
     codec = min(ways, key=lambda way: len(ways[way]))
     full = _encoding(codec, ways[codec])
     containers, deltas = [ways[codec]], []

@@ -281,8 +281,8 @@ class Site:
         """The agent's inference processes."""
         found = set()
         for task in Path(f"/proc/{self.pid(board)}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # threads and children end meanwhile
+                for child in (task / "children").read_text().split():
                     if b"edgeflock_agent.child" in Path(f"/proc/{child}/cmdline").read_bytes():
                         found.add(int(child))
         return found

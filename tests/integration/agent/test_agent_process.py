@@ -164,7 +164,7 @@ def test_a_switch_drops_no_request(hq: Headquarters, board: Board) -> None:
         thread.join()
     assert failures == []
     assert new in answers
-    assert answers[-1] == old
+    assert board.infer()["parameters"]["digest"] == old  # of the threads' answers the last may be a slow one
 
 
 def test_a_candidate_whose_process_dies_in_the_trial_is_dropped_and_remembered(hq: Headquarters, board: Board) -> None:

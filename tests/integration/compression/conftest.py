@@ -47,9 +47,9 @@ def classifier(keras_module: Any, folder: Path, digits: Path) -> Path:
     model = keras_module.Sequential(
         [
             keras_module.Input((64,)),
-            layers.Rescaling(1 / 16),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10, activation="softmax"),
+            layers.Rescaling(1 / 16, name="rescaling"),
+            layers.Dense(64, activation="relu", name="dense"),
+            layers.Dense(10, activation="softmax", name="dense_1"),
         ]
     )
     model.compile("adam", "sparse_categorical_crossentropy")

@@ -193,9 +193,13 @@ def test_equalized_channels_change_no_answer_and_halve_the_error_of_one_scale_pe
 
     def error(one: Work) -> float:
         """Mean change of the answers when each kernel is rounded to 8 bits with one scale."""
-        kernels = {f"{name}/kernel": weights_by_path(one.model)[f"{name}/kernel"] for name in (first, second)}
+        kernels: dict[str, Any] = {
+            f"{name}/kernel": weights_by_path(one.model)[f"{name}/kernel"] for name in (first, second)
+        }
         scales = {path: np.abs(kernel).max() / 127 for path, kernel in kernels.items()}
-        rounded = {path: np.rint(kernel / scales[path]) * scales[path] for path, kernel in kernels.items()}
+        rounded: dict[str, Any] = {
+            path: np.rint(kernel / scales[path]) * scales[path] for path, kernel in kernels.items()
+        }
         return float(np.abs(np.asarray(with_weights(one.model, rounded)(x)) - np.asarray(one.model(x))).mean())
 
     assert error(mended) < 0.5 * error(work)

@@ -200,7 +200,8 @@ def test_what_attention_computes_inside_is_calibrated_and_named(keras_module: An
     model = keras_module.Model(given, layers.Dense(10, activation="softmax")(x))
     done = qat.train_quantized(Work(mlp_bench, model), qat.Settings(epochs=0, calibration_items=64))
     assert {"attention", "recurrent"} <= {part.layer for part in done.skipped}
-    assert all("calibrated" in part.reason for part in done.skipped)
+    named = [part for part in done.skipped if part.layer in ("attention", "recurrent")]
+    assert all("calibrated" in part.reason for part in named)
     assert done.tflite is not None
     assert (8, 8) in int8_constants(done.tflite)
 
