@@ -46,6 +46,7 @@ def killed_in(site: Site, bundle: Bundle, incumbent: Bundle, state: DeviceState)
 # The event of a transition leaves before the record is written, and what follows is a matter of milliseconds.
 _NEIGHBOURS = {
     DeviceState.VERIFYING: ("DOWNLOADING", "STAGED", "WARMING"),
+    DeviceState.STAGED: ("VERIFYING",),
     DeviceState.WARMING: ("STAGED", "TRIAL"),
     DeviceState.TRIAL: ("WARMING",),
     DeviceState.COMMITTED: ("TRIAL",),
