@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from machine_states import FACTORY, LATE, MEASURED, NEW, NOW, OLD, OLDER, S, at, desired, entry, walk
 
-from edgeflock_agent.machine import MAX_ATTEMPTS, MAX_RESTARTS, RESTARTS_WITHIN_S, TRANSITIONS, fresh, step
+from edgeflock_agent.machine import TRANSITIONS, fresh, step
 from edgeflock_agent.model_state import (
     AskTurn,
     BlobsReady,
@@ -12,7 +11,6 @@ from edgeflock_agent.model_state import (
     BundleFacts,
     DesiredChanged,
     DownloadFailed,
-    Effect,
     Event,
     FetchBlobs,
     FetchManifest,
@@ -20,7 +18,6 @@ from edgeflock_agent.model_state import (
     Load,
     Loaded,
     ManifestReady,
-    ModelState,
     Now,
     Persist,
     Refused,
@@ -37,66 +34,8 @@ from edgeflock_agent.model_state import (
     Warm,
     Warmed,
 )
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Measurement, Outcome, Phase, Slots, TrialSettings
+from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Slots
 from edgeflock_deploy.reasons import Reason
-
-S = DeviceState
-OLD, NEW, OLDER, FACTORY = "old", "new", "older", "factory"
-NOW = Now(1_000.0, 50.0)
-LATE = Now(9_999.0, 60.0)
-EXPIRES_AT = 5_000.0
-MEASURED = Measurement(
-    n=130,
-    latency_ms_p50=1.0,
-    latency_ms_p90=1.1,
-    latency_ms_p95=1.2,
-    first_inference_ms=2.0,
-    load_ms=3.0,
-    warmed_up=True,
-    peak_rss_bytes=1000,
-)
-
-
-def entry(
-    phase: Phase = Phase.TRIAL, digest: str | None = NEW, generation: int = 2, rollout: str = "r2"
-) -> DesiredModel:
-    trial = TrialSettings(deadline_s=100.0)
-    return DesiredModel(
-        generation=generation, phase=phase, digest=digest, rollout=rollout, trial=trial, expires_at=EXPIRES_AT
-    )
-
-
-def at(state: DeviceState, phase: Phase = Phase.TRIAL, **changes: Any) -> ModelState:
-    """A model in this state: OLD serves, and where something is on its way it is NEW (or OLDER when going back)."""
-    fields: dict[str, Any] = {
-        "model": "digits",
-        "state": state,
-        "desired": entry(phase, generation=1, rollout="r1"),
-        "slots": Slots(active=OLD, previous=OLDER, factory=FACTORY),
-        "bundles": {d: BundleFacts(version=v) for d, v in ((FACTORY, 1), (OLDER, 2), (OLD, 3), (NEW, 4))},
-        "floor_version": 3,
-    }
-    if state in (S.DOWNLOADING, S.VERIFYING, S.STAGED, S.WARMING, S.TRIAL):
-        fields["candidate"] = NEW
-    if state is S.ROLLING_BACK:
-        fields["candidate"] = OLDER
-    if state in (S.WARMING, S.TRIAL):
-        fields["attempts"] = 1
-    if state is S.TRIAL:
-        fields["trial_since_s"] = NOW.mono_s
-    return ModelState(**(fields | changes))
-
-
-def desired(state: ModelState, word: DesiredModel, now: Now = NOW) -> tuple[ModelState, tuple[Effect, ...]]:
-    return step(state, DesiredChanged(word, now))
-
-
-def walk(state: ModelState, *events: Event) -> tuple[ModelState, tuple[Effect, ...]]:
-    effects: tuple[Effect, ...] = ()
-    for event in events:
-        state, effects = step(state, event)
-    return state, effects
-
 
 # One event of each type that speaks of the candidate NEW (of OLDER when going back), and what each state makes of it.
 CELLS: list[tuple[Event, dict[DeviceState, DeviceState]]] = [
@@ -357,99 +296,3 @@ def test_reverting_to_nothing_stops_serving() -> None:
     state, effects = desired(at(S.COMMITTED), entry(Phase.REVERT, None))
     assert Switch(None) in effects
     assert (state.slots.active, state.outcome) == (None, Outcome.ROLLED_BACK)
-
-
-def crash(state: ModelState, mono_s: float) -> tuple[ModelState, tuple[Effect, ...]]:
-    return step(state, ServingStopped(state.slots.active or "", Reason.CRASHED, "gone", Now(1.0, mono_s)))
-
-
-def test_a_crashed_incumbent_is_restarted_and_then_given_up_for_the_previous_bundle() -> None:
-    state = at(S.COMMITTED, desired=entry(Phase.COMMIT, OLD))
-    for number in range(MAX_RESTARTS):
-        state, effects = crash(state, float(number))
-        assert effects[0] == Load(OLD)
-    state, effects = crash(state, 10.0)
-    assert state.slots == Slots(active=OLDER, previous=None, factory=FACTORY)
-    assert Load(OLDER) in effects
-    assert (state.state, state.reason, state.known_bad) == (S.FAILED, Reason.CRASH_LOOP, (OLD,))
-
-
-def test_an_incumbent_that_no_order_names_crashes_without_blame_for_the_rollout() -> None:
-    state = at(S.COMMITTED, desired=entry(Phase.TRIAL, NEW))
-    for number in range(MAX_RESTARTS + 1):
-        state, _ = crash(state, float(number))
-    assert state.reason is Reason.INCUMBENT_CRASH_LOOP
-    assert not state.reason.blames_variant
-
-
-def test_crashes_far_apart_are_no_loop() -> None:
-    state = at(S.COMMITTED)
-    for number in range(3 * MAX_RESTARTS):
-        state, effects = crash(state, number * (RESTARTS_WITHIN_S / MAX_RESTARTS + 1))
-        assert effects[0] == Load(OLD)
-
-
-def test_a_crash_loop_without_an_older_bundle_is_reported_and_tried_again_later() -> None:
-    state = at(S.COMMITTED, slots=Slots(active=OLD, factory=OLD))
-    for number in range(MAX_RESTARTS + 1):
-        state, _ = crash(state, float(number))
-    assert (state.state, state.reason, state.slots.active) == (S.FAILED, Reason.INCUMBENT_CRASH_LOOP, OLD)
-    assert step(state, Ticked(Now(1.0, 100.0)))[1] == ()
-    assert step(state, Ticked(Now(1.0, MAX_RESTARTS + RESTARTS_WITHIN_S)))[1] == (Load(OLD),)
-
-
-def test_a_crash_of_the_incumbent_does_not_end_the_trial() -> None:
-    state, effects = crash(at(S.TRIAL), 1.0)
-    assert (state.state, state.candidate, effects[0]) == (S.TRIAL, NEW, Load(OLD))
-
-
-@pytest.mark.parametrize("state", [S.WARMING, S.TRIAL])
-def test_a_candidate_that_the_agent_died_with_too_often_is_given_up(state: DeviceState) -> None:
-    intact = frozenset({OLD, OLDER, FACTORY})
-    resumed, _ = step(at(state, attempts=MAX_ATTEMPTS - 1), Booted(intact, NOW))
-    assert resumed.state is S.DOWNLOADING
-    failed, effects = step(at(state, attempts=MAX_ATTEMPTS), Booted(intact, NOW))
-    assert (failed.state, failed.reason, failed.known_bad) == (S.FAILED, Reason.CRASH_LOOP, (NEW,))
-    assert effects[0] == Load(OLD)
-
-
-def test_a_stop_in_good_order_is_no_attempt() -> None:
-    assert step(at(S.TRIAL, attempts=2), Stopping())[0].attempts == 0
-
-
-def test_attempts_are_counted_over_boots() -> None:
-    state = at(S.STAGED)
-    for _ in range(MAX_ATTEMPTS):
-        state, effects = step(state, TurnCame(NEW))
-        assert effects[:2] == (Persist(), Warm(NEW))
-        state, _ = walk(state, Booted(frozenset({OLD}), NOW), ManifestReady(NEW, 4), BlobsReady(NEW), Verified(NEW))
-    assert state.known_bad == (NEW,)
-
-
-@pytest.mark.parametrize(
-    ("intact", "serves"),
-    [({OLD, OLDER, FACTORY}, OLD), ({OLDER, FACTORY}, OLDER), ({FACTORY}, FACTORY), (set(), None)],
-)
-def test_a_boot_serves_the_first_whole_slot(intact: set[str], serves: str | None) -> None:
-    state, effects = step(at(S.COMMITTED), Booted(frozenset(intact), NOW))
-    assert state.slots.active == serves
-    assert [effect.digest for effect in effects if isinstance(effect, Load)] == ([serves] if serves else [])
-    if serves != OLD:
-        assert (state.state, state.reason) == (S.FAILED, Reason.DISK_ERROR)
-
-
-def test_a_damaged_bundle_that_is_still_desired_is_fetched_again() -> None:
-    before = at(S.COMMITTED, desired=entry(Phase.COMMIT, OLD, 1))
-    state, effects = step(before, Booted(frozenset({FACTORY}), NOW))
-    assert effects[0] == Load(FACTORY)
-    assert FetchManifest(OLD) in effects
-    state, _ = walk(
-        state, ManifestReady(OLD, 3), BlobsReady(OLD), Verified(OLD), TurnCame(OLD), Warmed(OLD, MEASURED, NOW)
-    )
-    assert (state.state, state.slots.active) == (S.COMMITTED, OLD)
-
-
-def test_an_interrupted_way_back_goes_on_after_a_boot() -> None:
-    state, effects = step(at(S.ROLLING_BACK), Booted(frozenset({OLD, OLDER}), NOW))
-    assert effects[-1] == Load(OLDER)
-    assert step(state, Loaded(OLDER))[0].state is S.ROLLED_BACK
