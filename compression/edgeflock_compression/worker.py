@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,31 @@ from edgeflock_compression.variant import Variant
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.lifeline import die_with_parent
 
+Say = Callable[..., None]
+
 
 def main() -> None:
     """Take the order from standard input and carry it out."""
+    speaking(_make)
+
+
+def _make(value: dict[str, Any], say: Say) -> None:
+    def done(result: Variant | tuple[str, str]) -> None:
+        if isinstance(result, Variant):
+            say(variant=result.model_dump(mode="json"))
+        else:
+            say(failed=result)
+
+    recipes = [recipe_of(f"recipe '{recipe['name']}'", recipe) for recipe in value["recipes"]]
+    make(order_of(value["order"]), recipes, done, lambda what, share: say(tell=(what, share)))
+
+
+def speaking(work: Callable[[dict[str, Any], Say], None]) -> None:
+    """Be a worker: read the order, do `work(order, say)`, and tell bad input as a line.
+
+    Args:
+        work: is given what came on standard input, and the function that writes one line.
+    """
     value = json.load(sys.stdin)
     die_with_parent(value["parent_pid"])
     lines = os.fdopen(os.dup(1), "w", buffering=1)
@@ -30,15 +53,8 @@ def main() -> None:
     def say(**line: Any) -> None:
         lines.write(json.dumps(line) + "\n")
 
-    def done(result: Variant | tuple[str, str]) -> None:
-        if isinstance(result, Variant):
-            say(variant=result.model_dump(mode="json"))
-        else:
-            say(failed=result)
-
-    recipes = [recipe_of(f"recipe '{recipe['name']}'", recipe) for recipe in value["recipes"]]
     try:
-        make(order_of(value["order"]), recipes, done, lambda what, share: say(tell=(what, share)))
+        work(value, say)
     except BadInput as error:
         say(bad_input=(error.thing, error.wrong, error.mend))
 

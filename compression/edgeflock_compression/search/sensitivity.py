@@ -10,9 +10,6 @@ it reads `done`, the (layer, option) that are known; it writes `{"row": {...}}` 
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -210,24 +207,14 @@ def changed_weights(tflite: bytes, layer: str, change: Callable[[Array], Array])
 
 def main() -> None:
     """Take the order from standard input and write the rows."""
-    from edgeflock_compression.worker import order_of
-    from edgeflock_deploy.errors import BadInput
-    from edgeflock_deploy.lifeline import die_with_parent
+    from edgeflock_compression.worker import Say, order_of, speaking
 
-    value = json.load(sys.stdin)
-    die_with_parent(value["parent_pid"])
-    lines = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever the libraries print is no line of ours
-
-    def say(**line: Any) -> None:
-        lines.write(json.dumps(line) + "\n")
-
-    done = {(layer, option) for layer, option in value["done"]}
-    try:
+    def rows(value: dict[str, Any], say: Say) -> None:
+        done = {(layer, option) for layer, option in value["done"]}
         for row in rows_of(order_of(value["order"]), done, lambda what, share: say(tell=(what, share))):
             say(row=row._asdict())
-    except BadInput as error:
-        say(bad_input=(error.thing, error.wrong, error.mend))
+
+    speaking(rows)
 
 
 if __name__ == "__main__":
