@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+import nacl.exceptions
+import nacl.signing
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeflock_deploy.canonical import canonical_json, sha256_hex
@@ -81,16 +81,16 @@ class Envelope(BaseModel):
 class SigningKey:
     """A private key of one role."""
 
-    def __init__(self, role: Role, private: Ed25519PrivateKey) -> None:
+    def __init__(self, role: Role, private: nacl.signing.SigningKey) -> None:
         self.role: Role = role
         self._private = private
-        raw = private.public_key().public_bytes_raw()
+        raw = bytes(private.verify_key)
         self.public = PublicKey(role=role, keyid=sha256_hex(raw)[:16], ed25519=raw.hex())
 
     @classmethod
     def generate(cls, role: Role) -> SigningKey:
         """Make a new key from the operating system's randomness."""
-        return cls(role, Ed25519PrivateKey.generate())
+        return cls(role, nacl.signing.SigningKey.generate())
 
     @classmethod
     def read(cls, role: Role, path: Path) -> SigningKey:
@@ -101,22 +101,21 @@ class SigningKey:
         """
         mend = "make keys with `edgeflock keys init`, or name their folder with --keys"
         try:
-            return cls(role, Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip())))
+            return cls(role, nacl.signing.SigningKey(bytes.fromhex(path.read_text().strip())))
         except OSError as error:
             raise BadInput(str(path), f"cannot be read ({error.strerror})", mend) from None
-        except ValueError:
+        except (ValueError, nacl.exceptions.CryptoError):
             raise BadInput(str(path), "holds no Ed25519 private key", mend) from None
 
     def write(self, path: Path) -> None:
         """Write the raw private key in hex, readable by its owner alone; an existing file is never overwritten."""
-        raw = self._private.private_bytes_raw()
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(raw.hex() + "\n")
+            file.write(bytes(self._private).hex() + "\n")
 
     def seal(self, value: object) -> bytes:
         """Sign a JSON value; returns the envelope's bytes."""
         payload = canonical_json(value)
-        signature = base64.b64encode(self._private.sign(payload)).decode()
+        signature = base64.b64encode(self._private.sign(payload).signature).decode()
         return canonical_json(
             {"v": 1, "payload": payload.decode(), "signatures": [{"keyid": self.public.keyid, "sig": signature}]}
         )
@@ -147,9 +146,9 @@ def open_envelope(data: bytes, trust: Trust, role: Role) -> bytes:
 
 def _verifies(key: PublicKey, signature: Signature, payload: bytes) -> bool:
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.ed25519)).verify(
-            base64.b64decode(signature.sig, validate=True), payload
+        nacl.signing.VerifyKey(bytes.fromhex(key.ed25519)).verify(
+            payload, base64.b64decode(signature.sig, validate=True)
         )
-    except (InvalidSignature, ValueError, binascii.Error):
+    except (nacl.exceptions.CryptoError, ValueError, binascii.Error):
         return False
     return True

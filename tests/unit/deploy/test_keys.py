@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 from pathlib import Path
@@ -94,3 +95,24 @@ def test_a_bad_trust_file_is_named_with_its_mend(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(BadInput, match=r"trust\.json.*edgeflock keys init"):
         Trust.read(path)
+
+
+def test_keys_and_signatures_are_those_of_rfc_8032(tmp_path: Path) -> None:
+    """Section 7.1, test 2, through our own files: a key that is read, and a signature that is checked."""
+    path = tmp_path / "publish.key"
+    path.write_text("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb\n")
+    key = SigningKey.read("publish", path)
+    assert key.public.ed25519 == "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
+    # The message is the one byte "r" (0x72), which is no JSON: refused for that, after its signature was found good.
+    signature = bytes.fromhex(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+    envelope = {
+        "v": 1,
+        "payload": "r",
+        "signatures": [{"keyid": key.public.keyid, "sig": base64.b64encode(signature).decode()}],
+    }
+    with pytest.raises(Untrusted) as refused:
+        open_envelope(json.dumps(envelope).encode(), Trust(keys=(key.public,)), "publish")
+    assert refused.value.reason is Reason.MANIFEST_INVALID
