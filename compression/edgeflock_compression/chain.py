@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeflock_compression.graph import flat
+from edgeflock_compression.graph.flat import flat
 from edgeflock_compression.passes.table import PASSES
 from edgeflock_compression.recipe import Step
 from edgeflock_compression.tf_import import keras

@@ -13,15 +13,16 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from edgeflock_compression.certificate import certify
 from edgeflock_compression.chain import run_passes
-from edgeflock_compression.data import FittedData, check_labels, fit, load_data
-from edgeflock_compression.metrics import Metric, metric_named
+from edgeflock_compression.parent.data import FittedData, check_labels, fit, load_data
+from edgeflock_compression.parent.source import Parent, open_parent
+from edgeflock_compression.parent.split import Split, evaluation_slice, golden_inputs, split, stratified, task_of
 from edgeflock_compression.passes.table import PASSES
+from edgeflock_compression.proof.certificate import certify
+from edgeflock_compression.proof.metrics import Metric, metric_named
 from edgeflock_compression.recipe import Recipe
-from edgeflock_compression.source import Parent, open_parent
-from edgeflock_compression.split import Split, evaluation_slice, golden_inputs, split, stratified, task_of
 from edgeflock_compression.tf_import import deterministic
+from edgeflock_compression.tflite.wire_estimate import wire_estimate
 from edgeflock_compression.variant import (
     CONTAINER_FILE,
     MODEL_FILE,
@@ -34,7 +35,6 @@ from edgeflock_compression.variant import (
     write_model,
     write_record,
 )
-from edgeflock_compression.wire_estimate import wire_estimate
 from edgeflock_compression.work import Bench, Work
 from edgeflock_deploy.bundle import Task, encode_blob
 from edgeflock_deploy.canonical import sha256_hex

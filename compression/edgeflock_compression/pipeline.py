@@ -22,10 +22,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from edgeflock_compression.certificate import holm
-from edgeflock_compression.data import load_data
 from edgeflock_compression.making import Order
-from edgeflock_compression.metrics import metric_named
+from edgeflock_compression.parent.data import load_data
+from edgeflock_compression.proof.certificate import holm
+from edgeflock_compression.proof.metrics import metric_named
 from edgeflock_compression.recipe import Recipe, load_recipes
 from edgeflock_compression.variant import Variant, write_record
 from edgeflock_deploy.errors import BadInput, EdgeflockError

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from edgeflock_compression.certificate import Certificate
-from edgeflock_compression.data import Arrays
+from edgeflock_compression.parent.data import Arrays
+from edgeflock_compression.parent.input_order import input_order
+from edgeflock_compression.proof.certificate import Certificate
 from edgeflock_compression.work import Skipped
 from edgeflock_deploy.bundle import Task
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import Frozen
-from edgeflock_deploy.runtime import LoadedModel, TensorInfo
+from edgeflock_deploy.runtime import LoadedModel
 from edgeflock_deploy.runtime_name import runtime_name
 
 Array = NDArray[Any]
@@ -82,20 +83,6 @@ def versions() -> dict[str, str]:
     tensorflow = next(filter(None, map(_version, names)), "unknown")
     rest = {name: _version(name) or "unknown" for name in ("keras", "litert-quantizer", "numpy", "edgeflock")}
     return {"tensorflow": tensorflow, "runtime": runtime_name(), **rest}
-
-
-def input_name(info: TensorInfo) -> str:
-    """What an input of a file was called before the converter added to its name."""
-    return info.name.removeprefix("serving_default_").split(":")[0]
-
-
-def input_order(model: LoadedModel, names: Sequence[str]) -> list[int]:
-    """For each input of the file, which of the parent's inputs it is, by name: the converter may reorder them.
-
-    Raises:
-        ValueError: an input of the file is none of these.
-    """
-    return [0] if len(names) == 1 else [list(names).index(input_name(info)) for info in model.inputs]
 
 
 def outputs_over(path: Path, x: Arrays, names: Sequence[str]) -> Array:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_compression.split import Split
+from edgeflock_compression.parent.split import Split
 from edgeflock_deploy.messages import Frozen
 
 if TYPE_CHECKING:
-    from edgeflock_compression.source import Parent
+    from edgeflock_compression.parent.source import Parent
 
 Array = NDArray[Any]
 
@@ -80,7 +80,7 @@ class Work:
 
     Args:
         bench: what stays the same.
-        model: the Keras model, flat and functional (see `graph`); None for a parent that is not Keras.
+        model: the Keras model, flat and functional (see `graph.flat`); None for a parent that is not Keras.
         masks: by weight path, bool of the weight's shape: False is held at zero.
         codebooks: by weight path, for weights that share values.
         tflite: the converted model, once a pass has made it.

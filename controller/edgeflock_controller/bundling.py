@@ -17,15 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edgeflock_compression.data import Arrays, InputSpec, fit, load_data
 from edgeflock_compression.making import EVALUATION_FILE, GOLDEN_INPUTS_FILE
-from edgeflock_compression.split import evaluation_slice, golden_inputs, task_of
+from edgeflock_compression.parent.data import Arrays, InputSpec, fit, load_data
+from edgeflock_compression.parent.input_order import input_name, input_order
+from edgeflock_compression.parent.split import evaluation_slice, golden_inputs, task_of
 from edgeflock_compression.variant import (
     CONTAINER_FILE,
     MODEL_FILE,
     RECORD_FILE,
-    input_name,
-    input_order,
     read_checked_record,
     read_record,
 )

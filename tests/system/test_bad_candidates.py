@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgeflock_compression.data import InputSpec, fit, load_data
-from edgeflock_compression.split import golden_inputs
+from edgeflock_compression.parent.data import InputSpec, fit, load_data
+from edgeflock_compression.parent.split import golden_inputs
 from edgeflock_controller.client import Client
 from edgeflock_deploy.bundle import encode_blob, seal_manifest
 from edgeflock_deploy.keys import SigningKey

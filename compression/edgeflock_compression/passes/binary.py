@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from edgeflock_compression.parametrization import Parametrization, held, kept
-from edgeflock_compression.targets import WeightPass, targets
 from edgeflock_compression.tf_import import tensorflow
-from edgeflock_compression.training import fine_tune
+from edgeflock_compression.training.fine_tuning import fine_tune
+from edgeflock_compression.training.parametrization import Parametrization, held, kept
+from edgeflock_compression.weights.targets import WeightPass, targets
 from edgeflock_compression.work import Codebook, Work
 
 Array = NDArray[Any]

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from edgeflock_compression.source import Parent, open_parent
+from edgeflock_compression.channels.width import anew, at_width
+from edgeflock_compression.parent.source import Parent, open_parent
 from edgeflock_compression.tf_import import keras
-from edgeflock_compression.training import FineTune, fine_tune
-from edgeflock_compression.width import anew, at_width
+from edgeflock_compression.training.fine_tuning import FineTune, fine_tune
 from edgeflock_compression.work import Work
 from edgeflock_deploy.errors import BadInput
 

@@ -24,13 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from edgeflock_compression.graph import rebuild
-from edgeflock_compression.low_rank import kept_by_spatial, kept_by_svd, kept_by_tucker2, spatial, svd_dense, tucker2
-from edgeflock_compression.macs import Use, multiply_adds, positions, uses
-from edgeflock_compression.parametrization import held, kept
-from edgeflock_compression.rank_choice import Option, Ranks, by_target, front, keeping, within
+from edgeflock_compression.graph.flat import rebuild
+from edgeflock_compression.graph.macs import Use, multiply_adds, positions, uses
 from edgeflock_compression.tf_import import keras
-from edgeflock_compression.training import FineTune, fine_tune
+from edgeflock_compression.training.fine_tuning import FineTune, fine_tune
+from edgeflock_compression.training.parametrization import held, kept
+from edgeflock_compression.weights.low_rank import (
+    kept_by_spatial,
+    kept_by_svd,
+    kept_by_tucker2,
+    spatial,
+    svd_dense,
+    tucker2,
+)
+from edgeflock_compression.weights.rank_choice import Option, Ranks, by_target, front, keeping, within
 from edgeflock_compression.work import Skipped, Work
 
 Array = NDArray[Any]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from edgeflock_compression.graph import rebuild
+from edgeflock_compression.graph.flat import rebuild
 from edgeflock_compression.tf_import import keras
 from edgeflock_compression.work import Codebook, Skipped, Work
 from edgeflock_deploy.messages import Frozen

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from edgeflock_compression.parametrization import held, kept
-from edgeflock_compression.targets import Target, WeightPass, setting_of, targets
-from edgeflock_compression.training import fine_tune
+from edgeflock_compression.training.fine_tuning import fine_tune
+from edgeflock_compression.training.parametrization import held, kept
+from edgeflock_compression.weights.targets import Target, WeightPass, setting_of, targets
 from edgeflock_compression.work import Codebook, Skipped, Work
 from edgeflock_deploy.codec.weight_hash import bucket_and_sign
 from edgeflock_deploy.errors import BadInput

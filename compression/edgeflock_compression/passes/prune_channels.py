@@ -17,17 +17,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from edgeflock_compression.channel_choice import fewest, keep_without, per_multiply_add, pieces
-from edgeflock_compression.channel_cut import cut, cut_model
-from edgeflock_compression.channel_scores import Scores, l1_scores, norm_scores, taylor_scores
-from edgeflock_compression.channels import Channels, Group, Keep, find_channels
-from edgeflock_compression.float_latency import Ratio, latency_ratio_to
-from edgeflock_compression.loss import logit_model, training_loss
-from edgeflock_compression.macs import multiply_adds
-from edgeflock_compression.parametrization import held, kept
-from edgeflock_compression.residual_blocks import residual_blocks, without_block
+from edgeflock_compression.channels.choice import fewest, keep_without, per_multiply_add, pieces
+from edgeflock_compression.channels.cut import cut, cut_model
+from edgeflock_compression.channels.groups import Channels, Group, Keep, find_channels
+from edgeflock_compression.channels.residual_blocks import residual_blocks, without_block
+from edgeflock_compression.channels.scores import Scores, l1_scores, norm_scores, taylor_scores
+from edgeflock_compression.graph.logits import logit_model
+from edgeflock_compression.graph.macs import multiply_adds
 from edgeflock_compression.tf_import import keras, tensorflow
-from edgeflock_compression.training import FineTune, fine_tune
+from edgeflock_compression.tflite.float_latency import Ratio, latency_ratio_to
+from edgeflock_compression.training.fine_tuning import FineTune, fine_tune
+from edgeflock_compression.training.loss import training_loss
+from edgeflock_compression.training.parametrization import held, kept
 from edgeflock_compression.work import Bench, Skipped, Work
 
 Probe = Callable[[Any, Bench], AbstractContextManager[Ratio]]
@@ -42,7 +43,7 @@ class Settings(FineTune):
     mac_ratio: float | None = Field(None, gt=0, lt=1)  # share of the multiply-adds to keep
     latency_ratio: float | None = Field(None, gt=0, lt=1)  # share of the float latency here to keep, measured
     blocks: int = Field(0, ge=0)  # residual blocks to remove
-    criterion: Literal["l1", "bn", "taylor"] = "taylor"  # what a channel's score is (see `channel_scores`)
+    criterion: Literal["l1", "bn", "taylor"] = "taylor"  # what a channel's score is (see `channels.scores`)
     round_to: int = Field(8, ge=1)  # a group keeps a multiple of this; smaller groups stay whole
     group_ratio: float = Field(0.9, gt=0, lt=1)  # largest share of one group's channels to remove
     steps: int = Field(1, ge=1)  # rounds of cutting and fine-tuning

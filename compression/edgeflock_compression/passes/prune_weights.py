@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from edgeflock_compression.dropout import with_less_dropout
-from edgeflock_compression.parametrization import Parametrization, held, kept
-from edgeflock_compression.sparsity import Scope, cubic, magnitude_masks, n_of_m_mask
-from edgeflock_compression.targets import Target, WeightPass, setting_of, targets
 from edgeflock_compression.tf_import import tensorflow
-from edgeflock_compression.training import Variables, fine_tune
+from edgeflock_compression.training.dropout import with_less_dropout
+from edgeflock_compression.training.fine_tuning import Variables, fine_tune
+from edgeflock_compression.training.parametrization import Parametrization, held, kept
+from edgeflock_compression.weights.sparsity import Scope, cubic, magnitude_masks, n_of_m_mask
+from edgeflock_compression.weights.targets import Target, WeightPass, setting_of, targets
 from edgeflock_compression.work import Skipped, Work
 from edgeflock_deploy.errors import BadInput
 

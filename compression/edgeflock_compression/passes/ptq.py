@@ -32,15 +32,15 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from edgeflock_compression import per_layer
-from edgeflock_compression.capabilities import PER_TENSOR
-from edgeflock_compression.converter import Numbers, convert
-from edgeflock_compression.data import Arrays
-from edgeflock_compression.equalize import equalized
-from edgeflock_compression.float_left import Operator, float_parts, operators
-from edgeflock_compression.foreign_tflite import input_names, with_signature
-from edgeflock_compression.layer_names import matches
-from edgeflock_compression.split import CALIBRATION_ITEMS, one
+from edgeflock_compression.parent.data import Arrays
+from edgeflock_compression.parent.split import CALIBRATION_ITEMS, one
+from edgeflock_compression.quantization import per_layer
+from edgeflock_compression.quantization.capabilities import PER_TENSOR
+from edgeflock_compression.quantization.equalize import equalized
+from edgeflock_compression.tflite.converter import Numbers, convert
+from edgeflock_compression.tflite.float_left import Operator, float_parts, operators
+from edgeflock_compression.tflite.foreign import input_names, with_signature
+from edgeflock_compression.tflite.layer_names import matches
 from edgeflock_compression.work import Skipped, Work
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import Frozen

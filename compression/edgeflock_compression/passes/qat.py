@@ -23,17 +23,31 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from edgeflock_compression.export import OnWeight, export_saved_model
-from edgeflock_compression.fake_quant import FakeQuantized, Stretched, rounded_bias, rounded_codebook, weight_operator
-from edgeflock_compression.float_left import float_parts
-from edgeflock_compression.graph import rebuild, weights_by_path, with_weights
-from edgeflock_compression.layer_names import layers_in, marked
-from edgeflock_compression.output_codes import compare_codes, in_model_order
-from edgeflock_compression.parametrization import Free, Parametrization, held, kept
-from edgeflock_compression.ranged import CONVOLUTIONS, RECURRENT, WEIGHTED, consumers, input_ranges, opaque, with_ranges
-from edgeflock_compression.split import CALIBRATION_ITEMS, one
+from edgeflock_compression.graph.export import OnWeight, export_saved_model
+from edgeflock_compression.graph.flat import rebuild, weights_by_path, with_weights
+from edgeflock_compression.parent.split import CALIBRATION_ITEMS, one
+from edgeflock_compression.quantization.fake_quant import (
+    FakeQuantized,
+    Stretched,
+    rounded_bias,
+    rounded_codebook,
+    weight_operator,
+)
+from edgeflock_compression.quantization.ranged import (
+    CONVOLUTIONS,
+    RECURRENT,
+    WEIGHTED,
+    consumers,
+    input_ranges,
+    opaque,
+    with_ranges,
+)
 from edgeflock_compression.tf_import import tensorflow
-from edgeflock_compression.training import FineTune, fine_tune
+from edgeflock_compression.tflite.float_left import float_parts
+from edgeflock_compression.tflite.layer_names import layers_in, marked
+from edgeflock_compression.tflite.output_codes import compare_codes, in_model_order
+from edgeflock_compression.training.fine_tuning import FineTune, fine_tune
+from edgeflock_compression.training.parametrization import Free, Parametrization, held, kept
 from edgeflock_compression.work import Skipped, Work
 from edgeflock_deploy.errors import BadInput
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from edgeflock_compression.metrics import metric_named
+from edgeflock_compression.proof.metrics import metric_named
 from edgeflock_compression.search.front import Point
 from edgeflock_compression.search.goal import Facts
 from edgeflock_compression.search.probe import Latency

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeflock_compression.certificate_text import rounded_up
+from edgeflock_compression.proof.certificate_text import rounded_up
 from edgeflock_compression.search.markup import (
     MINUS,
     NOTHING,

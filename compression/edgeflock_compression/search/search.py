@@ -24,12 +24,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeflock_compression.capabilities import may_run
-from edgeflock_compression.data import load_data
 from edgeflock_compression.making import CACHE_FOLDER, Order
-from edgeflock_compression.metrics import metric_named
+from edgeflock_compression.parent.data import load_data
+from edgeflock_compression.parent.split import VALIDATION_ITEMS
 from edgeflock_compression.passes import ptq
 from edgeflock_compression.pipeline import judged_together, work_of
+from edgeflock_compression.proof.metrics import metric_named
+from edgeflock_compression.quantization.capabilities import may_run
 from edgeflock_compression.recipe import Recipe, load_recipe, recipe_of
 from edgeflock_compression.search.candidate import Candidate, facts_of
 from edgeflock_compression.search.evaluation import BASELINE, Evaluator, Now, OutOfTime, Watch
@@ -53,7 +54,6 @@ from edgeflock_compression.search.space import (
 )
 from edgeflock_compression.search.table import FILE as TABLE_FILE
 from edgeflock_compression.search.table import Table
-from edgeflock_compression.split import VALIDATION_ITEMS
 from edgeflock_compression.variant import Variant, versions, write_bytes
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.runtime_name import runtime_name

@@ -19,15 +19,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_compression.data import Arrays
-from edgeflock_compression.float_left import Operator, operators
-from edgeflock_compression.kmeans import kmeans, nearest
 from edgeflock_compression.making import Order
-from edgeflock_compression.metrics import Metric, metric_named
+from edgeflock_compression.parent.data import Arrays
+from edgeflock_compression.proof.metrics import Metric, metric_named
 from edgeflock_compression.search.probe import Latency, LocalProbe
 from edgeflock_compression.search.proposals import Row
-from edgeflock_compression.sparsity import magnitude_masks
-from edgeflock_compression.wire_estimate import wire_estimate
+from edgeflock_compression.tflite.float_left import Operator, operators
+from edgeflock_compression.tflite.wire_estimate import wire_estimate
+from edgeflock_compression.weights.kmeans import kmeans, nearest
+from edgeflock_compression.weights.sparsity import magnitude_masks
 
 Array = NDArray[Any]
 
@@ -113,9 +113,9 @@ def rows_of(order: Order, done: set[tuple[str, str]], tell: Callable[[str, float
         done: (layer, option) of the rows that are.
         tell: says how far it is.
     """
-    from edgeflock_compression.data import fit, load_data
-    from edgeflock_compression.source import open_parent
-    from edgeflock_compression.split import split, stratified, task_of
+    from edgeflock_compression.parent.data import fit, load_data
+    from edgeflock_compression.parent.source import open_parent
+    from edgeflock_compression.parent.split import split, stratified, task_of
     from edgeflock_compression.tf_import import deterministic
     from edgeflock_compression.work import Bench, Work
 
@@ -149,8 +149,8 @@ def layers_of(tflite: bytes) -> list[str]:
 
 
 def _float32(work: Any) -> bytes:
-    from edgeflock_compression.converter import convert
-    from edgeflock_compression.foreign_tflite import with_signature
+    from edgeflock_compression.tflite.converter import convert
+    from edgeflock_compression.tflite.foreign import with_signature
 
     given = work.bench.parent.tflite
     return convert(work, "float32") if given is None else with_signature(given)
@@ -168,7 +168,7 @@ def _row(table: _Table, float32: bytes, before: _Measured, layer: str, option: s
 
 
 def _quantized_row(table: _Table, float32: bytes, before: _Measured, layer: str, option: str) -> Row:
-    from edgeflock_compression.per_layer import quantize
+    from edgeflock_compression.quantization.per_layer import quantize
     from edgeflock_deploy.peak_memory import peak_rss_bytes
 
     def weights(operator: Operator) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeflock_compression.recipe import Recipe, load_recipe, recipe_of
-from edgeflock_compression.training import FineTune
+from edgeflock_compression.training.fine_tuning import FineTune
 from edgeflock_deploy.errors import BadInput
 
 QUANTIZATIONS = (

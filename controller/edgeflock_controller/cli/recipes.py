@@ -46,7 +46,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 def _print_table() -> None:
     from edgeflock_compression.passes.table import HELPS, PASSES
-    from edgeflock_compression.training import FineTune
+    from edgeflock_compression.training.fine_tuning import FineTune
 
     click.echo("Passes, in the order in which a recipe may use them; in brackets what each can make smaller:\n")
     shared = FineTune.model_fields

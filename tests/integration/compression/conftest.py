@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from edgeflock_compression.data import fit, load_data
-from edgeflock_compression.export import export_saved_model
-from edgeflock_compression.source import keras_parent
-from edgeflock_compression.split import split
+from edgeflock_compression.graph.export import export_saved_model
+from edgeflock_compression.parent.data import fit, load_data
+from edgeflock_compression.parent.source import keras_parent
+from edgeflock_compression.parent.split import split
 from edgeflock_compression.tf_import import keras, tensorflow
 from edgeflock_compression.work import Bench, Work
 from edgeflock_deploy.codec.tflite_layout import constants

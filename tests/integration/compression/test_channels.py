@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeflock_compression.channel_cut import cut_model
-from edgeflock_compression.channels import Channels, Keep, find_channels
-from edgeflock_compression.graph import flat, with_weights
-from edgeflock_compression.macs import multiply_adds
+from edgeflock_compression.channels.cut import cut_model
+from edgeflock_compression.channels.groups import Channels, Keep, find_channels
+from edgeflock_compression.graph.flat import flat, with_weights
+from edgeflock_compression.graph.macs import multiply_adds
 
 
 def _conv_net(k: Any) -> Any:

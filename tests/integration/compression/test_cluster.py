@@ -3,12 +3,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeflock_compression.graph import weights_by_path
-from edgeflock_compression.parametrization import held
+from edgeflock_compression.graph.flat import weights_by_path
 from edgeflock_compression.passes.cluster import Settings, cluster, codebook
 from edgeflock_compression.passes.prune_weights import Settings as Prune
 from edgeflock_compression.passes.prune_weights import prune_weights
-from edgeflock_compression.training import FineTune, fine_tune
+from edgeflock_compression.training.fine_tuning import FineTune, fine_tune
+from edgeflock_compression.training.parametrization import held
 from edgeflock_compression.work import Bench, Work
 from edgeflock_deploy.errors import BadInput
 

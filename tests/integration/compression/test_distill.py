@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from edgeflock_compression.channels.width import anew, at_width
+from edgeflock_compression.parent.source import keras_parent
 from edgeflock_compression.passes.distill import Settings, distill
-from edgeflock_compression.source import keras_parent
-from edgeflock_compression.width import anew, at_width
 from edgeflock_compression.work import Bench, Work
 from edgeflock_deploy.errors import BadInput
 

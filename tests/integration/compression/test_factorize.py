@@ -8,12 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edgeflock_compression.export import export_saved_model
-from edgeflock_compression.graph import flat, weights_by_path
-from edgeflock_compression.macs import multiply_adds, uses
+from edgeflock_compression.graph.export import export_saved_model
+from edgeflock_compression.graph.flat import flat, weights_by_path
+from edgeflock_compression.graph.macs import multiply_adds, uses
 from edgeflock_compression.passes.factorize import Settings, _ranks, _replaced, factorize
-from edgeflock_compression.rank_choice import Option
 from edgeflock_compression.tf_import import keras, tensorflow
+from edgeflock_compression.weights.rank_choice import Option
 from edgeflock_compression.work import Bench, Codebook, Work
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.runtime import LoadedModel

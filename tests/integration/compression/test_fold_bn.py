@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeflock_compression.export import export_saved_model
-from edgeflock_compression.graph import flat, weights_by_path
+from edgeflock_compression.graph.export import export_saved_model
+from edgeflock_compression.graph.flat import flat, weights_by_path
 from edgeflock_compression.passes.fold_bn import Settings, fold_bn
 from edgeflock_compression.tf_import import keras, tensorflow
 from edgeflock_compression.work import Bench, Codebook, Work

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from edgeflock_compression.graph import flat
-from edgeflock_compression.macs import multiply_adds
+from edgeflock_compression.graph.flat import flat
+from edgeflock_compression.graph.macs import multiply_adds
 
 
 def counted(keras_module: Any, shape: tuple[int | None, ...], *layers: Any) -> list[int]:

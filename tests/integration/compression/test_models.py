@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeflock_compression.converter import convert
-from edgeflock_compression.data import FittedData
-from edgeflock_compression.float_left import operators
-from edgeflock_compression.legacy import load_keras
+from edgeflock_compression.parent.data import FittedData
+from edgeflock_compression.parent.input_order import input_order
+from edgeflock_compression.parent.legacy import load_keras
+from edgeflock_compression.parent.source import Parent, keras_parent, open_parent
+from edgeflock_compression.parent.split import split
 from edgeflock_compression.passes.ptq import Settings, quantize_after_training
-from edgeflock_compression.source import Parent, keras_parent, open_parent
-from edgeflock_compression.split import split
-from edgeflock_compression.variant import input_order
+from edgeflock_compression.tflite.converter import convert
+from edgeflock_compression.tflite.float_left import operators
 from edgeflock_compression.work import Bench, Work
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.runtime import LoadedModel

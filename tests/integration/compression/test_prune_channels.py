@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeflock_compression.export import export_saved_model
-from edgeflock_compression.float_latency import Ratio, latency_ratio_to
-from edgeflock_compression.graph import weights_by_path, with_weights
-from edgeflock_compression.macs import multiply_adds
+from edgeflock_compression.channels.residual_blocks import residual_blocks, without_block
+from edgeflock_compression.graph.export import export_saved_model
+from edgeflock_compression.graph.flat import weights_by_path, with_weights
+from edgeflock_compression.graph.macs import multiply_adds
 from edgeflock_compression.passes.prune_channels import Settings, prune_channels
-from edgeflock_compression.residual_blocks import residual_blocks, without_block
 from edgeflock_compression.tf_import import tensorflow
+from edgeflock_compression.tflite.float_latency import Ratio, latency_ratio_to
 from edgeflock_compression.work import Bench, Codebook, Work
 from edgeflock_deploy.runtime import LoadedModel
 from edgeflock_deploy.scoring import accuracy, answers

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeflock_compression.converter import convert
-from edgeflock_compression.equalize import equalized
-from edgeflock_compression.float_left import operators
-from edgeflock_compression.graph import weights_by_path, with_weights
+from edgeflock_compression.graph.flat import weights_by_path, with_weights
+from edgeflock_compression.parent.source import Parent, open_parent
 from edgeflock_compression.passes.fold_bn import Settings as FoldSettings
 from edgeflock_compression.passes.fold_bn import fold_bn
 from edgeflock_compression.passes.ptq import Settings, quantize_after_training
-from edgeflock_compression.source import Parent, open_parent
+from edgeflock_compression.quantization.equalize import equalized
+from edgeflock_compression.tflite.converter import convert
+from edgeflock_compression.tflite.float_left import operators
 from edgeflock_compression.work import Bench, Codebook, Work
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.runtime import LoadedModel

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeflock_compression.graph import weights_by_path, with_weights
+from edgeflock_compression.graph.flat import weights_by_path, with_weights
 from edgeflock_compression.passes import fold_bn, ptq, qat
-from edgeflock_compression.ranged import with_ranges
+from edgeflock_compression.quantization.ranged import with_ranges
 from edgeflock_compression.work import Bench, Codebook, Work
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.runtime import LoadedModel
@@ -236,10 +236,10 @@ def test_a_parent_without_layers_is_refused(mlp_bench: Bench) -> None:
 TRAIN = """
 import sys
 from pathlib import Path
-from edgeflock_compression.data import fit, load_data
+from edgeflock_compression.parent.data import fit, load_data
 from edgeflock_compression.passes import qat
-from edgeflock_compression.source import open_parent
-from edgeflock_compression.split import split
+from edgeflock_compression.parent.source import open_parent
+from edgeflock_compression.parent.split import split
 from edgeflock_compression.tf_import import deterministic
 from edgeflock_compression.work import Bench, Work
 

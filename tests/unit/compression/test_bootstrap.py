@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap as scipy_bootstrap  # type: ignore[import-untyped]
 
-from edgeflock_compression.bootstrap import Bootstrap, Loss, bca, percentile
+from edgeflock_compression.proof.bootstrap import Bootstrap, Loss, bca, percentile
 
 
 def mean_of(values: Any) -> Loss:
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_bound_and_another_one_near_it() -> None:
 def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     loss = mean_of(skewed(1, 70))
     whole = bca(loss, 70, 0, 500)
-    monkeypatch.setattr("edgeflock_compression.bootstrap._CELLS", 150)
+    monkeypatch.setattr("edgeflock_compression.proof.bootstrap._CELLS", 150)
     parts = bca(loss, 70, 0, 500)
     assert parts.losses == pytest.approx(whole.losses)
     assert parts.acceleration == pytest.approx(whole.acceleration)

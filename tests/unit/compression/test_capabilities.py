@@ -1,7 +1,7 @@
 import pytest
 
-from edgeflock_compression.capabilities import may_run, remark
 from edgeflock_compression.passes.ptq import Settings, mode_names
+from edgeflock_compression.quantization.capabilities import may_run, remark
 
 OLD, NEW = "tflite-runtime2.14", "litert2.3"
 SAFE = ["float32", "float16", "weight_only_wi8", "static_wi8_ai8", "static_wi8_ai16", "dynamic_wi8_dense_per_tensor"]

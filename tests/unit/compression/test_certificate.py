@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_compression.certificate import Certificate, Guards, certify, certify_all, holm
-from edgeflock_compression.certificate_text import rounded_up
-from edgeflock_compression.metrics import metric_named
-from edgeflock_compression.paired import tango_p, tango_upper
+from edgeflock_compression.proof.certificate import Certificate, Guards, certify, certify_all, holm
+from edgeflock_compression.proof.certificate_text import rounded_up
+from edgeflock_compression.proof.metrics import metric_named
+from edgeflock_compression.proof.paired import tango_p, tango_upper
 from edgeflock_deploy.errors import BadInput
 
 ACCURACY = metric_named("accuracy")

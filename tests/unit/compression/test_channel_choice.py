@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_compression.channel_choice import Piece, fewest, keep_without, pieces
-from edgeflock_compression.channel_ties import Ties
-from edgeflock_compression.channels import Channels, Group
+from edgeflock_compression.channels.choice import Piece, fewest, keep_without, pieces
+from edgeflock_compression.channels.groups import Channels, Group
+from edgeflock_compression.channels.ties import Ties
 
 
 def _group(first: int, count: int, name: str = "conv") -> Group:

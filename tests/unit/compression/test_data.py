@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeflock_compression.data import InputSpec, LabelledData, check_labels, fit, load_data
+from edgeflock_compression.parent.data import InputSpec, LabelledData, check_labels, fit, load_data
 from edgeflock_deploy.errors import BadInput
 
 

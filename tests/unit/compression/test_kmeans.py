@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgeflock_compression.kmeans import kmeans, nearest
+from edgeflock_compression.weights.kmeans import kmeans, nearest
 
 NUMBERS = arrays.arrays(np.float32, st.integers(1, 60), elements=st.floats(-100, 100, width=32))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeflock_compression.low_rank import (
+from edgeflock_compression.weights.low_rank import (
     kept_by_spatial,
     kept_by_svd,
     kept_by_tucker2,

@@ -15,7 +15,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from edgeflock_compression.metrics import METRICS, Metric, metric_named
+from edgeflock_compression.proof.metrics import METRICS, Metric, metric_named
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.scoring import accuracy, answers
 

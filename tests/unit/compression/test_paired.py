@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar  # type: ignore[import-untyped]
 from scipy.stats import binom, binomtest, norm  # type: ignore[import-untyped]
 
-from edgeflock_compression.paired import (
+from edgeflock_compression.proof.paired import (
     ALPHA,
     Pairs,
     loss_upper,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_compression.rank_choice import Option, Ranks, by_target, front, keeping, within
+from edgeflock_compression.weights.rank_choice import Option, Ranks, by_target, front, keeping, within
 from edgeflock_deploy.errors import BadInput
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeflock_compression.certificate import certify
-from edgeflock_compression.metrics import metric_named
+from edgeflock_compression.proof.certificate import certify
+from edgeflock_compression.proof.metrics import metric_named
 from edgeflock_compression.recipe import load_recipe
 from edgeflock_compression.search.candidate import Candidate, facts_of
 from edgeflock_compression.search.goal import parse_goal

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_compression.sparsity import cubic, keep_largest, magnitude_masks, n_of_m_mask
+from edgeflock_compression.weights.sparsity import cubic, keep_largest, magnitude_masks, n_of_m_mask
 
 
 def test_the_schedule_rises_from_start_to_end_and_steeply_at_first() -> None:

@@ -3,9 +3,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeflock_compression import split as split_module
-from edgeflock_compression.data import FittedData
-from edgeflock_compression.split import evaluation_slice, golden_inputs, split, stratified
+from edgeflock_compression.parent import split as split_module
+from edgeflock_compression.parent.data import FittedData
+from edgeflock_compression.parent.split import evaluation_slice, golden_inputs, split, stratified
 
 
 def fitted(**changes: Any) -> FittedData:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgeflock_compression.wire_estimate import wire_estimate
+from edgeflock_compression.tflite.wire_estimate import wire_estimate
 
 
 def test_what_is_no_tflite_counts_as_what_zstd_makes_of_it() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeflock_compression.data import InputSpec, fit, load_data
-from edgeflock_compression.split import task_of
+from edgeflock_compression.parent.data import InputSpec, fit, load_data
+from edgeflock_compression.parent.split import task_of
 from edgeflock_compression.variant import Variant
 from edgeflock_controller.bundling import find_drafts
 from edgeflock_deploy.bundle import Task

@@ -1,0 +1,1 @@
+"""The model as a graph of layers: read, rebuilt, counted, made narrower."""

@@ -1,0 +1,1 @@
+"""What goes in: the trained model and its data."""

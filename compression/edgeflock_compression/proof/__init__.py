@@ -1,0 +1,1 @@
+"""What may be said of a variant: metrics, paired tests, bounds, certificates."""

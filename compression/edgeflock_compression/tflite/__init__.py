@@ -1,0 +1,1 @@
+"""To a `.tflite`, and reading one."""
