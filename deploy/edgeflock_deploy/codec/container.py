@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from edgeflock_deploy.codec import nodes
-from edgeflock_deploy.codec.wire import CodecError, Reader, varint
+from edgeflock_deploy.codec.section import Frame, Node
+from edgeflock_deploy.codec.wire import MOST_TURNS, CodecError, Reader, varint
 
 MAGIC = b"EFC"
 VERSION = 1
@@ -68,7 +69,8 @@ def decode(container: bytes, bases: Callable[[str], bytes] | None = None, *, lim
         container: what `encode` wrote, or anything else.
         bases: gives the bytes of the file with a SHA-256 (hex); whoever passes it has checked them. KeyError or OSError
             where there is none.
-        limit_bytes: the most bytes that the file may have; memory and time are proportional to it.
+        limit_bytes: the most bytes that the file may have. Memory and time are proportional to them and to the bytes
+            of container and base, apart from the turns of which a container has so many at most (`codec.turns`).
 
     Raises:
         CodecError: whatever is wrong.
@@ -85,7 +87,10 @@ def decode(container: bytes, bases: Callable[[str], bytes] | None = None, *, lim
         raise CodecError(f"{source.left} bytes follow the container")
     if skeleton.palette_bytes or skeleton.late:
         raise CodecError("the skeleton depends on itself")
-    out = _Output(file_length, _fetch(bases, base_sha256))
+    base = _fetch(bases, base_sha256)
+    if source.prefix_bytes > 2 * len(base):
+        raise CodecError("patches read their base too often")
+    out = _Output(file_length, base)
     out.lay_skeleton(skeleton, cuts, skeleton_length)
     for late in (False, True):
         for cut, section in zip(cuts, sections, strict=True):
@@ -96,7 +101,7 @@ def decode(container: bytes, bases: Callable[[str], bytes] | None = None, *, lim
 
 def _read_cuts(source: Reader, file_length: int) -> list[Cut]:
     cuts, end = [], 0
-    for _ in range(source.varint(source.left // _SMALLEST_CUT)):
+    for _ in range(source.varint(min(source.left // _SMALLEST_CUT, MOST_TURNS))):
         offset = end + source.varint(file_length - end)
         cuts.append(Cut(offset, source.varint(file_length - offset)))
         end = offset + cuts[-1].length
@@ -120,7 +125,7 @@ class _Output:
     def __init__(self, length: int, base: bytes) -> None:
         self.file = bytearray(length)
         self._palettes = Reader(b"")
-        self._frame = nodes.Frame(base, self._next_palette, self._done)
+        self._frame = Frame(base, self._next_palette, self._done)
 
     def _next_palette(self, count: int) -> bytes:
         return self._palettes.take(count)
@@ -130,7 +135,7 @@ class _Output:
             raise CodecError("a product refers past the end of the file")
         return bytes(self.file[offset : offset + length])
 
-    def lay_skeleton(self, node: nodes.Node, cuts: Sequence[Cut], skeleton_length: int) -> None:
+    def lay_skeleton(self, node: Node, cuts: Sequence[Cut], skeleton_length: int) -> None:
         data = node.make(self._frame)
         self._palettes = Reader(data[skeleton_length:])
         source, end = Reader(data[:skeleton_length]), 0
@@ -139,7 +144,7 @@ class _Output:
             end = cut.offset + cut.length
         self.file[end:] = source.take(source.left)
 
-    def put(self, cut: Cut, section: nodes.Node) -> None:
+    def put(self, cut: Cut, section: Node) -> None:
         data = section.make(self._frame)
         if len(data) != cut.length:
             raise CodecError(f"a section decodes to {len(data)} bytes instead of {cut.length}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgeflock_deploy.codec import palette_model, smooth_model
 
 BOARD = 6.0
+LONGEST_S = 10.0  # what takes longer may ask for more work than the format allows (`turns`)
 _PALETTE_DIAGONAL, _PALETTE_ELEMENT, _PALETTE_BATCH, _PALETTE_VALUE_BIT = 62e-6, 0.22e-6, 60e-6, 0.17e-6
 _SMOOTH_START, _SMOOTH_DIAGONAL, _SMOOTH_DISTANCE = 2e-3, 80e-6, 4.5e-6
 _SMOOTH_ELEMENT, _SMOOTH_LANES_ELEMENT = 0.54e-6, 0.23e-6

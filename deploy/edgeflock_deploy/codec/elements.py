@@ -20,10 +20,10 @@ def unpack(data: bytes, bits: int) -> Unsigned:
 
 
 def pack(elements: Unsigned, bits: int) -> bytes:
-    """The inverse of `unpack`."""
+    """The inverse of `unpack`; of a number that does not fit its bits the low ones are taken."""
     if bits >= 8:
         return elements.astype(f"<u{bits // 8}").tobytes()
-    groups = elements.astype(np.uint8).reshape(-1, 8 // bits)
+    groups = elements.astype(np.uint8).reshape(-1, 8 // bits) & np.uint8((1 << bits) - 1)
     octets = np.zeros(len(groups), dtype=np.uint8)
     for place in range(8 // bits):
         octets |= groups[:, place] << np.uint8(place * bits)

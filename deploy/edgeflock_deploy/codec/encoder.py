@@ -13,7 +13,7 @@ import numpy as np
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.codec import nodes, options, primed_zstd
 from edgeflock_deploy.codec.container import Cut, assemble
-from edgeflock_deploy.codec.decode_time import zstd_s
+from edgeflock_deploy.codec.decode_time import LONGEST_S, zstd_s
 from edgeflock_deploy.codec.options import Option
 from edgeflock_deploy.codec.products import factors
 from edgeflock_deploy.codec.tflite_layout import Constant, constants
@@ -52,7 +52,7 @@ def encode(
         else:
             hashed = options.hashed(data[one.offset : one.offset + one.length], one, hashes)
             ways.append(_ways(data, one, base, twins.get(one), decode_budget_s) + hashed)
-    chosen = _within(ways, decode_budget_s)
+    chosen = _within(ways, min(decode_budget_s, LONGEST_S))
     rest = _without(data, cut) + b"".join(option.palettes for option in chosen)
     cuts = [Cut(one.offset, one.length) for one in cut]
     skeleton, sections = _skeleton(rest, base), [option.node for option in chosen]

@@ -7,7 +7,7 @@ pruned matrices have empty rows and columns, and large weights flock together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,10 +55,9 @@ class Form(NamedTuple):
 
 def code(coder: BitCoder, form: Form, known: Ints | None) -> Ints:
     """Code signed ranks, an array of rows x columns (int16 when decoded); `known` when encoding."""
+    places: Iterable[Ints] = (positions(diagonal, form.columns) for diagonal in diagonals(form.rows, form.columns))
     if form.zero:
         places = _code_filled(coder, form, None if known is None else known != 0)
-    else:
-        places = [positions(diagonal, form.columns) for diagonal in diagonals(form.rows, form.columns)]
     return _code_values(coder, form, places, known)
 
 
@@ -158,7 +157,7 @@ class _Tally:
         return level
 
 
-def _code_values(coder: BitCoder, form: Form, places: list[Ints], known: Ints | None) -> Ints:
+def _code_values(coder: BitCoder, form: Form, places: Iterable[Ints], known: Ints | None) -> Ints:
     """Signed ranks of all elements: sign and rank of those at the given flat positions, 0 elsewhere."""
     ranks = np.zeros((form.rows, form.columns), dtype=np.int16)
     depth = (max(form.negatives, form.positives, 1) - 1).bit_length()
@@ -207,7 +206,7 @@ def _code_sign(coder: BitCoder, form: Form, mixer: Mixer, contexts: list[Ints], 
     return np.full(len(contexts[0]), 1 if form.negatives else 0, dtype=np.int64)
 
 
-def _batches(places: list[Ints]) -> Iterator[Ints]:
+def _batches(places: Iterable[Ints]) -> Iterator[Ints]:
     """Whole diagonals, joined until there are 8 + start / 16 elements (at most 256): small at first, to learn soon."""
     waiting: list[Ints] = []
     size, start = 0, 0

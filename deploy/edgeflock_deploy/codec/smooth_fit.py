@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgeflock_deploy.codec import smooth_model
 from edgeflock_deploy.codec.logistic import Ints
-from edgeflock_deploy.codec.nodes import MOST_DISTANCES
+from edgeflock_deploy.codec.matrices import MOST_DISTANCES
 from edgeflock_deploy.codec.range_coder import Meter
 from edgeflock_deploy.codec.smooth_model import Form
 

@@ -7,9 +7,10 @@ Source of the field numbers: the public TensorFlow Lite schema, version 3.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from edgeflock_deploy.flatbuffer import Broken, Tables
 
 IDENTIFIER = b"TFL3"
 _SUBGRAPHS, _BUFFERS = 2, 4  # fields of Model
@@ -33,17 +34,13 @@ class Constant(NamedTuple):
     scales: bool = False  # scales or ranges of a tensor's channels
 
 
-class _Broken(Exception):
-    """The file is no FlatBuffer of the expected form."""
-
-
 def constants(data: bytes) -> list[Constant]:
     """The constants of a `.tflite` in order of their place; empty for anything else. They never overlap."""
     if data[4:8] != IDENTIFIER:
         return []
     try:
-        found = sorted(_walk(_Tables(data)))
-    except _Broken:
+        found = sorted(_walk(Tables(data)))
+    except Broken:
         return []
     ends = [0] + [one.offset + one.length for one in found]
     if any(one.offset < end for one, end in zip(found, ends, strict=False)):
@@ -51,52 +48,7 @@ def constants(data: bytes) -> list[Constant]:
     return found
 
 
-class _Tables:
-    """Bounds-checked access to the tables of a FlatBuffer (little-endian throughout)."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def number(self, code: str, at: int) -> int:
-        try:
-            value: int = struct.unpack_from("<" + code, self.data, at)[0] if at >= 0 else -1
-        except struct.error:
-            raise _Broken from None
-        if at < 0:
-            raise _Broken
-        return value
-
-    def field(self, table: int, index: int) -> int | None:
-        """Position of a field, None where the table leaves it out."""
-        vtable = table - self.number("i", table)
-        if self.number("H", vtable) < 6 + 2 * index:
-            return None
-        shift = self.number("H", vtable + 4 + 2 * index)
-        return table + shift if shift else None
-
-    def target(self, at: int) -> int:
-        """Where an offset points to."""
-        return at + self.number("I", at)
-
-    def vector(self, table: int, index: int, item_bytes: int) -> tuple[int, int]:
-        """First item's position and number of items of a vector field."""
-        at = self.field(table, index)
-        if at is None:
-            return 0, 0
-        start = self.target(at)
-        count = self.number("I", start)
-        if start + 4 + count * item_bytes > len(self.data):
-            raise _Broken
-        return start + 4, count
-
-    def tables(self, table: int, index: int) -> Iterator[int]:
-        """Positions of the tables in a vector field."""
-        start, count = self.vector(table, index, 4)
-        for item in range(count):
-            yield self.target(start + 4 * item)
-
-
-def _walk(file: _Tables) -> Iterator[Constant]:
+def _walk(file: Tables) -> Iterator[Constant]:
     model = file.target(0)
     tensors = [tensor for graph in file.tables(model, _SUBGRAPHS) for tensor in file.tables(graph, _TENSORS)]
     described: dict[int, tuple[int, tuple[int, ...], bool]] = {}
@@ -112,7 +64,7 @@ def _walk(file: _Tables) -> Iterator[Constant]:
     yield from (Constant(at, 4 * count, 32, (count,), True, True) for at, count in places if count >= _FEWEST_SCALES)
 
 
-def _elements(file: _Tables, tensor: int) -> tuple[int, tuple[int, ...], bool]:
+def _elements(file: Tables, tensor: int) -> tuple[int, tuple[int, ...], bool]:
     """Bits of an element, shape, whether floating-point."""
     kind = file.field(tensor, _TYPE)
     code = 0 if kind is None else file.number("b", kind)
@@ -121,7 +73,7 @@ def _elements(file: _Tables, tensor: int) -> tuple[int, tuple[int, ...], bool]:
     return _BITS_BY_TYPE.get(code, 8), shape, code in _REAL
 
 
-def _ranges(file: _Tables, tensor: int) -> Iterator[tuple[int, int]]:
+def _ranges(file: Tables, tensor: int) -> Iterator[tuple[int, int]]:
     """Position and number of a tensor's smallest and largest values and of its scales."""
     at = file.field(tensor, _QUANTIZATION)
     if at is not None:

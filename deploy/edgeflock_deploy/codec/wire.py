@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgeflock_deploy.errors import EdgeflockError
 
 _VARINT_BYTES = 9
+MOST_TURNS = 131_072
 
 
 class CodecError(EdgeflockError):
@@ -31,10 +32,15 @@ def signed(value: int) -> bytes:
 
 
 class Reader:
-    """Reads a byte string from the front; everything past its end is a `CodecError`."""
+    """Reads a byte string from the front, and adds up what decoding it will take; too much of either is a `CodecError`.
+
+    `prefix_bytes` are those of the base that patches ask for.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
+        self._turns = 0
+        self.prefix_bytes = 0
 
     @property
     def left(self) -> int:
@@ -65,6 +71,12 @@ class Reader:
         if value > most:
             raise CodecError(f"container says {value} where {most} is the most")
         return value
+
+    def spend(self, turns: int) -> None:
+        """Account for work to come, in the turns of `turns`."""
+        self._turns += turns
+        if self._turns > MOST_TURNS:
+            raise CodecError(f"container asks for more than {MOST_TURNS} turns of work")
 
     def signed(self, least: int, most: int) -> int:
         """A number from `least` to `most`."""
