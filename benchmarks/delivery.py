@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from fleet import BIN, CLASSES, Fleet
+from proxy import CountingProxy
 from rich.console import Console
 
 from benchmarks import table
-from benchmarks.proxy import CountingProxy
 from edgeflock_deploy.bundle import CHUNK_BYTES
 
 AGENTS = 20

@@ -132,6 +132,8 @@ class Jobs:
         manifest = self._manifest(work.digest)
         try:
             for blob in self._store.missing_blobs(manifest):
+                if self._store.incoming(self._store.way(blob)).missing:
+                    self.fetch_blobs(work)  # the base of its delta was damaged since: now the whole is wanted
                 self._store.unpack(blob)
         except Untrusted as error:
             return Refused(work.digest, error.reason, error.detail)

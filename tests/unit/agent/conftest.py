@@ -35,13 +35,17 @@ def publish_key() -> SigningKey:
 
 @pytest.fixture
 def pack(publish_key: SigningKey) -> Callable[..., Packed]:
-    def make(name: str = "one", model_bytes: int = 700_000, golden: str = "golden") -> Packed:
+    def make(
+        name: str = "one", model_bytes: int = 700_000, golden: str = "golden", base: bytes | None = None
+    ) -> Packed:
+        """With a base the model is a small edit of it, and travels as a delta too."""
         contents: dict[BlobRole, bytes] = {
-            "model": random_bytes(model_bytes, name),
+            "model": random_bytes(model_bytes, name) if base is None else base + random_bytes(50, name),
             "golden": random_bytes(5_000, golden),
             "evaluation": b"zeros compress" * 20_000,
         }
-        encoded = {role: encode_blob(data) for role, data in contents.items()}
+        bases = () if base is None else (base,)
+        encoded = {role: encode_blob(data, bases if role == "model" else ()) for role, data in contents.items()}
         manifest = Manifest(
             model="digits",
             version=1,
@@ -54,9 +58,10 @@ def pack(publish_key: SigningKey) -> Callable[..., Packed]:
         )
         sealed = seal_manifest(manifest, publish_key)
         chunks = {
-            topics.chunk(item.blob.encoding.sha256, number): bytes(chunk)
+            topics.chunk(encoding.sha256, number): bytes(chunk)
             for item in encoded.values()
-            for number, chunk in enumerate(split(item.container))
+            for encoding, container in zip(item.blob.encodings, item.containers, strict=True)
+            for number, chunk in enumerate(split(container))
         }
         blobs = {item.blob.sha256: contents[role] for role, item in encoded.items()}
         return Packed(sealed.digest, sealed.envelope, manifest, blobs, chunks, Trust(keys=(publish_key.public,)))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from memory_link import MemoryLink
 
 from edgeflock_agent.disk import Disk
+from edgeflock_agent.download import Traffic
+from edgeflock_agent.jobs import Jobs, Work
+from edgeflock_agent.model_state import Now, Verified
 from edgeflock_agent.store import Store
 from edgeflock_agent.unpacking import unpacked
 from edgeflock_deploy.bundle import Blob, EncodedBlob, encode_blob, split
@@ -83,3 +89,29 @@ def test_both_ways_lead_to_the_same_blob(encoded: EncodedBlob) -> None:
     blob: Blob = encoded.blob
     assert blob.sha256 == sha256_hex(NEW)
     assert [way.base for way in blob.encodings] == [None, sha256_hex(OLD)]
+
+
+def test_a_base_that_rots_between_download_and_unpacking_makes_the_whole_come(
+    tmp_path: Path, pack: Callable[..., Any]
+) -> None:
+    store, base = Store(tmp_path, Disk()), random_bytes(300_000, "base")
+    store.disk.write_whole(store.blob_path(sha256_hex(base)), [base])
+    packed = pack("edit", base=base)
+    traffic = Traffic()
+    jobs = Jobs(
+        store,
+        MemoryLink(packed.chunks),
+        packed.trust,
+        device_class="any",
+        runtime="none",
+        threads=1,
+        now=lambda: Now(0, 0),
+        traffic=traffic,
+    )
+    store.add_manifest(packed.digest, packed.envelope)
+    work = Work("digits", packed.digest)
+    jobs.fetch_blobs(work)
+    store.blob_path(sha256_hex(base)).write_bytes(base[:-1] + b"!")
+    assert jobs.verify(work) == Verified(packed.digest)
+    model = packed.manifest.blobs["model"]
+    assert store.blob_path(model.sha256).read_bytes() == packed.blobs[model.sha256]

@@ -44,19 +44,31 @@ class CountingProxy:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
+        self._loop.run_until_complete(self._end(server))
+        self._loop.close()
+
+    @staticmethod
+    async def _end(server: asyncio.Server) -> None:
+        server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in the loop's next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.closing(writer.transport), contextlib.suppress(OSError):
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
             tasks = [
                 asyncio.ensure_future(self._copy(reader, there_writer, up=True)),
                 asyncio.ensure_future(self._copy(there_reader, writer, up=False)),
             ]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
-            there_writer.close()
-        writer.close()
+            with contextlib.closing(there_writer.transport):
+                try:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in tasks:
+                        task.cancel()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         with contextlib.suppress(OSError):
