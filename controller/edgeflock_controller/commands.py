@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from edgeflock_controller import views
 from edgeflock_controller.core import Core
+from edgeflock_controller.offers import check_offer
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -86,10 +87,12 @@ class Commands:
         """Start a rollout of a variant to the devices that the selector matches now.
 
         Raises:
-            BadInput: unknown model, version, variant, device or class, or no device matches.
+            BadInput: unknown model, version, variant, device or class, no device matches, or a runtime is in the way.
         """
         bundle = self._resolve(model, version, variant)
         devices = self._select(selector)
+        published = [one.manifest for one in self._store.registry.bundles(model)]
+        check_offer(bundle.manifest, list(devices.values()), selector, published)
         started = Started(
             at=self._clock(),
             rollout=self._new_id(),

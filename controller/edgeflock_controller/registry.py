@@ -33,6 +33,9 @@ class Registry:
             "INSERT OR IGNORE INTO containers VALUES (?, ?)",
             [(way.sha256, way.bytes) for blob in m.blobs.values() for way in blob.encodings],
         )
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO blobs VALUES (?, ?)", [(blob.sha256, bundle.digest) for blob in m.blobs.values()]
+        )
         raw_bytes = sum(blob.bytes for blob in m.blobs.values())
         row = (bundle.digest, m.model, m.version, m.variant, bundle.envelope, m.model_dump_json())
         self._connection.execute(
@@ -54,7 +57,10 @@ class Registry:
 
     def blob(self, sha256: str) -> Blob | None:
         """A blob of any bundle, by its content."""
-        blobs = (blob for bundle in self.bundles() for blob in bundle.manifest.blobs.values())
+        row = self._connection.execute(
+            "SELECT bundles.* FROM blobs JOIN bundles USING (digest) WHERE blobs.sha256 = ?", (sha256,)
+        ).fetchone()
+        blobs = [] if row is None else _bundle(row).manifest.blobs.values()
         return next((blob for blob in blobs if blob.sha256 == sha256), None)
 
     def mark_sent(self, digest: str, epoch: str) -> None:

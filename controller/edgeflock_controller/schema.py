@@ -1,10 +1,11 @@
 """The tables, as numbered migrations. A migration that has been released is never edited; a new one is added below it.
 
-Version history of the database (PRAGMA user_version): 1, the first.
+Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 
@@ -49,7 +50,15 @@ def _first(db: Database) -> None:
     create("dead_letters", {"id": int, "at": float, "topic": str, "payload": bytes, "error": str}, "id")
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first,)
+def _blobs(db: Database) -> None:
+    """2: which bundle has a blob; several may share one, and then any of them will do."""
+    _creator(db)("blobs", {"sha256": str, "digest": str}, "sha256")
+    for digest, manifest in db.execute("SELECT digest, manifest FROM bundles").fetchall():
+        rows = [(blob["sha256"], digest) for blob in json.loads(manifest)["blobs"].values()]
+        db.conn.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", rows)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs)
 VERSION = len(MIGRATIONS)
 
 

@@ -36,6 +36,7 @@ def bundle_view(bundle: Bundle) -> Json:
         "wire_bytes": m.blobs["model"].encoding.bytes,
         "ram_bytes": m.ram_bytes,
         "bundle_wire_bytes": m.wire_bytes,
+        "modes": list(m.modes),
         **provenance,
     }
 

@@ -4,7 +4,8 @@ Every byte is accounted for before it is used: the envelope is signed by a pinne
 the digest that was asked for, each chunk has its SHA-256 in the manifest, and so has the decoded blob. The decoder is
 therefore not trusted, and it never produces more bytes than the manifest promises.
 
-Version history of the manifest: 1, the first; 2 adds the codec `sections` and `deltas`, which one of version 1 lacks.
+Version history of the manifest: 1, the first; 2 adds the codec `sections`, `deltas` and `modes`, which one of version 1
+lacks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from edgeflock_deploy.reasons import Reason
 
 CHUNK_BYTES = 128 * 1024
 _READ_BYTES = 256 * 1024
-_DECODE_BUDGET_S = 10.0  # of one core of a Raspberry Pi 4, for a model: an update is rare, its bytes are paid by many
+DECODE_BUDGET_S = 10.0
+"""Of one core of a Raspberry Pi 4, for a model: an update is rare, its bytes are paid by many."""
 _TFLITE = slice(4, 8)  # where a .tflite says that it is one
 _DELTA_SHARE = 0.9  # of the full container's bytes: above that a delta is not worth its place on the broker
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -101,7 +103,11 @@ class TensorSpec(Frozen):
 
 
 class Manifest(Frozen):
-    """What a bundle is: the publish key signs its canonical JSON, whose SHA-256 is the bundle's digest."""
+    """What a bundle is: the publish key signs its canonical JSON, whose SHA-256 is the bundle's digest.
+
+    `modes` are the quantization modes that the model needs kernels for, e.g. `dynamic_wi4`: headquarters keeps a bundle
+    from devices whose runtime lacks them. Empty: not known, and not judged.
+    """
 
     v: Literal[1, 2] = 2
     kind: Literal["manifest"] = "manifest"
@@ -115,6 +121,7 @@ class Manifest(Frozen):
     task: Task
     ram_bytes: int | None = None
     device_classes: tuple[str, ...] | None = None  # None: any
+    modes: tuple[str, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -147,6 +154,7 @@ def encode_blob(
     bases: Sequence[bytes] = (),
     hashes: Sequence[tuple[int, int]] = (),
     sections: bytes | None = None,
+    decode_s: float = DECODE_BUDGET_S,
 ) -> EncodedBlob:
     """Encode a blob: by the smallest of raw, zstd (level 19) and our sections, and as a delta to each base.
 
@@ -157,18 +165,19 @@ def encode_blob(
         bases: blobs, decoded, that receivers may have.
         hashes: (seed, buckets) of weights that share values by a hash (`codec.weight_hash`): they travel as the values.
         sections: what our codec made of the data, where that is known: it takes seconds.
+        decode_s: seconds that a board may take to decode, see `DECODE_BUDGET_S`.
     """
     from edgeflock_deploy.codec import encode  # with numpy, which who only reads manifests does without
 
     packed = zstandard.ZstdCompressor(level=19, write_checksum=False).compress(data)
     ways: dict[Codec, bytes] = {"raw": data, "zstd": packed}
     if data[_TFLITE] == b"TFL3":  # anything else is one section, which gains nothing over zstd
-        ways["sections"] = sections or encode(data, None, _DECODE_BUDGET_S, hashes)
+        ways["sections"] = sections or encode(data, None, decode_s, hashes)
     codec = min(ways, key=lambda way: len(ways[way]))
     full = _encoding(codec, ways[codec])
     containers, deltas = [ways[codec]], []
     for base in bases:
-        container = encode(data, base, _DECODE_BUDGET_S, hashes)
+        container = encode(data, base, decode_s, hashes)
         if len(container) <= _DELTA_SHARE * full.bytes:
             deltas.append(_encoding("sections", container, sha256_hex(base)))
             containers.append(container)

@@ -6,6 +6,7 @@ tiny.tflite        float32, dense 16, dense 3, softmax
 tiny_other.tflite  the same layers with other weights: other answers, the same cost
 tiny_slow.tflite   the same answers as tiny, with convolutions before them: some hundred times slower
 tiny_int8.tflite   tiny, quantized to int8 inside, int8 input and output
+tiny_int4.tflite   tiny with int4 weights (the mode dynamic_wi4)
 tiny_nan.tflite    tiny, and NaN for every input
 tiny_late_nan.tflite  tiny, and NaN for the inputs whose first value is above 2
 tiny_golden.npz    four golden cases of tiny (all first values below 2)
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from edgeflock_compression.quantization import per_layer
+from edgeflock_compression.tflite.foreign import with_signature
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
 
 HERE = Path(__file__).parent
@@ -78,6 +81,10 @@ def _convert(function: Any, samples: Any = None) -> bytes:
     return bytes(converter.convert())
 
 
+def _int4(tflite: bytes) -> bytes:
+    return per_layer.quantize(with_signature(tflite), "dynamic", lambda _: "int4", lambda _: False)[0]
+
+
 def main() -> None:
     """Write every file beside this script."""
     x = np.clip(np.random.default_rng(0).normal(size=(64, 8)), -1.9, 1.9).astype("float32")
@@ -88,6 +95,7 @@ def main() -> None:
         "tiny_other.tflite": _convert(_other),
         "tiny_slow.tflite": _convert(_slow),
         "tiny_int8.tflite": _convert(_tiny, x),
+        "tiny_int4.tflite": _int4(tiny),
         "tiny_nan.tflite": _convert(_nan),
         "tiny_late_nan.tflite": _convert(_late_nan),
         "corrupt.tflite": tiny[: len(tiny) // 2],

@@ -49,11 +49,19 @@ class PlayedDevice:
     """A board as the wire shows it: it fetches and verifies real bundles, and its windows say what the test decides.
 
     `slowdown` is how many times the incumbent's latency a candidate takes; no windows come while it is `held`, and
-    nothing at all while it is `mute`.
+    nothing at all while it is `mute`. `runtime` is what it says it has.
     """
 
-    def __init__(self, url: str, name: str, trust: Trust, device_class: str = "class-a", slowdown: float = 1.0) -> None:
-        self.name, self.slowdown, self.device_class = name, slowdown, device_class
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        trust: Trust,
+        device_class: str = "class-a",
+        slowdown: float = 1.0,
+        runtime: str = "litert2.3",
+    ) -> None:
+        self.name, self.slowdown, self.device_class, self.runtime = name, slowdown, device_class, runtime
         self.active: str | None = None
         self.held = False
         self.mute = False
@@ -199,7 +207,7 @@ class PlayedDevice:
             boot_id=self._boot,
             seq=self._next(),
             device_class=self.device_class,
-            runtime="played",
+            runtime=self.runtime,
             free_bytes=10**9,
             beat_s=BEAT_S,
             models=models,

@@ -19,8 +19,9 @@ from application import Application, infer
 from fleet import BIN, LIFELINE, Fleet
 from rich.console import Console
 
-from edgeflock_controller.bundling import find_drafts, publish
+from edgeflock_controller.bundling import publish
 from edgeflock_controller.client import Client
+from edgeflock_controller.drafts import find_drafts
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.canonical import sha256_hex

@@ -1,5 +1,7 @@
 """Which quantization modes may be offered to which runtime: a file can load and be silently wrong.
 
+Asked by the search for this machine, by headquarters for every device of a rollout, and shown where variants are shown.
+
 Data, not code: each line was found by running files of a dense net, a CNN (with a depthwise layer) on the runtime and
 counting right answers (November 2026, x86_64):
 
@@ -21,9 +23,10 @@ stands behind this table; it only saves a fleet from being offered what cannot s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 PER_TENSOR = "_dense_per_tensor"  # ends the name of a mode whose dense kernels have one scale each
+OLDEST = "tflite-runtime2.14"  # of the runtimes that were tried
 _INT4_SINCE = (1, 4)  # the first LiteRT that was tried
 
 _OLD: Mapping[str, str] = {
@@ -57,6 +60,19 @@ def may_run(mode: str, runtime: str) -> str | None:
     if mode.removesuffix(PER_TENSOR) not in _OLD or mode == "dynamic_wi8" + PER_TENSOR:
         return None
     return f"{mode} on {runtime}: {_OLD[mode.removesuffix(PER_TENSOR)]}"
+
+
+def why_not(modes: Iterable[str], runtime: str) -> str | None:
+    """Why a file that needs these modes may not be offered to a runtime; None where it may."""
+    return " and ".join(filter(None, (may_run(mode, runtime) for mode in modes))) or None
+
+
+def remarks(modes: Iterable[str]) -> tuple[str, ...]:
+    """What to know of a file that needs these modes, and whether it is not for every runtime; each a sentence."""
+    modes = tuple(modes)
+    known = tuple(dict.fromkeys(found for mode in modes if (found := remark(mode))))
+    why = why_not(modes, OLDEST)
+    return (*known, f"not for every runtime: {why}") if why else known
 
 
 def remark(mode: str) -> str | None:

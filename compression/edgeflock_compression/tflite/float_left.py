@@ -83,4 +83,5 @@ def float_parts(
 
 def _is_weights(model: Any, tensor: Any) -> bool:
     data = model.buffers[tensor.buffer].data
-    return data is not None and len(data) > 0 and len(tensor.shape) >= 2
+    shape = tensor.shape if tensor.shape is not None else ()  # a scalar may have none
+    return data is not None and len(data) > 0 and len(shape) >= 2

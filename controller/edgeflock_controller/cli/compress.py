@@ -60,7 +60,7 @@ def compress(
     if as_json:
         click.echo(json.dumps([variant.model_dump(mode="json") for variant in variants], indent=2))
     else:
-        print_variants(variants)
+        print_variants(variants, out)
     for name, why in failures.items():
         click.echo(f"error: recipe '{name}': no variant: {why}", err=True)
     if failures:
@@ -85,11 +85,15 @@ def with_progress(work: Callable[[Callable[[Progress], None]], list[Variant]]) -
         return work(tell)
 
 
-def print_variants(variants: Sequence[Variant]) -> None:
-    """Print a table of variants, what their certificates say, and what their passes skipped."""
+def print_variants(variants: Sequence[Variant], folder: Path) -> None:
+    """Print a table of the variants in a folder; below it certificates, what runtimes mind, and what passes skipped."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
+
+    from edgeflock_compression.quantization.capabilities import remarks
+    from edgeflock_compression.quantization.file_modes import modes_in
+    from edgeflock_compression.variant import MODEL_FILE
 
     table = Table(box=SIMPLE)
     table.add_column("variant", no_wrap=True)
@@ -106,5 +110,7 @@ def print_variants(variants: Sequence[Variant]) -> None:
         if variant.certificate is not None:
             click.echo(f"{variant.name}: {variant.certificate.sentence}")
     for variant in variants:
+        for sentence in remarks(modes_in((folder / variant.name / MODEL_FILE).read_bytes())):
+            click.echo(f"{variant.name}: {sentence}")
         for part in variant.skipped:
             click.echo(f"{variant.name}: skipped {part.layer}: {part.reason}")

@@ -34,7 +34,8 @@ def devices(ctx: click.Context, store: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif found:
-        render.console().print(render.devices_table(found))
+        out = render.console()
+        out.print(render.devices_table(found, out.width))
     else:
         click.echo("no device has reported yet; start one with `edgeflock-agent run`")
 
@@ -65,7 +66,7 @@ def _print(device: dict[str, Any]) -> None:
     from edgeflock_controller.cli import render
 
     out = render.console()
-    out.print(render.devices_table([device]))
+    out.print(render.devices_table([device], out.width))
     facts = [f"runtime {device['runtime']}", f"{device['free_bytes'] / 1e6:,.0f} MB free"]
     facts += [f"last heard {render.clock(device['last_seen'])}"]
     facts += [f"inferences at {device['endpoint']}"] if device["endpoint"] else []

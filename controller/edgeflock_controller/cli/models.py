@@ -20,6 +20,7 @@ def models(store: Path | None, as_json: bool) -> None:
     Example:
       edgeflock models
     """
+    from edgeflock_compression.quantization.capabilities import remarks
     from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
 
@@ -30,5 +31,8 @@ def models(store: Path | None, as_json: bool) -> None:
     elif bundles:
         out = render.console()
         out.print(render.models_table(bundles, out.width))
+        for bundle in bundles:
+            for sentence in remarks(bundle["modes"]):
+                out.print(f"{bundle['model']}@{bundle['version']} {bundle['variant']}: {sentence}", soft_wrap=True)
     else:
         click.echo("nothing is published yet; see `edgeflock publish --help`")

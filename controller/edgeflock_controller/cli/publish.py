@@ -39,10 +39,10 @@ def publish(
       edgeflock publish variants --model digits
       edgeflock publish mine.tflite --data data.npz --model digits
     """
-    from edgeflock_controller.bundling import find_drafts
     from edgeflock_controller.bundling import publish as publish_drafts
     from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
+    from edgeflock_controller.drafts import find_drafts
     from edgeflock_deploy.keys import SigningKey
 
     key = SigningKey.read("publish", home.keys_folder(keys_folder) / "publish.key")

@@ -78,12 +78,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text
     return made
 
 
-def devices_table(devices: Iterable[Json]) -> Table:
-    """Devices and what they run."""
+def devices_table(devices: Iterable[Json], width: int) -> Table:
+    """Devices and what they run; on a narrow terminal without their runtimes, which their classes end with."""
+    runtime = not is_narrow(width)
     rows: list[list[str | Text]] = []
     for device in devices:
         presence = coloured("online" if device["online"] else "offline")
-        head: list[str | Text] = [device["id"], device["device_class"], presence]
+        head: list[str | Text] = [device["id"], device["device_class"], *[device["runtime"]] * runtime, presence]
         for model, said in device["models"].items() or [("-", None)]:
             if said is None:
                 rows.append([*head, "-", "-", "-"])
@@ -92,8 +93,9 @@ def devices_table(devices: Iterable[Json]) -> Table:
             trying = f" (tries {said['tries']})" if said["tries"] else ""
             why = f": {said['reason']}" if said["reason"] else ""
             rows.append([*head, runs + trying, coloured(said["state"]), (said["outcome"] or "-") + why])
-            head = ["", "", ""]
-    return table("Devices", ["id", "class", "presence", "runs", "state", "last outcome"], rows)
+            head = [""] * len(head)
+    columns = ["id", "class", *["runtime"] * runtime, "presence", "runs", "state", "last outcome"]
+    return table("Devices", columns, rows)
 
 
 def models_table(bundles: Iterable[Json], width: int) -> Table:

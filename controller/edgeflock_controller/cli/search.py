@@ -18,7 +18,7 @@ Example:
   edgeflock search lenet.keras --data data.npz --goal "drop<=0.5, wire<=60KB" --time-budget 15m --out found"""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _MOST_ROWS = 20
-_FILE_WIDTH = 160
+_WIDEST = 160
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
@@ -163,7 +163,8 @@ def _print_variants(report: Mapping[str, Any]) -> None:
 
 def _print_sensitivity(rows: Sequence[Mapping[str, Any]]) -> None:
     known = [row for row in rows if row["points_lost"] is not None]
-    shown = sorted(known, key=lambda row: -row["points_lost"])[:_MOST_ROWS]
+    losing = [row for row in known if row["points_lost"] > 0]
+    shown = sorted(losing, key=lambda row: -row["points_lost"])[:_MOST_ROWS]
     cells = [
         (
             f"{row['layer']} {row['option']}",
@@ -193,8 +194,8 @@ def _table(title: str, first: str, headings: Sequence[str], rows: Sequence[Seque
     for row in rows:
         table.add_row(*row)
     console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH  # nothing is cut off in a file or a pipe
+    wide = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
+    console.width = max(console.width, wide)  # a terminal that is too narrow wraps; no digit is cut off
     console.print(table)
 
 

@@ -75,6 +75,6 @@ def _frame(store: Path, out: Console, *, whole: bool = False) -> Group:
     above = Group(Text(head), blank, render.rollouts_table(rollouts, out.width), *verdicts, blank)
     room = max(1, out.height - len(out.render_lines(above)) - 4)
     if whole or len(devices) <= room:
-        return Group(above, render.devices_table(devices))
+        return Group(above, render.devices_table(devices, out.width))
     more = Text(f"and {len(devices) - room} more: see `edgeflock devices`")
-    return Group(above, render.devices_table(devices[:room]), more)
+    return Group(above, render.devices_table(devices[:room], out.width), more)

@@ -72,8 +72,8 @@ class Headquarters:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
-    def device(self, name: str, device_class: str = "class-a", slowdown: float = 1.0) -> PlayedDevice:
-        made = PlayedDevice(self.broker.url, name, self.trust, device_class, slowdown)
+    def device(self, name: str, device_class: str = "class-a", slowdown: float = 1.0, **said: str) -> PlayedDevice:
+        made = PlayedDevice(self.broker.url, name, self.trust, device_class, slowdown, **said)
         self.devices.append(made)
         wait_for(f"device {name}", lambda: any(d["id"] == name and d["online"] for d in self.ask("devices")))
         return made
@@ -143,8 +143,8 @@ class Flock:
     def __init__(self, hq: Headquarters, tag: str) -> None:
         self.hq, self.tag, self.model, self.all = hq, tag, f"tiny-{tag}", ("--to", f"class={tag}")
 
-    def device(self, name: str, slowdown: float = 1.0) -> PlayedDevice:
-        return self.hq.device(f"{self.tag}-{name}", self.tag, slowdown)
+    def device(self, name: str, slowdown: float = 1.0, **said: str) -> PlayedDevice:
+        return self.hq.device(f"{self.tag}-{name}", self.tag, slowdown, **said)
 
     def id(self, name: str) -> str:
         """A board's full name."""

@@ -1,7 +1,7 @@
 import pytest
 
 from edgeflock_compression.passes.ptq import Settings, mode_names
-from edgeflock_compression.quantization.capabilities import may_run, remark
+from edgeflock_compression.quantization.capabilities import may_run, remark, remarks, why_not
 
 OLD, NEW = "tflite-runtime2.14", "litert2.3"
 SAFE = ["float32", "float16", "weight_only_wi8", "static_wi8_ai8", "static_wi8_ai16", "dynamic_wi8_dense_per_tensor"]
@@ -37,6 +37,22 @@ def test_a_newer_runtime_is_held_to_run_what_the_one_before_ran(runtime: str) ->
 def test_slow_modes_carry_a_remark() -> None:
     assert "10 times" in (remark("static_wi8_ai16") or "")
     assert remark("static_wi8_ai8") is None
+
+
+def test_a_file_of_several_modes_may_be_offered_where_all_of_them_run() -> None:
+    modes = ("dynamic_wi4", "dynamic_wi8", "float32")
+    assert why_not(modes, NEW) is None
+    assert why_not(("float32", "static_wi8_ai8"), OLD) is None
+    assert why_not((), OLD) is None
+    why = why_not(modes, OLD) or ""
+    assert all(reason in why for reason in (may_run("dynamic_wi4", OLD) or "-", may_run("dynamic_wi8", OLD) or "-"))
+
+
+def test_what_is_to_know_of_a_file_is_said_once_with_the_runtimes_that_it_is_not_for() -> None:
+    assert remarks(("float32", "static_wi8_ai8")) == ()
+    slow, barred = remarks(("static_wi4_ai16", "static_wi8_ai16"))
+    assert slow == remark("static_wi8_ai16") == remark("static_wi4_ai16")
+    assert barred.startswith(f"not for every runtime: static_wi4_ai16 on {OLD}: ")
 
 
 @pytest.mark.parametrize(

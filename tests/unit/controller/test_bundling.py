@@ -9,7 +9,7 @@ import pytest
 from edgeflock_compression.parent.data import InputSpec, fit, load_data
 from edgeflock_compression.parent.split import task_of
 from edgeflock_compression.variant import Variant
-from edgeflock_controller.bundling import find_drafts
+from edgeflock_controller.drafts import find_drafts
 from edgeflock_deploy.bundle import Task
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden

@@ -44,6 +44,17 @@ def test_a_wide_table_of_rollouts_says_why_in_the_row() -> None:
     assert "FAIL: accuracy is 34.1 points below the incumbent's on 1 of 1 device; 1 device back" in line
 
 
+def test_a_wide_table_of_devices_has_their_runtimes_and_a_narrow_one_has_not() -> None:
+    device = {"id": "pi-1", "device_class": "a", "runtime": "litert2.3", "online": True, "models": {}}
+    assert shown(render.devices_table([device], 200), 200).splitlines()[2].split()[:4] == [
+        "pi-1",
+        "a",
+        "litert2.3",
+        "online",
+    ]
+    assert shown(render.devices_table([device], 80), 80).splitlines()[2].split()[:3] == ["pi-1", "a", "online"]
+
+
 @pytest.mark.parametrize("said", ["[/red] [Errno 28] No space", "[bold]loud[/bold]", "exit :x: code"])
 def test_what_a_device_says_is_shown_as_it_is(said: str, capsys: pytest.CaptureFixture[str]) -> None:
     device = {"device_class": "a", "online": True, "status": "SET_ASIDE", "state": None, "reason": None, "detail": said}

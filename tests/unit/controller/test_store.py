@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeflock_controller.registry import Bundle
 from edgeflock_controller.schema import VERSION
 from edgeflock_controller.store import Store, StoreLock
+from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
 
 
@@ -45,6 +47,46 @@ def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(BadInput, match="install the release that wrote it"):
         Store(tmp_path)
+
+
+def bundle(digest: str, version: int, *contents: bytes) -> Bundle:
+    roles: list[BlobRole] = ["model", "golden"]
+    manifest = Manifest(
+        model="m",
+        version=version,
+        variant="v",
+        blobs={role: encode_blob(data).blob for role, data in zip(roles, contents, strict=True)},
+        inputs=(),
+        outputs=(),
+        tolerance=Tolerance(runtime="r"),
+        task=Task(kind="classification", metric="accuracy"),
+    )
+    return Bundle(digest, manifest, b"", 0.0)
+
+
+def test_a_blob_is_found_by_its_content_in_whichever_bundle_it_is(store: Store) -> None:
+    one, other = bundle("a", 1, b"one", b"golden"), bundle("b", 2, b"other", b"golden")
+    with store.transaction():
+        store.registry.add_bundle(one)
+        store.registry.add_bundle(other)
+    for blob in (*one.manifest.blobs.values(), *other.manifest.blobs.values()):
+        assert store.registry.blob(blob.sha256) == blob
+    assert store.registry.blob("0" * 64) is None
+
+
+def test_a_database_of_version_1_gets_its_index_of_blobs(tmp_path: Path) -> None:
+    published = bundle("a", 1, b"one", b"golden")
+    store = Store(tmp_path)
+    with store.transaction():
+        store.registry.add_bundle(published)
+    store.close()
+    connection = sqlite3.connect(tmp_path / "edgeflock.db")
+    connection.executescript("DROP TABLE blobs; PRAGMA user_version = 1")
+    connection.close()
+    store = Store(tmp_path)
+    for blob in published.manifest.blobs.values():
+        assert store.registry.blob(blob.sha256) == blob
+    store.close()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

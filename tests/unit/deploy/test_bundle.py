@@ -103,6 +103,13 @@ def test_a_manifest_of_version_1_is_read() -> None:
     assert bundle.Blob.model_validate(old).encodings[0].codec == "zstd"
 
 
+def test_a_manifest_of_before_modes_were_told_is_read_and_keeps_its_digest() -> None:
+    old = manifest().model_dump(mode="json")
+    del old["modes"]
+    digest, envelope = sha256_hex(canonical_json(old)), KEY.seal(old)
+    assert bundle.open_manifest(envelope, TRUST, digest).modes == ()
+
+
 @given(st.data())
 def test_a_container_with_altered_bytes_never_decodes_to_the_named_blob(data: st.DataObject) -> None:
     original = b"the quick brown fox " * 40

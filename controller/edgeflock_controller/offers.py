@@ -1,0 +1,66 @@
+"""What may be offered to whom: a variant is kept from devices whose runtime would compute it wrongly.
+
+Decided here: the refusal, before anything is sent, and its words. Which runtime runs what stands in `capabilities`. Not
+judged are devices that have not said their runtime, and bundles that do not say their modes; behind that stands each
+device's own check of golden answers. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgeflock_compression.quantization.capabilities import why_not
+from edgeflock_controller.twins import Device
+from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.errors import BadInput
+
+_NAMED = 3  # of each list; the rest is counted
+
+
+def check_offer(manifest: Manifest, devices: Sequence[Device], selector: str, published: Iterable[Manifest]) -> None:
+    """Refuse to offer a variant to devices that cannot run it rightly.
+
+    Args:
+        manifest: of the variant.
+        devices: the ones that the selector matches.
+        selector: the operator's words for them.
+        published: what there is of the same model.
+
+    Raises:
+        BadInput: naming the devices, the mode, their runtime and why; and what to deploy instead, or to whom.
+    """
+    runtimes = {device.runtime for device in devices if device.runtime}
+    wrong = {runtime: why for runtime in sorted(runtimes) if (why := why_not(manifest.modes, runtime))}
+    if not wrong:
+        return
+    said = [f"{_some(_on(devices, runtime))} ({why})" for runtime, why in wrong.items()]
+    others = [one for one in published if one.version == manifest.version and one.modes]
+    fit = [one.variant for one in others if not any(why_not(one.modes, runtime) for runtime in runtimes)]
+    raise BadInput(
+        f"variant {manifest.variant!r} of {manifest.model}@{manifest.version}",
+        f"would not run rightly on {_some(said)}",
+        f"{_instead(fit)}, or {_narrower(selector, devices, wrong)}",
+    )
+
+
+def _on(devices: Iterable[Device], runtime: str) -> list[str]:
+    return [device.device for device in devices if device.runtime == runtime]
+
+
+def _instead(variants: Sequence[str]) -> str:
+    if not variants:
+        return "publish a variant in another mode, such as static_wi8_ai8"
+    return f"deploy a variant that all of them can run: {_some(variants)}"
+
+
+def _narrower(selector: str, devices: Iterable[Device], wrong: Iterable[str]) -> str:
+    """To whom the variant may go, as a selector: the classes of which every device that was meant can run it."""
+    meant = {device.device_class for device in devices}
+    barred = {device.device_class for device in devices if device.runtime in wrong}
+    fine = sorted(meant - barred)
+    return f"narrow it: --to '{selector} and class={','.join(fine)}'" if fine else "leave these devices out"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
