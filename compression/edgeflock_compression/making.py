@@ -17,6 +17,7 @@ from edgeflock_compression.chain import run_passes
 from edgeflock_compression.parent.data import FittedData, check_labels, fit, load_data
 from edgeflock_compression.parent.source import Parent, open_parent
 from edgeflock_compression.parent.split import Split, evaluation_slice, golden_inputs, split, stratified, task_of
+from edgeflock_compression.passes.pack import pack
 from edgeflock_compression.passes.table import PASSES
 from edgeflock_compression.proof.certificate import certify
 from edgeflock_compression.proof.metrics import Metric, metric_named
@@ -35,8 +36,8 @@ from edgeflock_compression.variant import (
     write_model,
     write_record,
 )
-from edgeflock_compression.work import Bench, Work
-from edgeflock_deploy.bundle import Task, encode_blob
+from edgeflock_compression.work import Bench, Skipped, Work
+from edgeflock_deploy.bundle import Task
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.cases import Golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import BadInput
@@ -154,13 +155,18 @@ def make(
 def _prepared(room: _Room, recipe: Recipe) -> Work:
     """The work before the conversion."""
     parent, order = room.bench.parent, room.order
-    work = Work(room.bench, parent.model)
-    if recipe.steps[:-1] and parent.model is None:
+    work = Work(room.bench, parent.model).skipping(
+        *(
+            Skipped(layer=layer, reason=f"'{name}' of an earlier Keras was left out: it changed nothing")
+            for layer, name in parent.dropped
+        )
+    )
+    if recipe.trainings and parent.model is None:
         raise BadInput(
             f"recipe '{recipe.name}'", "has passes that need layers to work on", "give the model as a .keras file"
         )
     cache = order.passes or order.out / CACHE_FOLDER
-    return run_passes(work, recipe.steps[:-1], cache, identity_of(parent, room.data, order))
+    return run_passes(work, recipe.trainings, cache, identity_of(parent, room.data, order))
 
 
 def identity_of(parent: Parent, data: FittedData, order: Order) -> dict[str, Any]:
@@ -187,7 +193,7 @@ def _measured_again(room: _Room, recipe: Recipe, made: Path) -> Variant:
     if found != wanted or sha256_hex(tflite) != record.sha256:
         raise ValueError(f"{made} holds another variant")
     room = replace(room, order=replace(order, fit_items=record.fit_items))
-    work = Work(room.bench, None, tflite=tflite, skipped=record.skipped, notes=record.passes)
+    work = Work(room.bench, None, tflite=tflite, hashes=record.hashes, skipped=record.skipped, notes=record.passes)
     path = write_model(order.out / recipe.name, tflite)
     variant = _measured(room, recipe, work, path, record.ram_bytes)
     write_record(order.out / recipe.name, variant)
@@ -195,7 +201,7 @@ def _measured_again(room: _Room, recipe: Recipe, made: Path) -> Variant:
 
 
 def _convert(room: _Room, recipe: Recipe, work: Work) -> Variant:
-    step = recipe.steps[-1]
+    step = recipe.conversion
     work = PASSES[step.use].run(work, step.settings)
     if work.tflite is None:
         raise RuntimeError("no pass converted the model")
@@ -204,7 +210,9 @@ def _convert(room: _Room, recipe: Recipe, work: Work) -> Variant:
     memory = peak_rss_bytes(path)  # in a process of its own, so that a file that crashes the runtime is found out there
     if not memory.runs:
         raise RuntimeError(f"the runtime does not run the result: {memory.reason}")
-    variant = _measured(room, recipe, work, path, memory.peak_rss_bytes)
+    books = work.codebooks.values()
+    hashes = tuple((book.hashed, len(book.values) // 2) for book in books if book.hashed is not None)
+    variant = _measured(room, recipe, replace(work, hashes=hashes), path, memory.peak_rss_bytes)
     write_record(folder, variant)
     return variant
 
@@ -215,8 +223,7 @@ def _measured(room: _Room, recipe: Recipe, work: Work, path: Path, ram_bytes: in
     names = [spec.name for spec in room.bench.parent.inputs]
     outputs = outputs_over(path, data.x_test, names)
     given, estimated = answers(task.kind, outputs), order.wire == "estimate"
-    hashes = _hashes(work)
-    wire_bytes = wire_estimate(work.tflite) if estimated else _packed(path, work.tflite, hashes)
+    wire_bytes = wire_estimate(work.tflite) if estimated else _packed(path, pack(work, recipe.packing))
     return Variant(
         name=recipe.name,
         recipe=recipe.as_dict(),
@@ -228,8 +235,8 @@ def _measured(room: _Room, recipe: Recipe, work: Work, path: Path, ram_bytes: in
         sha256=sha256_hex(work.tflite),
         raw_bytes=len(work.tflite),
         wire_bytes=wire_bytes,
+        hashes=work.hashes,
         wire_estimated=estimated,
-        hashes=hashes,
         fit_items=order.fit_items,
         measured_on=order.on,
         ram_bytes=ram_bytes,
@@ -254,18 +261,12 @@ def _measured(room: _Room, recipe: Recipe, work: Work, path: Path, ram_bytes: in
     )
 
 
-def _packed(path: Path, tflite: bytes, hashes: tuple[tuple[int, int], ...]) -> int:
+def _packed(path: Path, work: Work) -> int:
     """Bytes on the wire; what travels is kept beside the model, for publishing."""
-    encoded = encode_blob(tflite, (), hashes)
-    if encoded.blob.encoding.codec == "sections":
-        write_bytes(path.with_name(CONTAINER_FILE), encoded.container)
-    return len(encoded.container)
-
-
-def _hashes(work: Work) -> tuple[tuple[int, int], ...]:
-    """Seed and number of buckets of each hashed weight, which the encoder cannot guess."""
-    books = (book for book in work.codebooks.values() if book.hashed is not None)
-    return tuple((book.hashed or 0, len(book.values) // 2) for book in books)
+    assert work.packed is not None
+    if work.packed.blob.encoding.codec == "sections":
+        write_bytes(path.with_name(CONTAINER_FILE), work.packed.container)
+    return len(work.packed.container)
 
 
 def _write_cases(out: Path, data: FittedData, seed: int) -> Task:

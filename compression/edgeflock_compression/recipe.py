@@ -28,6 +28,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from edgeflock_compression.passes import pack
 from edgeflock_compression.passes.table import PASSES
 from edgeflock_compression.recipe_name import SHIPPED, passes_of
 from edgeflock_deploy.errors import BadInput
@@ -51,10 +52,26 @@ class Step(Frozen):
 
 
 class Recipe(Frozen):
-    """A checked recipe: its last step converts the model, the steps before it work on the Keras model."""
+    """A checked recipe: steps on the Keras model, one that converts it, and at most `pack` after that."""
 
     name: str
     steps: tuple[Step, ...]
+
+    @property
+    def trainings(self) -> tuple[Step, ...]:
+        """The steps before the conversion."""
+        return tuple(itertools.takewhile(lambda step: not PASSES[step.use].converts, self.steps))
+
+    @property
+    def conversion(self) -> Step:
+        """The step that makes the `.tflite`."""
+        return self.steps[len(self.trainings)]
+
+    @property
+    def packing(self) -> pack.Settings:
+        """How the file is coded for the wire: the default where no step says it."""
+        settings = self.steps[-1].settings
+        return settings if isinstance(settings, pack.Settings) else pack.Settings()
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe with every setting written out: what a variant's provenance keeps."""
@@ -109,11 +126,9 @@ def recipe_of(thing: str, value: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         raise BadInput(thing, _first(error), "a recipe holds name and [[pass]]") from None
     recipe = Recipe(name=file.name, steps=tuple(_step(thing, entry) for entry in file.passes))
-    if [PASSES[step.use].converts for step in recipe.steps] != [False] * (len(recipe.steps) - 1) + [True]:
+    if sum(PASSES[step.use].converts for step in recipe.steps) != 1:
         converting = ", ".join(name for name, entry in PASSES.items() if entry.converts)
-        raise BadInput(
-            thing, "must convert the model exactly once, at its end", f"end it with one pass of: {converting}"
-        )
+        raise BadInput(thing, "must convert the model exactly once", f"end it with one pass of: {converting}")
     for before, after in itertools.pairwise(recipe.steps):
         if PASSES[before.use].place >= PASSES[after.use].place:
             wrong = f"has '{after.use}' after '{before.use}'"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeflock_compression.parent.split import Split
+from edgeflock_deploy.bundle import EncodedBlob
 from edgeflock_deploy.messages import Frozen
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class Work:
         masks: by weight path, bool of the weight's shape: False is held at zero.
         codebooks: by weight path, for weights that share values.
         tflite: the converted model, once a pass has made it.
+        hashes: (seed, buckets) of the weights in it that share values by a hash, which an encoder cannot guess.
+        packed: the converted model as it travels.
         skipped: what the passes so far could not treat.
         notes: by pass, numbers worth reporting (multiply-adds before and after, ranks, sparsity): JSON values.
     """
@@ -93,6 +96,8 @@ class Work:
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     codebooks: Mapping[str, Codebook] = field(default_factory=dict)
     tflite: bytes | None = None
+    hashes: tuple[tuple[int, int], ...] = ()
+    packed: EncodedBlob | None = None
     skipped: tuple[Skipped, ...] = ()
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

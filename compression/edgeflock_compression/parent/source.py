@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from edgeflock_compression.graph.flat import flat
 from edgeflock_compression.graph.logits import ends_in_softmax
 from edgeflock_compression.parent.data import Arrays, InputSpec
 from edgeflock_compression.parent.input_order import input_name
-from edgeflock_compression.parent.legacy import load_keras
+from edgeflock_compression.parent.legacy import Loaded, load_keras
 from edgeflock_compression.tf_import import keras, tensorflow
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.runtime import LoadedModel, LoadFailed
@@ -43,6 +43,7 @@ class Parent:
         model: the flat Keras model, None where there is none.
         export: (folder, item shapes) -> writes a SavedModel with a batch of 1; None for a `.tflite`.
         tflite: the file's bytes, for a `.tflite`.
+        dropped: (layer, argument) of what a file of an earlier Keras said and this one has no word for.
     """
 
     sha256: str
@@ -53,6 +54,7 @@ class Parent:
     model: Any = None
     export: Callable[[Path, tuple[tuple[int, ...], ...]], None] | None = None
     tflite: bytes | None = None
+    dropped: tuple[tuple[str, str], ...] = ()
 
 
 def open_parent(path: Path) -> Parent:
@@ -66,7 +68,8 @@ def open_parent(path: Path) -> Parent:
     if path.is_dir() and (path / "saved_model.pb").is_file():
         return _open_saved_model(path)
     if path.is_file() and path.suffix in (".keras", ".h5", ".hdf5"):
-        return keras_parent(_load_keras(path), _file_sha256(path), str(path))
+        loaded = _load_keras(path)
+        return replace(keras_parent(loaded.model, _file_sha256(path), str(path)), dropped=loaded.dropped)
     if path.is_file() and path.suffix == ".tflite":
         return _open_tflite(path)
     raise BadInput(str(path), f"is not {_FORMS}", "save it with model.save('NAME.keras')")
@@ -99,9 +102,9 @@ def _as_called(model: Any, parts: list[Any]) -> Any:
     return parts[0] if len(parts) == 1 else keras().tree.pack_sequence_as(model.input, parts)
 
 
-def _load_keras(path: Path) -> Any:
+def _load_keras(path: Path) -> Loaded:
     try:
-        return load_keras(path).model
+        return load_keras(path)
     except BadInput:
         raise
     except Exception as error:  # Keras raises whatever the failing layer raises

@@ -55,7 +55,7 @@ class Split:
 
 def split(data: FittedData, seed: int) -> Split:
     """Part x_train; the same data and seed give the same parts."""
-    count = min(VALIDATION_ITEMS, len(data.y_train) // _VALIDATION_SHARE)
+    count = validation_count(len(data.y_train))
     held = np.zeros(len(data.y_train), bool)
     held[stratified(data.y_train, count, seed)] = True
     return Split(
@@ -66,6 +66,11 @@ def split(data: FittedData, seed: int) -> Split:
         kind=data.kind,
         sha256=data.sha256,
     )
+
+
+def validation_count(items: int) -> int:
+    """How many of the items of x_train serve to validate with; the others are trained on."""
+    return min(VALIDATION_ITEMS, items // _VALIDATION_SHARE)
 
 
 def stratified(y: Array, count: int, seed: int) -> NDArray[np.int64]:

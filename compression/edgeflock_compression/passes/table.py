@@ -15,6 +15,7 @@ from edgeflock_compression.passes import (
     factorize,
     fold_bn,
     hash_weights,
+    pack,
     prune_channels,
     prune_weights,
     ptq,
@@ -38,7 +39,7 @@ class Pass(NamedTuple):
         helps: what it can make smaller on the runtimes of today. Latency is to be measured per device class: int8 is
             slower on some.
         place: passes stand in a recipe by rising place; of one place a recipe has at most one.
-        converts: whether it turns the model into a `.tflite`; a recipe has exactly one such pass, the last.
+        converts: whether it turns the model into a `.tflite`; a recipe has one such pass, then at most `pack`.
     """
 
     run: Callable[[Work, Any], Work]
@@ -70,4 +71,5 @@ PASSES: Mapping[str, Pass] = {
     "ptq": Pass(
         ptq.quantize_after_training, ptq.Settings, "converts, with or without quantization", _ALL, 7, converts=True
     ),
+    "pack": Pass(pack.pack, pack.Settings, "codes the file for the wire; every recipe ends with it", _WIRE, 8),
 }

@@ -220,6 +220,8 @@ def test_a_training_recipe_shows_in_the_file_and_its_passes_are_not_trained_twic
     assert first.accuracy is not None
     assert float32.accuracy is not None
     assert first.accuracy > float32.accuracy - 0.04
+    seen = [one.certificate.candidates_seen for one in (first, float32) if one.certificate is not None]
+    assert seen == [1, 2]
     kept = sorted(path.name for path in (tmp_path / ".passes").iterdir())
     assert len(kept) == 2
     told: list[Progress] = []

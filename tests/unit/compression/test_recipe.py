@@ -35,6 +35,7 @@ def test_a_name_that_decodes_itself_is_a_recipe() -> None:
         ("h64", ["hash", "ptq"]),
         ("t", ["ternary", "ptq"]),
         ("b_float16", ["binary", "ptq"]),
+        ("mac30_static_wi8_ai8", ["prune_channels", "ptq"]),
         ("static_wi8_ai16", ["ptq"]),
     ],
 )
@@ -74,6 +75,8 @@ def test_a_file_is_read_with_its_defaults_written_out(tmp_path: Path) -> None:
         ('name = "mine"\n', "pass: Field required"),
         (GOOD.replace("mine", "../mine"), "name: String should match"),
         (GOOD + GOOD.partition("\n")[2], "must convert the model exactly once"),
+        ('name = "mine"\n[[pass]]\nuse = "pack"\n', "must convert the model exactly once"),
+        ('name = "mine"\n[[pass]]\nuse = "pack"\n[[pass]]\nuse = "ptq"\nmode = "float32"\n', "has 'ptq' after 'pack'"),
     ],
 )
 def test_a_recipe_that_cannot_be_used_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -93,6 +96,13 @@ def test_two_recipes_of_one_name_are_refused(tmp_path: Path) -> None:
     path.write_text(GOOD.replace("mine", "float32"))
     with pytest.raises(BadInput, match="is given twice"):
         load_recipes(["float32", str(path)])
+
+
+def test_a_recipe_ends_with_packing_whether_it_says_so_or_not() -> None:
+    silent, spoken = load_recipe("p80_c32_qat8"), load_recipe("p80_c32_qat8_pack3")
+    assert (silent.packing.decode_s, spoken.packing.decode_s) == (10, 3)
+    assert [step.use for step in spoken.steps] == ["prune_weights", "cluster", "qat", "pack"]
+    assert (spoken.trainings, spoken.conversion) == (silent.trainings, silent.conversion)
 
 
 def test_every_pass_says_what_it_helps() -> None:
