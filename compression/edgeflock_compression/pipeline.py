@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,13 @@ from edgeflock_compression.parent.data import load_data
 from edgeflock_compression.proof.certificate import holm
 from edgeflock_compression.proof.metrics import metric_named
 from edgeflock_compression.recipe import Recipe, load_recipes
-from edgeflock_compression.variant import Variant, write_record
+from edgeflock_compression.variant import Variant, write_bytes, write_record
 from edgeflock_deploy.errors import BadInput, EdgeflockError
 
 OnProgress = Callable[["Progress"], None]
+MEASURED_FILE = ".measured"  # what was measured into a folder so far: a line of data and file, by their SHA-256, each
 _TAIL_BYTES = 2000
+_QUIET_S = 0.5  # so long a caller waits at most before it may look at its clock
 
 
 class Progress(NamedTuple):
@@ -107,7 +110,7 @@ def make_variants(order: Order, recipes: Sequence[Recipe], on_progress: OnProgre
                 variants[variant.name] = variant
             elif kind == "failed":
                 failures[value[0]] = value[1]
-            else:
+            elif kind == "bad_input":
                 raise BadInput(*value)
             now = now._replace(done=len(variants) + len(failures))
             on_progress(now)
@@ -121,12 +124,12 @@ def by_training(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
     """Recipes with the same passes before the conversion, together, in the order in which they were given."""
     groups: dict[str, list[Recipe]] = {}
     for recipe in recipes:
-        groups.setdefault(json.dumps([step.as_dict() for step in recipe.steps[:-1]]), []).append(recipe)
+        groups.setdefault(json.dumps([step.as_dict() for step in recipe.trainings]), []).append(recipe)
     return list(groups.values())
 
 
 def work_of(order: Order, recipes: Sequence[Recipe]) -> Generator[tuple[str, Any], None, None]:
-    """Run a worker: (kind, value) as its lines come; see `worker`. It ends with the loop over these lines.
+    """Run a worker: (kind, value) as its lines come, see `worker`. It ends with the loop over these lines.
 
     A worker that dies gives ("failed", [recipe, why]) for each recipe of which it had not told the end.
     """
@@ -148,7 +151,7 @@ def work_of(order: Order, recipes: Sequence[Recipe]) -> Generator[tuple[str, Any
 def lines_of(module: str, order: Order, **more: Any) -> Generator[tuple[str, Any], None, None]:
     """Run a module as a worker: (kind, value) as its lines come, at last ("ended", how its process ended).
 
-    It ends with the loop over these lines.
+    While none comes ("quiet", None), so that a caller can give up. It ends with the loop over these lines.
 
     Args:
         module: reads one JSON object from standard input and writes JSON lines, as `worker` does.
@@ -160,23 +163,36 @@ def lines_of(module: str, order: Order, **more: Any) -> Generator[tuple[str, Any
     with tempfile.TemporaryFile() as stderr, _worker(module, stderr) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(value))
+        process.stdin.write(json.dumps(value).encode())
         process.stdin.close()
-        for line in process.stdout:
-            ((kind, said),) = json.loads(line).items()
+        for line in _lines(process.stdout.fileno()):
+            ((kind, said),) = json.loads(line or b'{"quiet": null}').items()
             yield kind, said
         code = process.wait()
         yield "ended", f"its process ended with code {code}: {_last_line(stderr)}"
 
 
+def _lines(pipe: int) -> Iterator[bytes]:
+    """Whole lines as they come, and an empty one after each stretch of silence."""
+    rest = b""
+    while True:
+        if not select.select([pipe], [], [], _QUIET_S)[0]:
+            yield b""
+            continue
+        read = os.read(pipe, 1 << 16)
+        if not read:
+            return
+        *lines, rest = (rest + read).split(b"\n")
+        yield from lines
+
+
 @contextlib.contextmanager
-def _worker(module: str, stderr: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
+def _worker(module: str, stderr: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        text=True,
     )
     try:
         yield process
@@ -196,12 +212,30 @@ def _last_line(stderr: IO[bytes]) -> str:
 
 
 def judged_together(variants: Sequence[Variant], out: Path) -> list[Variant]:
-    """The same with certificates adjusted for how many ship together (Holm), in their records too."""
+    """The same with certificates adjusted for how many ship together (Holm), in their records too.
+
+    They also say how many files were ever measured into this folder on the same test items, these among them: whoever
+    tries ten recipes and ships one has looked at ten.
+    """
+    looked_at = _looked_at(variants, out)
     certificates = holm([variant.certificate for variant in variants if variant.certificate is not None])
     judged = []
-    for variant, certificate in zip(variants, certificates, strict=True):
+    for variant, adjusted in zip(variants, certificates, strict=True):
+        seen = max(adjusted.candidates_seen, looked_at)
+        certificate = adjusted.model_copy(update={"candidates_seen": seen})
         together = variant.model_copy(update={"certificate": certificate})
         if together != variant:
             write_record(out / variant.name, together)
         judged.append(together)
     return judged
+
+
+def _looked_at(variants: Sequence[Variant], out: Path) -> int:
+    """Add these to the folder's list of files that were measured, and count those of the same data."""
+    if not variants:
+        return 0
+    path = out / MEASURED_FILE
+    known = path.read_text().split("\n") if path.is_file() else []
+    lines = list(dict.fromkeys([*filter(None, known), *(f"{one.data_sha256} {one.sha256}" for one in variants)]))
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    return sum(line.startswith(variants[0].data_sha256) for line in lines)

@@ -1,7 +1,8 @@
 """Making and measuring candidates: one worker after the other, the journal beside them, and the clock.
 
-Decided here: what is made again and what is known, and when there is no time for more. Not known here: which recipes
-are worth a try.
+Decided here: what is made again and what is known, and when there is no time for more: a training that runs into the
+deadline is ended and counts as not tried. One worker at a time, so that only one process holds TensorFlow. Not known
+here: which recipes are worth a try.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from edgeflock_compression.search.journal import Journal, key_of
 from edgeflock_compression.search.probe import Latency, Probe
 from edgeflock_compression.search.space import full_name, trains
 from edgeflock_compression.variant import MODEL_FILE, Variant
+from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
 
 BASELINE = "float32"
@@ -83,21 +85,22 @@ class Evaluator:
         journal: what is known.
         probe: of latency.
         watch: the clock.
+        fit_items: how many items there are to train on.
     """
 
-    def __init__(self, order: Order, journal: Journal, probe: Probe, watch: Watch) -> None:
+    def __init__(self, order: Order, journal: Journal, probe: Probe, watch: Watch, fit_items: int) -> None:
         self._order, self._journal, self._probe, self._watch = order, journal, probe, watch
+        self._fit_items = fit_items
         self.failed: dict[str, str] = {}
-        self._seen: dict[str, None] = {}  # keys, in the order in which they were asked for
-        self._took: dict[str, float] = {}  # seconds by the recipe's full name, for epochs 1 on 1 item
+        self._took: dict[str, tuple[float, float]] = {}  # by a recipe's full name: seconds, items trained on in all
 
     def known(self) -> list[Candidate]:
-        """All candidates of this search so far, in the order in which they were asked for."""
-        return [self._journal.candidates[key] for key in self._seen if key in self._journal.candidates]
+        """All candidates so far, those of earlier runs too, in the order in which they were found."""
+        return list(self._journal.candidates.values())
 
     def measure_latency(self) -> None:
         """Measure it for candidates that lack it because a search was cut off."""
-        self._measure_latency([key for key in self._seen if key in self._journal.candidates])
+        self._measure_latency(list(self._journal.candidates))
 
     def evaluate(
         self, recipes: Sequence[Recipe], rung: int | None = None, fit_items: int | None = None, until_s: float = 0.0
@@ -116,12 +119,11 @@ class Evaluator:
         """
         wanted = [(recipe, fit_items if trains(recipe) else None) for recipe in recipes]
         keys = [key_of(recipe.as_dict(), items) for recipe, items in wanted]
-        self._seen |= dict.fromkeys(keys)
         missing = [pair for pair, key in zip(wanted, keys, strict=True) if not self._is_known(key)]
         for items in dict.fromkeys(items for _, items in missing):
             for group in by_training([recipe for recipe, its in missing if its == items]):
                 self._watch.check()
-                if self._watch.left_s < until_s + self._predicted(group[0]):
+                if self._watch.left_s < until_s + self._predicted(group[0], items):
                     continue
                 self._make(group, items, rung)
         found = [key for key in keys if key in self._journal.candidates]
@@ -130,13 +132,12 @@ class Evaluator:
         return [self._journal.candidates[key] for key in found]
 
     def _is_known(self, key: str) -> bool:
-        candidate = self._journal.candidates.get(key)
-        if candidate is not None and not self._file(candidate.variant).is_file():
-            return False
         if key in self._journal.failed:
             name, why = self._journal.failed[key]
             self.failed[name] = why
-        return candidate is not None or key in self._journal.failed
+            return True
+        candidate = self._journal.candidates.get(key)
+        return candidate is not None and self._lies_there(candidate.variant)
 
     def _make(self, group: Sequence[Recipe], items: int | None, rung: int | None) -> None:
         by_name = {recipe.name: key_of(recipe.as_dict(), items) for recipe in group}
@@ -144,12 +145,13 @@ class Evaluator:
         with contextlib.closing(work_of(replace(self._order, fit_items=items), group)) as lines:
             for kind, said in lines:
                 if kind == "tell":
-                    self._watch.tell(f"{group[0].name}: {said[0]}" if said[0] != group[0].name else said[0], said[1])
+                    self._watch.tell(said[0] if said[0] in by_name else f"{group[0].name}: {said[0]}", said[1])
                 elif kind == "variant":
                     variant = Variant.model_validate(said)
                     now = self._watch.seconds
                     self._journal.found(by_name[variant.name], Candidate(variant, rung, now - last))
                     last = now
+                    self._watch.candidates = len(self.known())
                 elif kind == "failed":
                     self.failed[said[0]] = said[1]
                     if not said[1].startswith(_DIED):
@@ -158,12 +160,23 @@ class Evaluator:
                     raise BadInput(*said)
                 if self._journal.candidates:  # the baseline is made whatever the budget
                     self._watch.check()
-        self._took[full_name(group[0].name)] = (self._watch.seconds - began) / max(_epochs(group[0]), 1e-9)
+        seconds = self._watch.seconds - began
+        self._took |= {full_name(recipe.name): (seconds, self._trained_on(recipe, items)) for recipe in group}
         self._measure_latency([key for key in by_name.values() if key in self._journal.candidates])
 
-    def _predicted(self, recipe: Recipe) -> float:
-        """Seconds that a training takes, if it was done with fewer epochs; else 0."""
-        return self._took.get(full_name(recipe.name), 0.0) * _epochs(recipe)
+    def _predicted(self, recipe: Recipe, items: int | None) -> float:
+        """Seconds that a training takes, if it was done with fewer epochs or on fewer items; else 0."""
+        seconds, trained_on = self._took.get(full_name(recipe.name), (0.0, 0.0))
+        if not trained_on:
+            return 0.0
+        # opening the model and measuring a variant take as long as they took for the baseline, whatever is trained
+        opening_s = min([seconds, *(one.seconds for one in self._journal.candidates.values() if one.name == BASELINE)])
+        return opening_s + (seconds - opening_s) * self._trained_on(recipe, items) / trained_on
+
+    def _trained_on(self, recipe: Recipe, items: int | None) -> float:
+        """Items that its trainings see in all."""
+        epochs = sum(float(getattr(step.settings, "epochs", 0.0)) for step in recipe.steps)
+        return epochs * min(items or self._fit_items, self._fit_items)
 
     def _measure_latency(self, keys: Sequence[str]) -> None:
         """After the worker has ended, for it would disturb."""
@@ -179,6 +192,9 @@ class Evaluator:
     def _file(self, variant: Variant) -> Path:
         return self._order.out / variant.name / MODEL_FILE
 
-
-def _epochs(recipe: Recipe) -> float:
-    return sum(float(getattr(step.settings, "epochs", 0.0)) for step in recipe.steps)
+    def _lies_there(self, variant: Variant) -> bool:
+        """Whether its file is there: not that of another recipe of this name, made by a run that was then killed."""
+        try:
+            return sha256_hex(self._file(variant).read_bytes()) == variant.sha256
+        except OSError:
+            return False

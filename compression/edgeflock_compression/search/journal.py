@@ -1,7 +1,8 @@
 """What a search has found out, on disk: finished candidates and their latency, a JSON line each, fsynced.
 
 A search that was killed goes on from here. The first line says what the search is of; with another model, data, seed or
-software what lies there would not be true. A line that was cut off by a power cut or a kill is passed over.
+software what lies there would not be true. A line that was cut off by a power cut or a kill is passed over. Of two
+recipes with one name (another FINE_TUNE) only the later one counts: its files took the place of the other's.
 
 Version history: 1, the first.
 """
@@ -39,16 +40,16 @@ class Journal:
         self._path = path
         self.candidates: dict[str, Candidate] = {}
         self.failed: dict[str, tuple[str, str]] = {}  # key -> recipe's name, why
+        self.seen: set[str] = set()  # keys of all candidates that ever were
+        self._by_name: dict[str, str] = {}  # name -> key
         self._latencies: dict[str, Latency] = {}
         wanted = {"v": _V, "identity": dict(identity)}
         lines = _lines(path)
-        if lines and lines[0] != wanted:
+        if len(lines) > 1 and lines[0] != wanted:
             mend = "give another --out, or remove that folder"
             raise BadInput(str(path.parent), "holds a search of another model, data, seed or software", mend)
-        if not lines:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            self._append(wanted)
+        if len(lines) <= 1:  # nothing was found yet, so that the folder may serve any search
+            self._begin(wanted)
         for line in lines[1:]:
             self._take(line)
 
@@ -79,6 +80,9 @@ class Journal:
         key = line["key"]
         if "candidate" in line:
             variant = Variant.model_validate(line["candidate"])
+            self.candidates.pop(self._by_name.get(variant.name, key), None)
+            self._by_name[variant.name] = key
+            self.seen.add(key)
             self.candidates[key] = Candidate(variant, line["rung"], line["seconds"], self._latencies.get(key))
         elif "failed" in line:
             self.failed[key] = (line["failed"][0], line["failed"][1])
@@ -86,6 +90,17 @@ class Journal:
             self._latencies[key] = Latency.model_validate(line["latency"])
             if key in self.candidates:
                 self.candidates[key] = self.candidates[key].taking(self._latencies[key])
+
+    def _begin(self, head: Mapping[str, Any]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._append(head)
+
+    def _unwritable(self, error: OSError) -> BadInput:
+        return BadInput(str(self._path), f"cannot be written: {error.strerror}", "give a folder that you may write to")
 
     def _append(self, line: Mapping[str, Any]) -> None:
         data = (json.dumps(line) + "\n").encode()
@@ -97,8 +112,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            mend = "give a folder that you may write to"
-            raise BadInput(str(self._path), f"cannot be written: {error.strerror}", mend) from None
+            raise self._unwritable(error) from None
 
 
 def key_of(recipe: Mapping[str, Any], fit_items: int | None) -> str:
@@ -109,7 +123,7 @@ def key_of(recipe: Mapping[str, Any], fit_items: int | None) -> str:
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except OSError:  # none yet; a folder that cannot be read will not be written either
         return []
     found = []
     for line in text.splitlines():

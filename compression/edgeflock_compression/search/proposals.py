@@ -79,7 +79,7 @@ def proposals(rows: Sequence[Row], budgets: Sequence[float], trains: bool) -> li
     for budget in budgets:
         quantized = knapsack(_items(rows, _QUANTIZED), budget)
         name = f"mixed{_number(budget)}"
-        recipes = [(f"{name}_dynamic", _recipe_steps({}, {}, quantized, rows))] if quantized else []
+        recipes = [(f"{name}_dynamic", _recipe_steps({}, {}, quantized, rows))] if _is_mixed(quantized, rows) else []
         if trains:
             # fine-tuning wins back most of what zeros and shared values cost, so they get the budget several times
             pruned = knapsack(_items(rows, ("prune50", "prune80", "prune90")), 4 * budget)
@@ -92,6 +92,11 @@ def proposals(rows: Sequence[Row], budgets: Sequence[float], trains: bool) -> li
         for label, steps in recipes:
             found.setdefault(str(steps), {"name": label, "pass": steps})
     return list(found.values())
+
+
+def _is_mixed(quantized: Mapping[str, str], rows: Sequence[Row]) -> bool:
+    """Whether layers differ: a recipe that treats all alike needs no table, and is tried without it."""
+    return len({quantized.get(row.layer, "float") for row in rows}) > 1
 
 
 def _items(rows: Sequence[Row], options: Sequence[str]) -> dict[str, list[Item]]:

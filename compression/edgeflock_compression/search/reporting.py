@@ -14,7 +14,7 @@ from edgeflock_compression.search.candidate import Candidate, facts_of
 from edgeflock_compression.search.goal import Choice, Goal, choose
 from edgeflock_compression.search.probe import Latency
 from edgeflock_compression.search.proposals import Row
-from edgeflock_compression.search.space import passes_in
+from edgeflock_compression.search.space import passes_in, steps_of
 from edgeflock_compression.search.techniques import sentences
 from edgeflock_compression.variant import Variant
 
@@ -29,7 +29,8 @@ class Outcome:
     Args:
         goals: what was asked for.
         baseline: the float parent.
-        candidates: all that were measured, the baseline among them.
+        candidates: all that were measured and whose files are there, the baseline among them.
+        candidates_seen: how many were measured, also by earlier runs.
         front: names of those that none beats.
         variants: what was written and certified, with its latency.
         rows: the sensitivity table.
@@ -41,6 +42,7 @@ class Outcome:
     goals: Sequence[Goal]
     baseline: Candidate
     candidates: Sequence[Candidate]
+    candidates_seen: int
     front: Sequence[str]
     variants: Sequence[tuple[Variant, Latency | None]]
     rows: Sequence[Row]
@@ -62,7 +64,7 @@ def report_of(outcome: Outcome) -> dict[str, Any]:
         "baseline": _measured(outcome.baseline.variant, outcome.baseline.latency),
         "variants": [_measured(variant, latency) for variant, latency in outcome.variants],
         "front": list(outcome.front),
-        "candidates_seen": len(outcome.candidates),
+        "candidates_seen": outcome.candidates_seen,
         "candidates": [_candidate(one, one.name in outcome.front) for one in outcome.candidates],
         "failed": dict(outcome.failed),
         "sensitivity": [row._asdict() for row in outcome.rows],
@@ -150,5 +152,5 @@ def lineage_of(candidates: Sequence[Candidate], baseline: str) -> dict[str, dict
 
 
 def _training_steps(one: Candidate) -> list[Any]:
-    training = one.variant.recipe["pass"][:-1]
+    training = steps_of(one.variant.recipe)[:-1]
     return [one.variant.fit_items, *training] if training else []

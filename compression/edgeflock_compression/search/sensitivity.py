@@ -2,7 +2,8 @@
 
 int8 and int4 are LiteRT's own (dynamic), so that bytes, latency and memory are those of the changed file. Zeros, shared
 and ternary values are put into the float file without training; this runtime keeps them as dense floats, so that they
-save on the wire only. Batch norm is folded into the weights already, as the converter does it.
+save on the wire only. Batch norm is folded into the weights already, as the converter does it; such an operator bears
+several layers in its name, and is called after the one whose kernel it holds, because recipes speak of kernels.
 
 `python -m edgeflock_compression.search.sensitivity` is a worker (see `edgeflock_compression.worker`): beside the order
 it reads `done`, the (layer, option) that are known; it writes `{"row": {...}}` for each other.
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeflock_compression.making import Order
@@ -24,51 +24,17 @@ from edgeflock_compression.parent.data import Arrays
 from edgeflock_compression.proof.metrics import Metric, metric_named
 from edgeflock_compression.search.probe import Latency, LocalProbe
 from edgeflock_compression.search.proposals import Row
+from edgeflock_compression.search.weight_options import FEWEST, ON_WEIGHTS, changed_weights
 from edgeflock_compression.tflite.float_left import Operator, operators
+from edgeflock_compression.tflite.layer_names import layers_in
 from edgeflock_compression.tflite.wire_estimate import wire_estimate
-from edgeflock_compression.weights.kmeans import kmeans, nearest
-from edgeflock_compression.weights.sparsity import magnitude_masks
 
 Array = NDArray[Any]
 
 MODULE = "edgeflock_compression.search.sensitivity"
 ITEMS = 1024
 _QUANTIZED: tuple[Literal["int8", "int4"], ...] = ("int8", "int4")
-_FEWEST = 64  # elements of a weight that weight passes treat
 _DENSE = "the runtime keeps dense floats: no faster, no smaller in memory"
-_TERNARY_THRESHOLD = 0.7  # of the mean magnitude (Li et al. 2016, arXiv:1605.04711)
-
-
-def pruned(share: float) -> Callable[[Array], Array]:
-    """A share of a weight's elements, the smallest, becomes zero."""
-    return lambda weight: weight * magnitude_masks({"": weight}, share, "layer")[""]
-
-
-def clustered(count: int) -> Callable[[Array], Array]:
-    """The elements take `count` values."""
-
-    def change(weight: Array) -> Array:
-        values = kmeans(weight.ravel(), count)
-        return np.asarray(values[nearest(weight.ravel(), values)].reshape(weight.shape))
-
-    return change
-
-
-def ternary(weight: Array) -> Array:
-    """The elements become -a, 0 or a."""
-    beyond = np.abs(weight) > _TERNARY_THRESHOLD * np.abs(weight).mean()
-    size = np.abs(weight[beyond]).mean() if beyond.any() else 0.0
-    return np.asarray(np.sign(weight) * beyond * size)
-
-
-ON_WEIGHTS: dict[str, Callable[[Array], Array]] = {
-    "prune50": pruned(0.5),
-    "prune80": pruned(0.8),
-    "prune90": pruned(0.9),
-    "cluster32": clustered(32),
-    "cluster16": clustered(16),
-    "ternary": ternary,
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +42,7 @@ class _Measured:
     value: float
     raw: int
     wire: int
+    ram: int | None
     path: Path
 
 
@@ -89,13 +56,15 @@ class _Table:
     y: Array
     metric: Metric
 
-    def measure(self, tflite: bytes, name: str) -> _Measured:
+    def measure(self, tflite: bytes, name: str, memory: bool) -> _Measured:
         from edgeflock_compression.variant import outputs_over
+        from edgeflock_deploy.peak_memory import peak_rss_bytes
 
         path = self.folder / f"{name}.tflite"
         path.write_bytes(tflite)
         value = self.metric.value(outputs_over(path, self.x, self.names), self.y)
-        return _Measured(value, len(tflite), wire_estimate(tflite), path)
+        ram = peak_rss_bytes(path).peak_rss_bytes if memory else None
+        return _Measured(value, len(tflite), wire_estimate(tflite), ram, path)
 
     def lost(self, before: float, after: float) -> float:
         """In the metric's unit, as in a certificate."""
@@ -127,25 +96,51 @@ def rows_of(order: Order, done: set[tuple[str, str]], tell: Callable[[str, float
     chosen = stratified(parts.y_validation, ITEMS, order.seed)
     x, y = tuple(part[chosen] for part in parts.x_validation), parts.y_validation[chosen]
     metric = metric_named(order.metric or task_of(data, None).metric)
-    float32 = _float32(Work(Bench(parent, parts, order.seed), parent.model))
-    layers = layers_of(float32)
-    options = [*_QUANTIZED, *(ON_WEIGHTS if parent.model is not None else ())]
-    todo = [(layer, option) for layer in layers for option in options if (layer, option) not in done]
+    work = Work(Bench(parent, parts, order.seed), parent.model)
+    kernels = kernel_layers(work)
+    float32 = _float32(work)
+    weights = weights_by_layer(float32, kernels)
+    todo = [
+        (layer, option)
+        for layer in weights
+        for option in [*_QUANTIZED, *(ON_WEIGHTS if layer in kernels else ())]
+        if (layer, option) not in done
+    ]
     with tempfile.TemporaryDirectory(prefix="edgeflock-") as folder:
         table = _Table(Path(folder), [spec.name for spec in parent.inputs], x, y, metric)
-        before = table.measure(float32, "float32") if todo else None
+        before = table.measure(float32, "float32", memory=True) if todo else None
         for n, (layer, option) in enumerate(todo):
             assert before is not None
             tell(f"sensitivity: {layer} {option}", n / len(todo))
             try:
-                yield _row(table, float32, before, layer, option)
+                yield _row(table, float32, before, weights[layer], layer, option)
             except Exception as error:  # the quantizer raises errors of many kinds; one option must not end the table
                 yield Row(layer, option, None, 0, 0, 0.0, 0, " ".join(str(error).split())[:200])
 
 
-def layers_of(tflite: bytes) -> list[str]:
-    """The layers that hold weights, in the file's order."""
-    return list(dict.fromkeys(one.layer for one in operators(tflite) if one.takes_weights))
+def weights_by_layer(tflite: bytes, kernels: frozenset[str]) -> dict[str, frozenset[str]]:
+    """The weight tensors of a file by the layer that they belong to, in the file's order.
+
+    Args:
+        tflite: the file.
+        kernels: the layers of the model that hold kernels; empty for one made elsewhere.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for one in operators(tflite):
+        if one.takes_weights:
+            named = (layer for name in (one.weight, *one.outputs) for layer in layers_in(name))
+            layer = next((layer for layer in named if layer in kernels), one.layer)
+            found[layer] = found.get(layer, frozenset()) | {one.weight}
+    return found
+
+
+def kernel_layers(work: Any) -> frozenset[str]:
+    """The layers with kernels that passes on weights treat; none in a model without layers."""
+    from edgeflock_compression.weights.targets import WeightPass, targets
+
+    if work.model is None:
+        return frozenset()
+    return frozenset(target.path.split("/")[0] for target in targets(work, WeightPass(min_size=FEWEST))[0])
 
 
 def _float32(work: Any) -> bytes:
@@ -156,53 +151,34 @@ def _float32(work: Any) -> bytes:
     return convert(work, "float32") if given is None else with_signature(given)
 
 
-def _row(table: _Table, float32: bytes, before: _Measured, layer: str, option: str) -> Row:
+def _row(table: _Table, float32: bytes, before: _Measured, weights: frozenset[str], layer: str, option: str) -> Row:
     if option not in ON_WEIGHTS:
-        return _quantized_row(table, float32, before, layer, option)
-    changed = changed_weights(float32, layer, ON_WEIGHTS[option])
+        return _quantized_row(table, float32, before, weights, layer, option)
+    changed = changed_weights(float32, weights, ON_WEIGHTS[option])
     if changed is None:
-        return Row(layer, option, None, 0, 0, 0.0, 0, f"its weights have fewer than {_FEWEST} elements")
-    after = table.measure(changed, "changed")
+        return Row(layer, option, None, 0, 0, 0.0, 0, f"its weights have fewer than {FEWEST} elements")
+    after = table.measure(changed, "changed", memory=False)
     lost = table.lost(before.value, after.value)
     return Row(layer, option, lost, 0, before.wire - after.wire, 0.0, 0, _DENSE)
 
 
-def _quantized_row(table: _Table, float32: bytes, before: _Measured, layer: str, option: str) -> Row:
+def _quantized_row(
+    table: _Table, float32: bytes, before: _Measured, weights: frozenset[str], layer: str, option: str
+) -> Row:
     from edgeflock_compression.quantization.per_layer import quantize
-    from edgeflock_deploy.peak_memory import peak_rss_bytes
 
-    def weights(operator: Operator) -> Any:
-        return option if operator.layer == layer else "float"
+    def becomes(operator: Operator) -> Any:
+        return option if operator.weight in weights else "float"
 
-    made, skipped = quantize(float32, "dynamic", weights, lambda _: False)
+    made, skipped = quantize(float32, "dynamic", becomes, lambda _: False)
     if skipped:
         return Row(layer, option, None, 0, 0, 0.0, 0, skipped[0].reason)
-    after = table.measure(made, "changed")
+    after = table.measure(made, "changed", memory=True)
     took: Latency | None = LocalProbe().latency(after.path, before.path)
-    memory = [peak_rss_bytes(one.path).peak_rss_bytes for one in (before, after)]
-    ram = memory[0] - memory[1] if memory[0] is not None and memory[1] is not None else 0
+    ram = before.ram - after.ram if before.ram is not None and after.ram is not None else 0
     saved_us = 0.0 if took is None else 1000 * took.baseline_ms_p50 * (1 - took.ratio)
     lost = table.lost(before.value, after.value)
     return Row(layer, option, lost, before.raw - after.raw, before.wire - after.wire, saved_us, ram, None)
-
-
-def changed_weights(tflite: bytes, layer: str, change: Callable[[Array], Array]) -> bytes | None:
-    """The same file with the float weights of one layer changed; None if it has none worth it."""
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
-    names = {one.weight for one in operators(tflite) if one.takes_weights and one.layer == layer and one.float_weight}
-    found = False
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            data = model.buffers[tensor.buffer].data
-            if tensor.name.decode() not in names or data is None or len(data) < 4 * _FEWEST:
-                continue
-            weight = np.frombuffer(bytes(data), np.float32).reshape(tensor.shape)
-            new = np.ascontiguousarray(change(weight), np.float32)
-            model.buffers[tensor.buffer].data = np.frombuffer(new.tobytes(), np.uint8)
-            found = True
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if found else None
 
 
 def main() -> None:

@@ -69,10 +69,9 @@ def read_train_file(path: Path) -> TrainFile:
     thing = str(path)
     try:
         names = runpy.run_path(str(path))
-    except Exception as error:  # it is the user's program
-        raise BadInput(
-            thing, f"cannot be run: {error}", "give a Python file with FINE_TUNE = {...} or recipes = [...]"
-        ) from None
+    except (Exception, SystemExit) as error:  # it is the user's program
+        why = f"cannot be run: {type(error).__name__}: {error}"
+        raise BadInput(thing, why, "give a Python file with FINE_TUNE = {...} or recipes = [...]") from None
     settings, recipes = names.get("FINE_TUNE", {}), names.get("recipes", [])
     if not isinstance(settings, Mapping) or not isinstance(recipes, (list, tuple)):
         raise BadInput(thing, "FINE_TUNE is no dict or recipes no list", "see `edgeflock search --help`")
@@ -133,9 +132,14 @@ def full_name(name: str) -> str:
     return head if dot and tail.replace(".", "").isdigit() else name
 
 
+def steps_of(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The passes of a recipe as plain data up to its conversion; `pack` changes no model."""
+    return [step for step in recipe["pass"] if step["use"] != "pack"]
+
+
 def passes_in(recipe: Mapping[str, Any]) -> list[str]:
     """What its passes are, in words with their main setting, for people."""
-    return [said(step) for step in recipe["pass"]]
+    return [said(step) for step in steps_of(recipe)]
 
 
 def said(step: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The sensitivity table on disk: rows that are known are not measured again. Each row is written when it is there.
 
-Version history of `sensitivity.json`: 1, the first.
+Version history of `sensitivity.json`: 1, the first; 2 calls an operator after the layer whose kernel it holds, not
+after the batch norm that was folded into it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgeflock_compression.variant import write_bytes
 from edgeflock_deploy.errors import BadInput
 
 FILE = "sensitivity.json"
-_V = 1
+_V = 2
 
 
 class Table:

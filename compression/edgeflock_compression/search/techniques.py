@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeflock_compression.search.candidate import Candidate
-from edgeflock_compression.search.space import said
+from edgeflock_compression.search.space import said, steps_of
 
 _SAME = 0.03  # a latency that differs by less is called equal
 
@@ -17,7 +17,9 @@ _SAME = 0.03  # a latency that differs by less is called equal
 def sentences(candidates: Sequence[Candidate], baseline: Candidate) -> list[str]:
     """One sentence for each way of quantizing and each training pass, the best trained pair of each."""
     found: dict[str, str] = {}
-    by_steps = {_key(_steps(one)): one for one in sorted(candidates, key=_training)}
+    by_steps: dict[str, Candidate] = {}
+    for one in sorted(candidates, key=_training, reverse=True):
+        by_steps.setdefault(_key(_steps(one)), one)
     for one in sorted(candidates, key=_training):
         steps = _steps(one)
         if one.name == baseline.name:
@@ -62,7 +64,7 @@ def _factor(ratio: float, better: str, worse: str) -> str:
 
 
 def _steps(one: Candidate) -> list[Mapping[str, Any]]:
-    return list(one.variant.recipe["pass"])
+    return steps_of(one.variant.recipe)
 
 
 def _key(steps: Sequence[Mapping[str, Any]]) -> str:

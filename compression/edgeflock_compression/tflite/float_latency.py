@@ -1,7 +1,8 @@
 """How much faster one model is than another here: their float32 `.tflite` files in this machine's interpreter.
 
-Decided here: how it is measured. Both files are called in turns (order ABBA), and the answer is the median of the
-paired ratios: interleaved, two equal models differ by less than one percent; one after the other, by twelve.
+Decided here: how two files are compared, for everyone who does. They are called in turns (order ABBA), and the answer
+is the median of the paired ratios: interleaved, two equal models differ by less than one percent; one after the other,
+by twelve.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeflock_compression.tflite.converter import convert
 from edgeflock_compression.work import Bench, Work
@@ -24,6 +26,7 @@ Ratio = Callable[[Any], float]
 
 _PAIRS = 60
 _SAMPLE_NS = 500_000  # calls are repeated until one sample takes about this long
+_MOST_NS = 4_000_000_000  # slow models get fewer pairs
 
 
 @contextmanager
@@ -37,7 +40,9 @@ def latency_ratio_to(model: Any, bench: Bench, clock_ns: Clock = time.perf_count
     """
     with tempfile.TemporaryDirectory(prefix="edgeflock-") as folder:
         known = _loaded(model, bench, Path(folder) / "known.tflite")
-        yield lambda other: _median_ratio(_loaded(other, bench, Path(folder) / "other.tflite"), known, clock_ns)
+        yield lambda other: median_ratio(
+            paired_ns(_loaded(other, bench, Path(folder) / "other.tflite"), known, clock_ns)
+        )
 
 
 def _loaded(model: Any, bench: Bench, path: Path) -> LoadedModel:
@@ -50,15 +55,24 @@ def _loaded(model: Any, bench: Bench, path: Path) -> LoadedModel:
     return loaded
 
 
-def _median_ratio(one: LoadedModel, other: LoadedModel, clock_ns: Clock) -> float:
-    calls = [_calls(model, clock_ns) for model in (one, other)]
-    logs = []
+def paired_ns(one: LoadedModel, other: LoadedModel, clock_ns: Clock) -> NDArray[np.float64]:
+    """Nanoseconds of a call of two models whose inputs are set, called in turns: (pairs, 2)."""
+    models = (one, other)
+    calls = [_calls(model, clock_ns) for model in models]
+    began, times = clock_ns(), []
     for pair in range(_PAIRS):
-        times = [0.0, 0.0]
+        took = [0.0, 0.0]
         for at in (0, 1) if pair % 2 else (1, 0):
-            times[at] = _time_ns((one, other)[at], calls[at], clock_ns) / calls[at]
-        logs.append(np.log(times[0] / times[1]))
-    return float(np.exp(np.median(logs)))
+            took[at] = _time_ns(models[at], calls[at], clock_ns) / calls[at]
+        times.append(took)
+        if clock_ns() - began > _MOST_NS:
+            break
+    return np.array(times)
+
+
+def median_ratio(times: NDArray[np.float64]) -> float:
+    """The median over pairs of first over second, from `paired_ns`."""
+    return float(np.exp(np.median(np.log(times[:, 0] / times[:, 1]))))
 
 
 def _calls(model: LoadedModel, clock_ns: Clock) -> int:

@@ -66,3 +66,9 @@ def test_the_same_proposal_is_made_once_and_none_trains_a_model_without_layers()
     found = proposals(_TABLE, [0.5, 0.5, 0.6], trains=False)
     assert [one["name"] for one in found] == ["mixed0.5_dynamic"]
     assert proposals([], [1.0], trains=True) == []
+
+
+def test_what_treats_all_layers_alike_is_no_mixed_recipe() -> None:
+    alike = [_row("conv", "int8", 0.1, 300), _row("dense", "int8", 0.0, 3000)]
+    assert proposals(alike, [0.5], trains=False) == []
+    assert [one["name"] for one in proposals([*alike, _row("odd", "int4", 0.0, 5)], [0.5], trains=False)]

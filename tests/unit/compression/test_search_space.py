@@ -46,7 +46,14 @@ def test_the_users_file_sets_fine_tuning_and_adds_recipes(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["1/0", "FINE_TUNE = {'epoch': 3}", "FINE_TUNE = {'epochs': -1}", "FINE_TUNE = 3", "recipes = ['nonsense']"],
+    [
+        "1/0",
+        "raise SystemExit(3)",
+        "FINE_TUNE = {'epoch': 3}",
+        "FINE_TUNE = {'epochs': -1}",
+        "FINE_TUNE = 3",
+        "recipes = ['nonsense']",
+    ],
 )
 def test_a_file_of_no_use_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.py").write_text(text)
