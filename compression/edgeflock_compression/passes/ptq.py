@@ -20,8 +20,12 @@
 A Keras model or a SavedModel goes through TensorFlow's converter; int4, a choice by layer, weight_only and a `.tflite`
 made elsewhere through LiteRT's quantizer. Inputs and outputs stay float. What stays float although the mode quantizes
 is read back from the file and reported. Zeros stay zero codes. A weight that shares its values gets one scale for the
-whole tensor, so that it has no more codes than values; shared per channel, one per channel. `equalize` wants batch norm
-folded before (fold_bn).
+whole tensor, so that it has no more codes than values; shared per channel, one per channel.
+
+`rounding = "compensated"` chooses the codes of dense layers and convolutions so that their outputs change least on
+training items, and corrects their biases: closer to the float model where one scale serves many weights or the weights
+have 4 bits, for the same raw bytes. It takes time, and a Keras model. It and `equalize` want batch norm folded before
+(fold_bn).
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from edgeflock_compression.parent.data import Arrays
 from edgeflock_compression.parent.split import CALIBRATION_ITEMS, one
 from edgeflock_compression.quantization import per_layer
 from edgeflock_compression.quantization.capabilities import PER_TENSOR
+from edgeflock_compression.quantization.compensation import Grid, with_compensated_rounding
 from edgeflock_compression.quantization.equalize import equalized
 from edgeflock_compression.tflite.converter import Numbers, convert
 from edgeflock_compression.tflite.float_left import Operator, float_parts, operators
@@ -44,6 +49,8 @@ from edgeflock_compression.tflite.layer_names import matches
 from edgeflock_compression.work import Skipped, Work
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import Frozen
+
+_CONVERTERS_SMALLEST = 1024  # elements of a weight that the converter's dynamic mode quantizes
 
 
 class LayerChoice(Frozen):
@@ -66,6 +73,7 @@ class Settings(Frozen):
     calibration_items: int = Field(CALIBRATION_ITEMS, ge=1)  # all training items if there are fewer; 256 or more
     dense_per_tensor: bool = False  # one scale per dense kernel: fewer bytes on the wire, coarser
     equalize: bool = False  # channels of neighbouring layers to like ranges first: per tensor half the error, more wire
+    rounding: Literal["nearest", "compensated"] = "nearest"  # compensated: by what rounding does to the outputs
     layer: tuple[LayerChoice, ...] = ()
 
 
@@ -84,6 +92,8 @@ def quantize_after_training(work: Work, settings: Settings) -> Work:
     if settings.equalize and work.model is not None:
         work, pairs = equalized(work)
         work = work.noting("ptq", equalized_pairs=pairs)
+    if settings.rounding == "compensated":
+        work = with_compensated_rounding(work, _grid(work, settings), items if settings.activations == "int8" else ())
     shared = {path: book for path, book in work.codebooks.items() if book.values.ndim == 1}
     given = work.bench.parent.tflite if work.model is None else None
     if given is not None or _by_layer(settings, any(book.codes.ndim > 2 for book in shared.values())):
@@ -118,6 +128,26 @@ def _by_layer(settings: Settings, shared_kernels: bool) -> bool:
     if settings.mode in ("float32", "float16"):
         return False
     return settings.weights == "int4" or settings.mode == "weight_only" or bool(settings.layer) or shared_kernels
+
+
+def _grid(work: Work, settings: Settings) -> Grid:
+    """What the quantizers make of kernels.
+
+    Raises:
+        BadInput: they make nothing of them, or not the same of all.
+    """
+    wrong = ""
+    if settings.mode in ("float32", "float16"):
+        wrong = f"has nothing to compensate in the mode {settings.mode}"
+    elif settings.layer:
+        wrong = "knows one kind of weights for all layers"
+    elif work.model is None:
+        wrong = "needs a Keras model"
+    if wrong:
+        raise BadInput("pass 'ptq': rounding = \"compensated\"", wrong, 'leave it out, or say rounding = "nearest"')
+    by_converter = settings.mode == "dynamic" and settings.weights == "int8"
+    top = 127 if settings.weights == "int8" else 7
+    return Grid(top, settings.dense_per_tensor, _CONVERTERS_SMALLEST if by_converter else 0)
 
 
 def _numbers(settings: Settings) -> Numbers:
