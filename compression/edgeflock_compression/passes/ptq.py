@@ -72,7 +72,7 @@ class Settings(Frozen):
     activations: Literal["int8", "int16"] = "int8"
     calibration_items: int = Field(CALIBRATION_ITEMS, ge=1)  # all training items if there are fewer; 256 or more
     dense_per_tensor: bool = False  # one scale per dense kernel: fewer bytes on the wire, coarser
-    equalize: bool = False  # channels of neighbouring layers to like ranges first: per tensor half the error, more wire
+    equalize: bool = False  # channels of neighbouring layers to like ranges first; more wire bytes, measure both
     rounding: Literal["nearest", "compensated"] = "nearest"  # compensated: by what rounding does to the outputs
     layer: tuple[LayerChoice, ...] = ()
 
