@@ -15,6 +15,7 @@ Parts, joined by `_`, in the order of the passes:
 | `h64` | hash: one value for 64 weights |
 | `qat8` | qat, at the end |
 | `float32`, `float16`, `dynamic_wi8`, `static_wi8_ai8`, `static_wi8_ai16`, and the same with `wi4` | ptq, at the end |
+| `comp`, after an integer one of these | ptq with `rounding = "compensated"` |
 | `pack3`, last of all | pack, to be unpacked within 3 s by a Raspberry Pi 4; without it 10 s, the most there is |
 
 The names at the end say what is stored: `<ranges>_w<weights>_a<activations>`; ranges of activations are found at run
@@ -42,6 +43,7 @@ _ENDS: Mapping[str, dict[str, Any]] = {
     "static_wi4_ai8": {"use": "ptq", "mode": "static", "weights": "int4"},
     "qat8": {"use": "qat"},
 }
+_COMPENSATED = "_comp"
 _PERCENT = r"(\d{1,2}(?:\.\d+)?)"
 _PARTS: tuple[tuple[str, Callable[[str], dict[str, Any]]], ...] = (
     (r"kd(\d{1,3})", lambda v: {"use": "distill", "width": int(v) / 100}),
@@ -61,12 +63,15 @@ _PARTS: tuple[tuple[str, Callable[[str], dict[str, Any]]], ...] = (
 def passes_of(name: str) -> list[dict[str, Any]] | None:
     """The passes that a name spells, as a recipe file would hold them; None for a name that spells none."""
     name, packing = _without_packing(name)
+    bare = name.removesuffix(_COMPENSATED)
+    compensated = {"rounding": "compensated"} if bare != name and "_wi" in bare else {}
+    name = bare if compensated else name
     end = next((end for end in sorted(_ENDS, key=len, reverse=True) if name == end or name.endswith("_" + end)), None)
     front = name if end is None else name[: -len(end)].rstrip("_")
     passes = [_part(part) for part in front.split("_") if front]
     if any(step is None for step in passes) or not name:
         return None
-    return [step for step in passes if step is not None] + [dict(_ENDS[end or "float32"]), *packing]
+    return [step for step in passes if step is not None] + [{**_ENDS[end or "float32"], **compensated}, *packing]
 
 
 def _without_packing(name: str) -> tuple[str, list[dict[str, Any]]]:

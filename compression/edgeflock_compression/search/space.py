@@ -31,20 +31,20 @@ QUANTIZATIONS = (
 _TRAININGS = (
     "p80",
     "p80_c32",
-    "ch50",
-    "ch50_p80_c32",
+    "mac50",
+    "mac50_p80_c32",
     "c32",
     "p90_c16",
-    "ch25",
+    "mac25",
     "lr50",
     "kd50",
     "ch50_p80",
     "p90",
     "lr50_p80_c32",
     "t",
-    "ch75",
+    "ch50",
 )
-_TRAINED_TO_THE_END = ("qat8", "p80_c32_qat8", "ch50_bn_qat8", "ch50_bn_p80_c32_qat8")
+_TRAINED_TO_THE_END = ("qat8", "p80_c32_qat8", "mac50_bn_qat8", "mac50_bn_p80_c32_qat8")
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ def said(step: Mapping[str, Any]) -> str:
         count = step.get("clusters")
         return f"weights in {count} clusters" if isinstance(count, int) else "weights clustered by layer"
     if use == "prune_channels":
+        if step.get("mac_ratio"):
+            return f"channels removed to {step['mac_ratio']:.0%} of the multiply-adds"
         return f"{step['ratio']:.0%} of the channels removed" if step.get("ratio") else "channels removed"
     if use == "factorize":
         return "layers factorized"

@@ -43,6 +43,15 @@ def test_every_part_of_a_name_is_a_pass(name: str, uses: list[str]) -> None:
     assert [step.use for step in load_recipe(name).steps] == uses
 
 
+def test_a_name_may_ask_for_compensated_rounding() -> None:
+    recipe = load_recipe("p80_dynamic_wi4_comp_pack3")
+    assert recipe.conversion.settings.model_dump()["rounding"] == "compensated"
+    assert load_recipe("p80_dynamic_wi4").conversion.settings.model_dump()["rounding"] == "nearest"
+    for name in ("comp", "p80_comp", "float16_comp", "qat8_comp"):
+        with pytest.raises(BadInput, match="no name that decodes itself"):
+            load_recipe(name)
+
+
 @pytest.mark.parametrize("name", ["c32_p80", "p80_p90", "t_c16"])
 def test_a_name_with_passes_out_of_order_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="keep the order distill, prune_channels"):
