@@ -46,7 +46,7 @@ def rows_of(workload: Workload) -> list[tuple[object, ...]]:
     model, data = parent(workload.parent)
     if workload.recipe == "student_2x800":
         parent("alone_2x800")  # the student's file, drawn anew by the recipe, and what it makes alone
-        data = mnist.data((784,), copies=2)  # to learn from the teacher, moved digits too
+        data = mnist.data((784,), copies=4)  # to learn from the teacher, moved digits too
     recipes = ["float32", str(RECIPES / f"{workload.recipe}.toml")]
     made = compress(model, data, recipes, OUT / workload.parent, threads=1, margin=0.25)
     first = made[0]

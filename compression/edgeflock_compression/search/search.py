@@ -39,6 +39,7 @@ from edgeflock_compression.search.proposals import proposals
 from edgeflock_compression.search.reporting import Outcome
 from edgeflock_compression.search.shipping import PAGE_FILE, REPORT_FILE, order_to_ship, ship
 from edgeflock_compression.search.space import (
+    COMPENSATED,
     QUANTIZATIONS,
     TrainFile,
     read_train_file,
@@ -194,6 +195,8 @@ class _Search:
         budgets = sorted({max(0.1, factor * drop) for drop in drops for factor in (0.5, 1, 2)})
         made = [recipe_of("a mixed recipe", one) for one in proposals(self.table.rows, budgets, self.trains)]
         self.evaluator.evaluate([recipe for recipe in made if not trains(recipe) and _may_run(recipe)])
+        if self.trains:
+            self.evaluator.evaluate([recipe for recipe in map(load_recipe, COMPENSATED) if _may_run(recipe)])
         return [with_settings(recipe, self.own.fine_tune) for recipe in made if trains(recipe) and _may_run(recipe)]
 
     def _train(self, mixed: Sequence[Recipe]) -> bool:

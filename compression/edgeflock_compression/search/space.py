@@ -28,6 +28,9 @@ QUANTIZATIONS = (
     "static_wi8_ai16",
 )
 
+COMPENSATED = ("bn_dynamic_wi4_comp", "bn_static_wi4_ai8_comp")
+"""Quantizations that take longer and need layers: tried after the mixed ones, which need neither."""
+
 _TRAININGS = (
     "p80",
     "p80_c32",
@@ -163,7 +166,8 @@ def said(step: Mapping[str, Any]) -> str:
         if step["mode"] in ("float32", "float16"):
             return str(step["mode"])
         activations = f"_ai{step['activations'][3:]}" if step["mode"] == "static" else ""
-        return f"{step['mode']}_wi{step['weights'][3:]}{activations}{'_mixed' if step.get('layer') else ''}"
+        rounding = ", rounding compensated" if step.get("rounding") == "compensated" else ""
+        return f"{step['mode']}_wi{step['weights'][3:]}{activations}{'_mixed' if step.get('layer') else ''}{rounding}"
     plain = {
         "ternary": "ternary weights",
         "binary": "binary weights",
