@@ -37,7 +37,7 @@ WORKLOADS = (
     ),
     Workload("dense_1000", "hash_1000", "at most 3.0 %, push 2.8 %", "Chen 2015: 2.79 % at 1/64"),
     Workload("dense_1000", "hash_1000_kd", "the same, taught by its parent", "Chen 2015: 2.79 % at 1/64"),
-    Workload("lenet_5", "lenet_5_ternary", "within 0.15 pt of float, 20x on the wire", "Zhu 2017: trained ternary"),
+    Workload("lenet_5", "ternary_lenet_5", "within 0.15 pt of float, 20x on the wire", "Zhu 2017: trained ternary"),
 )
 
 

@@ -104,7 +104,7 @@ PARENTS = {
     "lenet_300_100": Network(lenet_300_100, (784,), 40),
     "lenet_5": Network(lenet_5, (28, 28, 1), 15),
     "lenet_5_first": Network(lenet_5, (28, 28, 1), 6, items=50_000, threads=1),
-    "teacher_2x1200": Network(dense(1200, 1200, dropout=0.3), (784,), 60, jitter=2, threads=1),
+    "teacher_2x1200": Network(dense(1200, 1200, dropout=0.25), (784,), 100, jitter=2, threads=1),
     "alone_2x800": Network(dense(800, 800), (784,), 40, threads=1),
     "dense_1000": Network(dense(1000), (784,), 20, threads=1),
     "plain_cnn": Network(plain_cnn, (32, 32, 1), 8, items=20_000, threads=1),

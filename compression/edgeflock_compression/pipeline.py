@@ -112,6 +112,8 @@ def make_variants(order: Order, recipes: Sequence[Recipe], on_progress: OnProgre
                 failures[value[0]] = value[1]
             elif kind == "bad_input":
                 raise BadInput(*value)
+            else:
+                continue
             now = now._replace(done=len(variants) + len(failures))
             on_progress(now)
     shipped = judged_together([variants[recipe.name] for recipe in recipes if recipe.name in variants], order.out)
