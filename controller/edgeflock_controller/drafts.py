@@ -1,4 +1,4 @@
-"""What is to be published, read from a folder that `edgeflock compress` wrote, or from a foreign `.tflite` and its data."""
+"""What is to be published, read from a folder that `edgeflock compress` wrote, or from a foreign `.tflite`."""
 
 from __future__ import annotations
 

@@ -87,25 +87,19 @@ def with_progress(work: Callable[[Callable[[Progress], None]], list[Variant]]) -
 
 def print_variants(variants: Sequence[Variant], folder: Path) -> None:
     """Print a table of the variants in a folder; below it certificates, what runtimes mind, and what passes skipped."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
     from edgeflock_compression.quantization.capabilities import remarks
     from edgeflock_compression.quantization.file_modes import modes_in
     from edgeflock_compression.variant import MODEL_FILE
+    from edgeflock_controller.cli.render import print_figures
 
-    table = Table(box=SIMPLE)
-    table.add_column("variant", no_wrap=True)
     metric = variants[0].metric if variants else "accuracy"
-    for heading in ("raw bytes", "wire bytes", "RAM bytes", metric, "agreement"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for variant in variants:
         ram = "-" if variant.ram_bytes is None else f"{variant.ram_bytes:,}"
         accuracy = "-" if variant.accuracy is None else f"{variant.accuracy:.4f}"
         sizes = (f"{variant.raw_bytes:,}", f"{variant.wire_bytes:,}", ram)
-        table.add_row(variant.name, *sizes, accuracy, f"{variant.agreement:.4f}")
-    Console().print(table)
+        rows.append((variant.name, *sizes, accuracy, f"{variant.agreement:.4f}"))
+    print_figures(None, ("variant", "raw bytes", "wire bytes", "RAM bytes", metric, "agreement"), rows)
     for variant in variants:
         if variant.certificate is not None:
             click.echo(f"{variant.name}: {variant.certificate.sentence}")

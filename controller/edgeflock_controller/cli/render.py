@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -63,6 +64,20 @@ def kilobytes(n: int | None) -> str:
 def coloured(word: str) -> Text:
     """A word of state in its colour."""
     return Text(word, style=_COLOURS.get(word, ""))
+
+
+def print_figures(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print names in the first column and figures in the others; no digit is cut off: a narrow terminal wraps lines."""
+    made = Table(box=SIMPLE, title=title, title_justify="left")
+    made.add_column(columns[0], no_wrap=True)
+    for heading in columns[1:]:
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    out = Console()
+    natural = out.measure(made, options=out.options.update(max_width=_WIDE)).maximum
+    out.width = max(out.width, natural)
+    out.print(made)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -18,7 +18,6 @@ Example:
   edgeflock search lenet.keras --data data.npz --goal "drop<=0.5, wire<=60KB" --time-budget 15m --out found"""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _MOST_ROWS = 20
-_WIDEST = 160
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
@@ -181,22 +180,10 @@ def _print_sensitivity(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _table(title: str, first: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
+    from edgeflock_controller.cli.render import print_figures
 
-    if not rows:
-        return
-    table = Table(box=SIMPLE, title=title, title_justify="left")
-    table.add_column(first, no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    wide = console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum
-    console.width = max(console.width, wide)  # a terminal that is too narrow wraps; no digit is cut off
-    console.print(table)
+    if rows:
+        print_figures(title, (first, *headings), rows)
 
 
 def _bytes(value: int | None) -> str:
