@@ -48,16 +48,20 @@ def send(fd: int, header: dict[str, Any], payload: bytes = b"", timeout_s: float
     encoded = json.dumps(header, separators=(",", ":")).encode()
     _check(len(encoded), len(payload))
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    for part in (_LENGTHS.pack(len(encoded), len(payload)) + encoded, payload):
-        view = memoryview(part)
-        while view:
-            _wait(fd, select.POLLOUT, deadline)
-            try:
-                view = view[os.write(fd, view) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                raise Ended from None
+    # One call for header and payload: the reader, which waits for both, is woken once.
+    parts = [memoryview(_LENGTHS.pack(len(encoded), len(payload)) + encoded), memoryview(payload)]
+    while parts:
+        _wait(fd, select.POLLOUT, deadline)
+        try:
+            written = os.writev(fd, parts)
+        except BlockingIOError:
+            continue
+        except BrokenPipeError:
+            raise Ended from None
+        while parts and written >= len(parts[0]):
+            written -= len(parts.pop(0))
+        if parts:
+            parts[0] = parts[0][written:]
 
 
 def receive(fd: int, timeout_s: float | None = None) -> Frame:
