@@ -22,7 +22,7 @@ class Frame(NamedTuple):
     """One message on the pipe."""
 
     header: dict[str, Any]
-    payload: bytes
+    payload: bytearray
 
 
 class BadFrame(Exception):
@@ -89,15 +89,16 @@ def _check(header_bytes: int, payload_bytes: int) -> None:
         raise BadFrame(f"a frame of {header_bytes} + {payload_bytes} bytes is too long")
 
 
-def _exactly(fd: int, length: int, deadline: float | None) -> bytes:
-    data = bytearray()
-    while len(data) < length:
+def _exactly(fd: int, length: int, deadline: float | None) -> bytearray:
+    data = bytearray(length)  # read into in place: a picture is not copied for the sake of its frame
+    view = memoryview(data)
+    while view:
         _wait(fd, select.POLLIN, deadline)
-        piece = os.read(fd, min(length - len(data), 1 << 20))
-        if not piece:
+        count = os.readv(fd, [view])
+        if not count:
             raise Ended
-        data += piece
-    return bytes(data)
+        view = view[count:]
+    return data
 
 
 def _wait(fd: int, for_what: int, deadline: float | None) -> None:

@@ -236,7 +236,7 @@ class ModelProcess:
         reply = self._child.ask({"op": "infer"}, b"".join(inputs))
         outputs, start = [], 0
         for length in reply.header["lengths"]:
-            outputs.append(reply.payload[start : start + length])
+            outputs.append(bytes(reply.payload[start : start + length]))
             start += length
         return Inference(tuple(outputs), reply.header["latency_ms"])
 
