@@ -139,6 +139,45 @@ def test_threads_share_a_client(agent: Client) -> None:
     assert wrong == []
 
 
+def test_a_switch_drops_no_request_and_each_answer_is_its_own_variants(tmp_path: Path) -> None:
+    names = {"d" * 64: "tiny", "o" * 64: "tiny_other"}
+    wanted = {digest: LoadedModel.load(DATA / f"{name}.tflite").run(X)[0] for digest, name in names.items()}
+    now = {"digits": Serving("d" * 64, ModelProcess.start(DATA / "tiny.tflite"))}
+    endpoint = Endpoint.start(now.get, socket_path=tmp_path / "agent.sock")
+    answers, failures, ended = [], [], threading.Event()
+
+    def ask() -> None:
+        with Client(f"unix:{endpoint.socket_path}", timeout_s=20) as agent:
+            while not ended.is_set():
+                try:
+                    answers.append(agent.infer("digits", {"x": X}))
+                except (AgentError, Unreachable) as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(6):
+        digest = list(names)[(turn + 1) % 2]
+        old, now["digits"] = now["digits"], Serving(digest, ModelProcess.start(DATA / f"{names[digest]}.tflite"))
+        old.process.close()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    endpoint.stop()
+    now["digits"].process.close()
+    assert failures == []
+    assert all(np.array_equal(answer.outputs["Identity"], wanted[answer.digest]) for answer in answers)
+    assert {answer.digest for answer in answers} == set(names)
+
+
+def test_the_example_of_the_documentation_runs(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DATA.parents[1] / "docs" / "serving.md").read_text()
+    example = text.partition("```python\n")[2].partition("```")[0]
+    exec(example.replace("/run/edgeflock/agent.sock", str(endpoint.socket_path)), {})
+    assert capsys.readouterr().out.startswith("d" * 64)
+
+
 def test_what_is_no_agent_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
 
