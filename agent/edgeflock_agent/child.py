@@ -66,10 +66,11 @@ class Child:
         self._slice: Evaluation | None = None
         self._kind: Any = "classification"
         self._items: list[tuple[Array, ...]] = []  # what `block` runs over, in turn
+        self._takes: list[tuple[np.dtype[Any], tuple[int, ...], int]] = []  # type, shape and bytes of each input
         self._next_item = 0
         self._first_ms = 0.0
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
-        self.operations: dict[str, Callable[[dict[str, Any], bytes], Reply]] = {
+        self.operations: dict[str, Callable[[dict[str, Any], bytearray], Reply]] = {
             "load": self._load,
             "golden": self._open_golden,
             "golden_case": self._golden_case,
@@ -86,7 +87,7 @@ class Child:
         assert self._model is not None, "no model is loaded"
         return self._model
 
-    def answer(self, header: dict[str, Any], payload: bytes) -> Reply:
+    def answer(self, header: dict[str, Any], payload: bytearray) -> Reply:
         """Do one operation; whatever goes wrong becomes a reply."""
         try:
             return self.operations[header["op"]](header, payload)
@@ -99,7 +100,7 @@ class Child:
         except Exception as error:  # whatever it is, the parent hears of it
             return {"error": " ".join(f"{type(error).__name__}: {error}".split())}, b""
 
-    def _load(self, header: dict[str, Any], _: bytes) -> Reply:
+    def _load(self, header: dict[str, Any], _: bytearray) -> Reply:
         budget = header["memory_budget_bytes"]
         rss = _own_memory("VmRSS")
         if budget is not None:
@@ -114,13 +115,15 @@ class Child:
             raise Stop(Reason.LOAD_FAILED, error.detail) from None
         if budget is not None and (over := _own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
+        self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
         gc.freeze()  # what is loaded stays; a collection in the middle of a timing need not look at it
         tensors = {"inputs": _describe(self.model.inputs), "outputs": _describe(self.model.outputs)}
         give_back_freed()
         return tensors | {"load_ms": load_ms}, b""
 
-    def _open_golden(self, header: dict[str, Any], _: bytes) -> Reply:
+    def _open_golden(self, header: dict[str, Any], _: bytearray) -> Reply:
         golden = read_golden(Path(header["path"]))
         if len(golden.inputs) != len(self.model.inputs) or len(golden.outputs) != len(self.model.outputs):
             raise Untrusted(Reason.MANIFEST_INVALID, "golden cases have another number of tensors than the model")
@@ -130,7 +133,7 @@ class Child:
             self._items = [self._fitting([tensor[case] for tensor in golden.inputs]) for case in cases]
         return {"cases": len(cases)}, b""
 
-    def _golden_case(self, header: dict[str, Any], _: bytes) -> Reply:
+    def _golden_case(self, header: dict[str, Any], _: bytearray) -> Reply:
         assert self._golden is not None, "no golden cases are open"
         case = header["case"]
         self._run(self._fitting([tensor[case] for tensor in self._golden.inputs]))
@@ -140,7 +143,7 @@ class Child:
             _compare(got.reshape(-1), cases[case].reshape(-1), header, place)
         return {}, b""
 
-    def _open_slice(self, header: dict[str, Any], _: bytes) -> Reply:
+    def _open_slice(self, header: dict[str, Any], _: bytearray) -> Reply:
         evaluation = read_evaluation(Path(header["path"]))
         if len(evaluation.x) != len(self.model.inputs):
             raise Untrusted(Reason.MANIFEST_INVALID, "the evaluation slice has another number of inputs than the model")
@@ -149,7 +152,7 @@ class Child:
         spread = variance(evaluation.y) if self._kind == "regression" else None
         return {"items": len(self._items), "target_variance": spread}, b""
 
-    def _item(self, header: dict[str, Any], _: bytes) -> Reply:
+    def _item(self, header: dict[str, Any], _: bytearray) -> Reply:
         assert self._slice is not None, "no evaluation slice is open"
         number = header["item"]
         self._take_switches()
@@ -165,14 +168,14 @@ class Child:
         error = float(np.mean((values - np.asarray(target, np.float64).reshape(-1)) ** 2))
         return counts | {"answer": values.tolist(), "squared_error": error}, b""
 
-    def _random(self, header: dict[str, Any], _: bytes) -> Reply:
+    def _random(self, header: dict[str, Any], _: bytearray) -> Reply:
         rng = np.random.default_rng(header["seed"])
         self._items = [
             tuple(_random_tensor(info, rng) for info in self.model.inputs) for _ in range(int(header["items"]))
         ]
         return {}, b""
 
-    def _block(self, header: dict[str, Any], _: bytes) -> Reply:
+    def _block(self, header: dict[str, Any], _: bytearray) -> Reply:
         latencies_ms = array("d")
         self._take_switches()
         while len(latencies_ms) < header["n"] and (not latencies_ms or sum(latencies_ms) < header["max_ms"]):
@@ -180,11 +183,10 @@ class Child:
             self._next_item += 1
         return {"first_inference_ms": self._first_ms, "switches": self._take_switches()}, latencies_ms.tobytes()
 
-    def _infer(self, _: dict[str, Any], payload: bytes) -> Reply:
-        given, start = [], 0
-        for info in self.model.inputs:
-            length = int(np.prod(info.shape)) * np.dtype(info.dtype).itemsize
-            given.append(np.frombuffer(payload[start : start + length], info.dtype).reshape(info.shape))
+    def _infer(self, _: dict[str, Any], payload: bytearray) -> Reply:
+        given, start, view = [], 0, memoryview(payload)
+        for dtype, shape, length in self._takes:
+            given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
         latency_ms = self._run(tuple(given))
         outputs = [output.tobytes() for output in self.model.outputs_now()]

@@ -7,6 +7,7 @@ Decided here: what a silent or ended child means (HUNG, CRASHED). What is asked,
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from edgeflock_deploy.reasons import Reason
 _INTERPRETER_START_S = 60.0
 _CLOSE_S = 2.0
 _STDERR_TAIL_BYTES = 2048
+_PIPE_BYTES = 1 << 20  # an image fits whole: with 64 KB, two processes take turns at every piece of it
 
 
 class HardStop(Exception):
@@ -85,6 +87,9 @@ class ChildProcess:
         )
         child = cls(popen, stderr, timeout_s)
         os.set_blocking(child._requests.fileno(), False)
+        for pipe in (child._requests, child._replies):
+            with contextlib.suppress(OSError, AttributeError):  # this user's pipes are large already; another system
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             child._read(_INTERPRETER_START_S)
         except HardStop as stop:

@@ -69,6 +69,11 @@ def main() -> None:
 @click.option(
     "--http", default="127.0.0.1:0", show_default=True, help="Where applications ask; port 0 takes a free one"
 )
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A Unix socket where applications ask too; the agent's user and group may.",
+)
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
 def run(
@@ -79,6 +84,7 @@ def run(
     trust: Path | None,
     beat_s: float,
     http: str,
+    socket: Path | None,
     threads: int,
     quota: int | None,
 ) -> None:
@@ -97,6 +103,7 @@ def run(
         trust=trust,
         beat_s=beat_s,
         http=http,
+        socket=socket.expanduser().absolute() if socket is not None else None,
         threads=threads,
         quota_bytes=quota,
     )

@@ -22,7 +22,7 @@ class Frame(NamedTuple):
     """One message on the pipe."""
 
     header: dict[str, Any]
-    payload: bytes
+    payload: bytearray
 
 
 class BadFrame(Exception):
@@ -48,16 +48,20 @@ def send(fd: int, header: dict[str, Any], payload: bytes = b"", timeout_s: float
     encoded = json.dumps(header, separators=(",", ":")).encode()
     _check(len(encoded), len(payload))
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    for part in (_LENGTHS.pack(len(encoded), len(payload)) + encoded, payload):
-        view = memoryview(part)
-        while view:
-            _wait(fd, select.POLLOUT, deadline)
-            try:
-                view = view[os.write(fd, view) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                raise Ended from None
+    # One call for header and payload: the reader, which waits for both, is woken once.
+    parts = [memoryview(_LENGTHS.pack(len(encoded), len(payload)) + encoded), memoryview(payload)]
+    while parts:
+        _wait(fd, select.POLLOUT, deadline)
+        try:
+            written = os.writev(fd, parts)
+        except BlockingIOError:
+            continue
+        except BrokenPipeError:
+            raise Ended from None
+        while parts and written >= len(parts[0]):
+            written -= len(parts.pop(0))
+        if parts:
+            parts[0] = parts[0][written:]
 
 
 def receive(fd: int, timeout_s: float | None = None) -> Frame:
@@ -85,15 +89,16 @@ def _check(header_bytes: int, payload_bytes: int) -> None:
         raise BadFrame(f"a frame of {header_bytes} + {payload_bytes} bytes is too long")
 
 
-def _exactly(fd: int, length: int, deadline: float | None) -> bytes:
-    data = bytearray()
-    while len(data) < length:
+def _exactly(fd: int, length: int, deadline: float | None) -> bytearray:
+    data = bytearray(length)  # read into in place: a picture is not copied for the sake of its frame
+    view = memoryview(data)
+    while view:
         _wait(fd, select.POLLIN, deadline)
-        piece = os.read(fd, min(length - len(data), 1 << 20))
-        if not piece:
+        count = os.readv(fd, [view])
+        if not count:
             raise Ended
-        data += piece
-    return bytes(data)
+        view = view[count:]
+    return data
 
 
 def _wait(fd: int, for_what: int, deadline: float | None) -> None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from edgeflock_agent.child_process import ChildProcess, Closed, HardStop, InferenceFailed
+from edgeflock_agent.datatypes import DATATYPES
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [
@@ -33,11 +34,6 @@ __all__ = [
 Kind = Literal["classification", "regression"]
 Answer = int | tuple[float, ...]
 
-ITEM_BYTES = {
-    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2,
-    "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8,
-}  # fmt: skip
-
 
 class Tensor(NamedTuple):
     """An input or output: its name, numpy type and shape (with the batch of 1)."""
@@ -49,7 +45,7 @@ class Tensor(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of one item."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+        return math.prod(self.shape) * DATATYPES[self.dtype].nbytes
 
 
 class ItemResult(NamedTuple):
@@ -124,7 +120,7 @@ class ModelProcess:
         load = {"op": "load", "path": str(model_path.resolve()), "threads": threads}
         try:
             loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}).header
-            unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in ITEM_BYTES]
+            unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
             if unknown:
                 raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
         except (HardStop, InferenceFailed) as error:
@@ -223,7 +219,7 @@ class ModelProcess:
             reply["switches"],
         )
 
-    def infer(self, inputs: Sequence[bytes]) -> Inference:
+    def infer(self, inputs: Sequence[bytes | bytearray | memoryview]) -> Inference:
         """Run once on raw little-endian tensors, one per input.
 
         Raises:
@@ -240,7 +236,7 @@ class ModelProcess:
         reply = self._child.ask({"op": "infer"}, b"".join(inputs))
         outputs, start = [], 0
         for length in reply.header["lengths"]:
-            outputs.append(reply.payload[start : start + length])
+            outputs.append(bytes(reply.payload[start : start + length]))
             start += length
         return Inference(tuple(outputs), reply.header["latency_ms"])
 

@@ -35,6 +35,7 @@ class Options:
     trust: Path | None = None
     beat_s: float = 10.0
     http: str = "127.0.0.1:0"
+    socket: Path | None = None
     threads: int = 1
     quota_bytes: int | None = None
 
@@ -64,7 +65,12 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
             boot_id=new_boot_id(),
             broker=options.broker,
         )
-        _run(_agent(options, identity, store, trust), on_end, host, port)
+        agent = _agent(options, identity, store, trust)
+        _run(
+            agent,
+            on_end,
+            Endpoint.start(agent.serving.get, agent.expected, host=host, port=port, socket_path=options.socket),
+        )
     finally:
         store.unlock()
 
@@ -77,14 +83,15 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust) -> 
     return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s)
 
 
-def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], host: str, port: int) -> None:
-    endpoint = Endpoint.start(agent.serving.get, agent.expected, host=host, port=port)
+def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:
     note, disk = agent.store.folder / "endpoint.json", agent.store.disk
     try:
         on_end(agent.stop)
         agent.reporter.endpoint = endpoint.url
-        disk.write_whole(note, [json.dumps({"url": endpoint.url}).encode()])
-        log.info("device %s, class %s, endpoint %s", agent.identity.device, agent.identity.device_class, endpoint.url)
+        where = {"url": endpoint.url} | ({"socket": str(endpoint.socket_path)} if endpoint.socket_path else {})
+        disk.write_whole(note, [json.dumps(where).encode()])
+        device, board = agent.identity.device, agent.identity.device_class
+        log.info("device %s, class %s, endpoint %s", device, board, " and unix:".join(where.values()))
         agent.boot()
         agent.run()
     finally:

@@ -37,6 +37,7 @@ class Status:
     running: bool
     cost: Cost | None
     endpoint: str | None
+    socket: str | None
     record: AgentRecord
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,6 +51,7 @@ class Status:
             "device_class": record.device_class,
             "broker": record.broker,
             "endpoint": self.endpoint,
+            "socket": self.socket,
             "models": models,
         }
 
@@ -63,7 +65,10 @@ class Status:
                 f"process {self.cost.pid}: {own:.0f} MB, and {children:.0f} MB in {self.cost.children} inference "
                 f"process{'' if self.cost.children == 1 else 'es'} (proportional set size)"
             )
-        lines.append(f"broker {self.record.broker}" + (f", endpoint {self.endpoint}" if self.endpoint else ""))
+        asked = (f", endpoint {self.endpoint}" if self.endpoint else "") + (
+            f", unix:{self.socket}" if self.socket else ""
+        )
+        lines.append(f"broker {self.record.broker}{asked}")
         for name, state in self._models():
             slots = state.slots
             lines.append(f"model {name}: {state.state.value}" + (f", {state.outcome.value}" if state.outcome else ""))
@@ -97,12 +102,13 @@ def read_status(state: Path) -> Status:
     if record is None:
         raise BadInput(f"state folder {state}", "holds no state of an agent", "name the agent's folder with --state")
     running = _is_locked(state / "lock")
-    endpoint = cost = None
+    endpoint = socket = cost = None
     if running:
         cost = _cost(state / "lock")
         with contextlib.suppress(OSError, ValueError, KeyError):
-            endpoint = json.loads((state / "endpoint.json").read_bytes())["url"]
-    return Status(running, cost, endpoint, record)
+            note = json.loads((state / "endpoint.json").read_bytes())
+            endpoint, socket = note["url"], note.get("socket")
+    return Status(running, cost, endpoint, socket, record)
 
 
 def _cost(lock: Path) -> Cost | None:

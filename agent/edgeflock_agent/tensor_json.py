@@ -11,33 +11,32 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
+from edgeflock_agent.datatypes import DATATYPES
 from edgeflock_agent.runner import Tensor
-
-# numpy type -> datatype of the protocol, array type code (None: by hand)
-_TYPES: dict[str, tuple[str, str | None]] = {
-    "bool": ("BOOL", None),
-    "int8": ("INT8", "b"),
-    "uint8": ("UINT8", "B"),
-    "int16": ("INT16", "h"),
-    "uint16": ("UINT16", "H"),
-    "int32": ("INT32", "i"),
-    "uint32": ("UINT32", "I"),
-    "int64": ("INT64", "q"),
-    "uint64": ("UINT64", "Q"),
-    "float16": ("FP16", None),
-    "float32": ("FP32", "f"),
-    "float64": ("FP64", "d"),
-}
 
 
 def datatype(tensor: Tensor) -> str:
     """The protocol's name of a tensor's type, e.g. `FP32`."""
-    return _TYPES[tensor.dtype][0]
+    return DATATYPES[tensor.dtype].name
 
 
 def describe(tensor: Tensor) -> dict[str, Any]:
     """A tensor as model metadata shows it."""
     return {"name": tensor.name, "datatype": datatype(tensor), "shape": list(tensor.shape)}
+
+
+def check(tensor: Tensor, given: Any) -> None:
+    """Hold an input of a request against the tensor that it is for, its values left aside.
+
+    Raises:
+        ValueError: not an object, another datatype or shape than the tensor's.
+    """
+    if not isinstance(given, dict):
+        raise ValueError(f"input '{tensor.name}' is no object")
+    if given.get("datatype") != datatype(tensor):
+        raise ValueError(f"input '{tensor.name}' has datatype {datatype(tensor)}, not {given.get('datatype')}")
+    if given.get("shape") != list(tensor.shape):
+        raise ValueError(f"input '{tensor.name}' has shape {list(tensor.shape)}, not {given.get('shape')}")
 
 
 def to_bytes(tensor: Tensor, given: Any) -> bytes:
@@ -46,12 +45,7 @@ def to_bytes(tensor: Tensor, given: Any) -> bytes:
     Raises:
         ValueError: not an object, another datatype or shape than the tensor's, or values that do not fit it.
     """
-    if not isinstance(given, dict):
-        raise ValueError(f"input '{tensor.name}' is no object")
-    if given.get("datatype") != datatype(tensor):
-        raise ValueError(f"input '{tensor.name}' has datatype {datatype(tensor)}, not {given.get('datatype')}")
-    if given.get("shape") != list(tensor.shape):
-        raise ValueError(f"input '{tensor.name}' has shape {list(tensor.shape)}, not {given.get('shape')}")
+    check(tensor, given)
     try:
         data = _pack(tensor.dtype, list(_flat(given.get("data"))))
     except (TypeError, OverflowError, struct.error) as error:
@@ -63,7 +57,7 @@ def to_bytes(tensor: Tensor, given: Any) -> bytes:
 
 def from_bytes(tensor: Tensor, data: bytes) -> dict[str, Any]:
     """One output of a response, its data flat."""
-    code = _TYPES[tensor.dtype][1]
+    code = DATATYPES[tensor.dtype].code
     values: list[Any]
     if code is not None:
         numbers = array(code)
@@ -79,7 +73,7 @@ def from_bytes(tensor: Tensor, data: bytes) -> dict[str, Any]:
 
 
 def _pack(dtype: str, values: list[Any]) -> bytes:
-    code = _TYPES[dtype][1]
+    code = DATATYPES[dtype].code
     wrong = next((value for value in values if isinstance(value, bool) is not (dtype == "bool")), None)
     if wrong is not None:
         raise TypeError(f"{wrong!r}")

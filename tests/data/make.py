@@ -1,6 +1,7 @@
 """Make the small models of the tests: `python tests/data/make.py` (needs TensorFlow; the results are committed).
 
-All take one tensor of shape (1, 8) and give three class scores of shape (1, 3), so that any can stand in for another.
+All but tiny_mixed take one tensor of shape (1, 8) and give three class scores of shape (1, 3), so that any can stand in
+for another.
 
 tiny.tflite        float32, dense 16, dense 3, softmax
 tiny_other.tflite  the same layers with other weights: other answers, the same cost
@@ -9,6 +10,9 @@ tiny_int8.tflite   tiny, quantized to int8 inside, int8 input and output
 tiny_int4.tflite   tiny with int4 weights (the mode dynamic_wi4)
 tiny_nan.tflite    tiny, and NaN for every input
 tiny_late_nan.tflite  tiny, and NaN for the inputs whose first value is above 2
+tiny_mixed.tflite  three inputs x (1, 8) float32, shift (1, 3) int32, halves (1, 2) float16; three outputs: the place of
+                   the largest score as int32 (Identity), the scores, tiny's of x plus shift (Identity_1), and twice
+                   the halves as float16 (Identity_2)
 tiny_golden.npz    four golden cases of tiny (all first values below 2)
 tiny_evaluation.npz   64 labelled items of which tiny gets all right (all first values below 2)
 corrupt.tflite     tiny, cut in half
@@ -69,6 +73,21 @@ def _slow(x: Any) -> Any:
     return _tiny(x) + 1e-12 * tf.reduce_mean(tf.minimum(image, 1.0))
 
 
+def _mixed() -> bytes:
+    def outputs(x: Any, shift: Any, halves: Any) -> dict[str, Any]:
+        scores = _tiny(x) + tf.cast(shift, tf.float32)
+        twice = tf.cast(tf.cast(halves, tf.float32) * 2.0, tf.float16)
+        return {"scores": scores, "best": tf.argmax(scores, axis=1, output_type=tf.int32), "twice": twice}
+
+    signature = [
+        tf.TensorSpec((1, 8), tf.float32, name="x"),
+        tf.TensorSpec((1, 3), tf.int32, name="shift"),
+        tf.TensorSpec((1, 2), tf.float16, name="halves"),
+    ]
+    concrete = tf.function(outputs, input_signature=signature).get_concrete_function()
+    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert())
+
+
 def _convert(function: Any, samples: Any = None) -> bytes:
     signature = tf.TensorSpec((1, 8), tf.float32, name="x")
     concrete = tf.function(function, input_signature=[signature]).get_concrete_function()
@@ -98,6 +117,7 @@ def main() -> None:
         "tiny_int4.tflite": _int4(tiny),
         "tiny_nan.tflite": _convert(_nan),
         "tiny_late_nan.tflite": _convert(_late_nan),
+        "tiny_mixed.tflite": _mixed(),
         "corrupt.tflite": tiny[: len(tiny) // 2],
         "tiny_golden.npz": write_golden(Golden((x[:4],), (_tiny(x[:4]).numpy(),))),
         "tiny_evaluation.npz": write_evaluation(Evaluation((x,), y)),

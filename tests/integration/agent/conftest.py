@@ -216,6 +216,12 @@ class Board:
             time.sleep(0.05)
         raise AssertionError(self.log_path.read_text())
 
+    @property
+    def noted(self) -> dict[str, str]:
+        """Where the agent says that it is to be asked."""
+        assert self.endpoint
+        return dict(json.loads((self.state / "endpoint.json").read_text()))
+
     def infer(self) -> dict[str, Any]:
         tensor = {"name": self.input_name(), "datatype": "FP32", "shape": [1, 8], "data": [0.1] * 8}
         body = json.dumps({"inputs": [tensor]}).encode()

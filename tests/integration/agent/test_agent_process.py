@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from edgeflock_agent.client import Client
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.messages import AgentEvent, DeviceState, Outcome, Phase, Reported, Window
 from edgeflock_deploy.reasons import Reason
@@ -62,6 +64,25 @@ def test_a_variant_goes_from_trial_to_committed_and_serves_over_a_kill(hq: Headq
     board.start()
     hq.wait_reported("it serves again", lambda m: m.digest == new and m.generation == 3, mark)
     assert board.infer()["parameters"]["digest"] == new
+
+
+def test_an_agent_answers_on_its_unix_socket_too_and_takes_it_away_at_the_end(
+    hq: Headquarters, board: Board, tmp_path: Path
+) -> None:
+    path = tmp_path / "asked.sock"
+    digest = hq.bundle("tiny.tflite", 1)
+    board.start("--socket", str(path))
+    commit_first(hq, board, digest)
+    assert board.noted["socket"] == str(path)
+    with Client(f"unix:{path}", timeout_s=20) as unix, Client(board.endpoint, timeout_s=20) as tcp:
+        x = np.full((1, 8), 0.1, "float32")
+        answer = unix.infer("digits", {"x": x})
+        assert answer.digest == digest
+        np.testing.assert_array_equal(answer.outputs["Identity"], tcp.infer("digits", {"x": x}).outputs["Identity"])
+        status = [sys.executable, "-m", "edgeflock_agent.cli", "status", "--state", str(board.state)]
+        assert f"unix:{path}" in subprocess.run(status, capture_output=True, text=True, check=True).stdout
+    assert board.end() == 0
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("state", [DeviceState.DOWNLOADING, DeviceState.STAGED, DeviceState.WARMING, DeviceState.TRIAL])

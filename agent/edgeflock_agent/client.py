@@ -1,0 +1,244 @@
+"""A client for applications on the board: numpy arrays in, numpy arrays out, over the agent's local endpoint.
+
+    with Client("unix:/run/edgeflock/agent.sock") as agent:
+        answer = agent.infer("digits", {"x": image})
+        answer.outputs["scores"], answer.digest
+
+It speaks the Open Inference Protocol v2 with binary tensors on one connection that stays open, and needs nothing beside
+numpy and the standard library. Any client of the protocol does as well; this one is small and knows Unix sockets.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgeflock_agent.datatypes import DATATYPES, NUMPY_NAMES
+from edgeflock_agent.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
+
+_BINARY_OUT = {"binary_data_output": True}
+_JSON_BYTES = "Inference-Header-Content-Length"
+
+
+class AgentError(Exception):
+    """The agent refused a request: `status` is HTTP's, the text is the agent's reason.
+
+    404: no such model; 400: the inputs do not fit; 413: they are too large; 503: no variant can answer now, ask again.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{text} ({status})")
+        self.status, self.text = status, text
+
+
+class Unreachable(ConnectionError):
+    """Nobody answers at the address, or what answers is no agent."""
+
+
+class TensorInfo(NamedTuple):
+    """An input or output: its name, numpy type and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ModelInfo(NamedTuple):
+    """What serves a model now: the digest of the variant, and its tensors."""
+
+    digest: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+class Answer(NamedTuple):
+    """An inference's answer: arrays by output name, the digest of the variant that gave it, the interpreter's time."""
+
+    outputs: dict[str, NDArray[Any]]
+    digest: str
+    latency_ms: float
+    id: str | None
+
+
+class Client:
+    """A connection to an agent, made at the first request and again when it broke. Threads may share it, in turns.
+
+    Args:
+        address: `http://HOST:PORT` or `unix:PATH`, as `edgeflock-agent status` shows them.
+        timeout_s: how long each answer may take.
+
+    Raises:
+        ValueError: the address is neither.
+    """
+
+    def __init__(self, address: str, *, timeout_s: float = 30.0) -> None:
+        self._to = _parsed(address)
+        self._address, self._timeout_s = address, timeout_s
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._wire: Wire | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request makes another."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = self._wire = None
+
+    def ready(self, model: str | None = None) -> bool:
+        """Whether a model, or all that this board should serve, can answer now; False too while nobody listens."""
+        try:
+            self._ask("GET", f"/v2/models/{model}/ready" if model else "/v2/health/ready")
+        except Unreachable:
+            return False
+        except AgentError as error:
+            if error.status in {404, 503}:
+                return False
+            raise
+        return True
+
+    def model(self, name: str) -> ModelInfo:
+        """What serves a model now.
+
+        Raises:
+            AgentError: the agent refused.
+            Unreachable: nobody answers.
+        """
+        said, _ = self._ask("GET", f"/v2/models/{name}")
+        return ModelInfo(said["versions"][0], *(tuple(map(_info, said[kind])) for kind in ("inputs", "outputs")))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Iterable[str] | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's word
+    ) -> Answer:
+        """Run a model once.
+
+        Args:
+            model: its name.
+            inputs: an array per input, of exactly the model's type and shape; the name of an only input may be any.
+            outputs: which outputs are wanted; all if left out.
+            id: comes back with the answer.
+
+        Raises:
+            ValueError: an array of a type that the protocol does not have.
+            AgentError: the agent refused.
+            Unreachable: nobody answers.
+        """
+        request: dict[str, Any] = {"inputs": [], "parameters": _BINARY_OUT}
+        tensors = []
+        for name, given in inputs.items():
+            array = _little_endian(np.asarray(given))
+            datatype = DATATYPES.get(array.dtype.name)
+            if datatype is None:
+                raise ValueError(f"input '{name}' is of type {array.dtype}, which the protocol does not have")
+            described = {"name": name, "datatype": datatype.name, "shape": array.shape}
+            request["inputs"].append(described | {"parameters": {"binary_data_size": array.nbytes}})
+            tensors.append(array.reshape(-1).view(np.uint8).data)
+        if outputs is not None:
+            request["outputs"] = [{"name": name} for name in outputs]
+        if id is not None:
+            request["id"] = id
+        said, binary = self._ask("POST", f"/v2/models/{model}/infer", json.dumps(request).encode(), tensors)
+        parameters = said["parameters"]
+        return Answer(_arrays(said["outputs"], binary), parameters["digest"], parameters["latency_ms"], said.get("id"))
+
+    def _ask(
+        self, method: str, path: str, text: bytes = b"", tensors: Iterable[memoryview] = ()
+    ) -> tuple[dict[str, Any], memoryview]:
+        """Send a request; the JSON of its answer, and the binary tensors behind it."""
+        parts: tuple[bytes | memoryview, ...] = (text, *tensors)
+        length = sum(map(len, parts))
+        json_bytes = f"{_JSON_BYTES}: {len(text)}\r\n" if length > len(text) else ""
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{json_bytes}\r\n"
+        with self._lock:
+            try:
+                answer, body = self._exchange((head.encode(), *parts))
+            except (OSError, Ended, Broken) as error:
+                self.close()
+                reason = str(error) or type(error).__name__
+                raise Unreachable(f"no answer from {self._address}: {reason}") from None
+        try:
+            said, status = int(answer.fields.get(_JSON_BYTES.lower(), len(body))), int(answer.start[1])
+            content = json.loads(body[:said])
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise Unreachable(f"what answers at {self._address} is no agent")
+        if status != 200:
+            raise AgentError(status, content.get("error", "no reason given"))
+        return content, memoryview(body)[said:]
+
+    def _exchange(self, parts: tuple[bytes | memoryview, ...]) -> tuple[Head, bytearray]:
+        """Send and receive; once more on a new connection if the agent had closed the old one while it was idle."""
+        old = self._wire is not None
+        try:
+            wire = self._connected()
+            wire.send(*parts)
+            head = wire.head()
+        except (BrokenPipeError, ConnectionResetError):
+            if not old:
+                raise
+            head = None
+        if head is None:
+            self.close()
+            if not old:
+                raise Ended("it closed the connection")
+            return self._exchange(parts)
+        body = wire.body(body_length(head.fields) or 0)
+        if not stays_open(head.start[0], head.fields):
+            self.close()
+        return head, body
+
+    def _connected(self) -> Wire:
+        if self._wire is None:
+            self._socket = socket.socket(self._to[0])
+            self._socket.settimeout(self._timeout_s)
+            self._socket.connect(self._to[1])
+            if self._to[0] != socket.AF_UNIX:
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._wire = Wire(self._socket)
+        return self._wire
+
+
+def _parsed(address: str) -> tuple[socket.AddressFamily, Any]:
+    if address.startswith("unix:") and len(address) > 5:
+        return socket.AF_UNIX, address[5:]
+    parts = urlsplit(address)
+    if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"}:
+        raise ValueError(f"{address!r} is neither http://HOST:PORT nor unix:PATH")
+    return socket.AF_INET6 if ":" in parts.hostname else socket.AF_INET, (parts.hostname, parts.port or 80)
+
+
+def _info(described: dict[str, Any]) -> TensorInfo:
+    return TensorInfo(described["name"], NUMPY_NAMES[described["datatype"]], tuple(described["shape"]))
+
+
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+
+
+def _arrays(outputs: list[dict[str, Any]], binary: memoryview) -> dict[str, NDArray[Any]]:
+    arrays, start = {}, 0
+    for described in outputs:
+        end = start + described["parameters"]["binary_data_size"]
+        dtype = np.dtype(NUMPY_NAMES[described["datatype"]]).newbyteorder("<")
+        arrays[described["name"]] = np.frombuffer(binary[start:end], dtype).reshape(described["shape"])
+        start = end
+    return arrays

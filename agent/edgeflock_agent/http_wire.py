@@ -1,0 +1,133 @@
+"""HTTP/1.1 messages on a connected socket: heads, and bodies of known length, for the endpoint and the client.
+
+Decided here: what is understood as a message, and how long one may be. This file knows no paths and no models. It
+stands in for the standard library's server and client, whose heads go through the e-mail parser: an application would
+wait for that at every inference. A message of ordinary size is one read and one write.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+
+HEAD_MAX_BYTES = 16 << 10
+_READ_BYTES = 64 << 10
+_PARTS_AT_ONCE = 64  # the kernel takes no more than 1,024 pieces in one call
+
+
+class Head(NamedTuple):
+    """The three words of the first line, and the fields by lower-case name."""
+
+    start: tuple[str, str, str]
+    fields: dict[str, str]
+
+
+class Broken(Exception):
+    """What came is no message that is understood here; `status` is the answer that it deserves."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+class Ended(Exception):
+    """The other end closed in the middle of a message."""
+
+
+class Wire:
+    """Messages of one connection, one after the other. The caller sets the socket's time limit, and closes it."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._rest = bytearray()  # received, and not yet asked for
+
+    def head(self) -> Head | None:
+        """The next head, or None when the other end closed after the last message.
+
+        Raises:
+            Broken: it is too long or no head.
+            Ended: the other end closed in the middle of it.
+            OSError: the connection failed, or its time limit passed.
+        """
+        while (end := self._rest.find(b"\r\n\r\n")) < 0:
+            if len(self._rest) > HEAD_MAX_BYTES:
+                raise Broken(431, f"the head of the message is longer than {HEAD_MAX_BYTES} bytes")
+            piece = self._socket.recv(_READ_BYTES)
+            if not piece:
+                if self._rest:
+                    raise Ended
+                return None
+            self._rest += piece
+        lines = self._rest[:end].decode("latin-1").split("\r\n")
+        del self._rest[: end + 4]
+        return _parsed(lines)
+
+    def body(self, length: int) -> bytearray:
+        """The next `length` bytes.
+
+        Raises:
+            Ended: the other end closed before them.
+            OSError: the connection failed, or its time limit passed.
+        """
+        data = bytearray(length)
+        have = min(length, len(self._rest))
+        data[:have] = self._rest[:have]
+        del self._rest[:have]
+        view = memoryview(data)[have:]
+        while view:
+            count = self._socket.recv_into(view)
+            if not count:
+                raise Ended
+            view = view[count:]
+        return data
+
+    def send(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Send all parts, in one call where the kernel takes them.
+
+        Raises:
+            OSError: the connection failed, or its time limit passed.
+        """
+        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        while views:
+            sent = self._socket.sendmsg(views[:_PARTS_AT_ONCE])
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]
+
+
+def body_length(fields: dict[str, str]) -> int | None:
+    """What a head says of the length of its body, in bytes; None: nothing.
+
+    Raises:
+        Broken: the length is no number, or the body comes in chunks.
+    """
+    if "transfer-encoding" in fields:
+        raise Broken(411, "bodies in chunks are not understood: give Content-Length")
+    said = fields.get("content-length")
+    if said is None:
+        return None
+    if not (said.isascii() and said.isdigit() and len(said) < 19):
+        raise Broken(400, f"Content-Length {said[:40]!r} is no length")
+    return int(said)
+
+
+def stays_open(version: str, fields: dict[str, str]) -> bool:
+    """Whether the connection serves for a further message."""
+    wish = fields.get("connection", "").lower()
+    return wish != "close" if version == "HTTP/1.1" else wish == "keep-alive"
+
+
+def _parsed(lines: list[str]) -> Head:
+    words = lines[0].split(" ", 2)
+    if len(words) != 3 or not any(word.startswith("HTTP/1.") for word in (words[0], words[2])):
+        raise Broken(400, "this is no HTTP/1 message")
+    fields: dict[str, str] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        key = name.lower()
+        if not colon or not name or name != name.strip():  # continued lines too: they begin with a space
+            raise Broken(400, f"{line[:40]!r} is no field of a head")
+        if fields.setdefault(key, value.strip()) != value.strip() and key == "content-length":
+            raise Broken(400, "two different values of Content-Length")
+    return Head((words[0], words[1], words[2]), fields)

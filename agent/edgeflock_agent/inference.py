@@ -1,0 +1,221 @@
+"""What an inference request of the Open Inference Protocol v2 asks, and its answer, in JSON and in binary tensors.
+
+Decided here: which requests are understood. With the header field `Inference-Header-Content-Length` a body is so many
+bytes of JSON, and behind them the binary tensors, in the order of the inputs that give `binary_data_size`. This file
+knows tensors and bytes; it knows no HTTP and no child.
+
+A model of one input takes it under any name, so that a variant whose converter named its input otherwise answers the
+same applications; several inputs are matched by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from edgeflock_agent import tensor_json
+from edgeflock_agent.runner import Tensor
+
+Data = bytes | bytearray | memoryview
+LENGTH_FIELD = "Inference-Header-Content-Length"
+# Parameters that would change what a tensor means; others may be ignored, as the protocol says.
+_UNSUPPORTED = {
+    "classification": "the classification extension is not served: ask for the scores",
+    "shared_memory_region": "the shared-memory extension is not served: send the tensor as binary data",
+    "sequence_id": "sequences are not served: each inference stands alone",
+}
+
+
+class WrongRequest(Exception):
+    """The application's mistake, in a sentence for it."""
+
+
+class Given(NamedTuple):
+    """One input of a request: its JSON, and its bytes if they came as binary data."""
+
+    described: dict[str, Any]
+    binary: memoryview | None
+
+
+class Wanted(NamedTuple):
+    """One output that is asked for."""
+
+    name: str
+    binary: bool
+
+
+class InferRequest(NamedTuple):
+    """A request that has the protocol's form; `outputs` None asks for all of them, binary if `all_binary`."""
+
+    id: str | None
+    inputs: tuple[Given, ...]
+    outputs: tuple[Wanted, ...] | None
+    all_binary: bool
+
+
+def read_request(body: bytearray, json_length: str | None) -> InferRequest:
+    """Read a body.
+
+    Args:
+        body: the whole of it.
+        json_length: what the header field says of the JSON's length; None: it was not given, and all is JSON.
+
+    Raises:
+        WrongRequest: it has not the protocol's form.
+    """
+    length = _json_length(body, json_length)
+    try:
+        request = json.loads(body if length == len(body) else body[:length])
+    except (ValueError, RecursionError) as error:
+        raise WrongRequest(f"the body is no JSON: {error}") from None
+    if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
+        raise WrongRequest("the body must be an object with a list 'inputs'")
+    if "id" in request and not isinstance(request["id"], str):
+        raise WrongRequest("'id' must be a string")
+    all_binary = _flag(_parameters(request, "the request"), "binary_data_output", default=False)
+    inputs = _given(request["inputs"], memoryview(body)[length:])
+    return InferRequest(request.get("id"), inputs, _wanted(request.get("outputs"), all_binary), all_binary)
+
+
+def input_bytes(request: InferRequest, tensors: Sequence[Tensor]) -> list[Data]:
+    """The bytes of each input of the model, in the model's order.
+
+    Raises:
+        WrongRequest: an input is missing, unknown, given twice, or does not fit the model's.
+    """
+    names, given = [tensor.name for tensor in tensors], request.inputs
+    if len(given) != len(names):
+        raise WrongRequest(f"the model has {len(names)} inputs {names}, {len(given)} were given")
+    if len(tensors) == 1:
+        return [_fitted(tensors[0], given[0])]
+    by_name = {str(one.described.get("name")): one for one in given}
+    if missing := [name for name in names if name not in by_name]:
+        raise WrongRequest(f"input '{missing[0]}' is missing; the model has {names}")
+    return [_fitted(tensor, by_name[tensor.name]) for tensor in tensors]
+
+
+def wanted_outputs(request: InferRequest, tensors: Sequence[Tensor]) -> list[tuple[int, bool]]:
+    """The numbers of the outputs that are asked for, in the order of the asking, and whether each goes as binary data.
+
+    Raises:
+        WrongRequest: the model has no such output.
+    """
+    if request.outputs is None:
+        return [(number, request.all_binary) for number in range(len(tensors))]
+    names = [tensor.name for tensor in tensors]
+    if unknown := [one.name for one in request.outputs if one.name not in names]:
+        raise WrongRequest(f"the model has no output '{unknown[0]}'; it has {names}")
+    return [(names.index(one.name), one.binary) for one in request.outputs]
+
+
+def response_parts(
+    header: dict[str, Any], tensors: Sequence[Tensor], data: Sequence[bytes], wanted: Sequence[tuple[int, bool]]
+) -> tuple[bytes, tuple[bytes, ...]]:
+    """A response: its JSON, and the binary tensors that follow it.
+
+    Args:
+        header: what stands in the JSON beside `outputs`.
+        tensors: the model's outputs.
+        data: their bytes.
+        wanted: see `wanted_outputs`.
+
+    Raises:
+        ValueError: an output that goes as JSON holds NaN or an infinity, which JSON cannot say.
+    """
+    outputs, binary = [], []
+    for number, is_binary in wanted:
+        if is_binary:
+            size = {"parameters": {"binary_data_size": len(data[number])}}
+            outputs.append(tensor_json.describe(tensors[number]) | size)
+            binary.append(data[number])
+        else:
+            outputs.append(tensor_json.from_bytes(tensors[number], data[number]))
+    content = header | {"outputs": outputs}
+    if len(binary) == len(outputs):  # no number of the model's stands in it, and the plain encoder is quicker
+        return json.dumps(content).encode(), tuple(binary)
+    return json.dumps(content, allow_nan=False).encode(), tuple(binary)
+
+
+def _json_length(body: bytearray, said: str | None) -> int:
+    if said is None:
+        return len(body)
+    if not (said.isascii() and said.isdigit() and len(said) < 19 and 0 < int(said) <= len(body)):
+        raise WrongRequest(f"{LENGTH_FIELD} {said[:40]!r} is no length of JSON in a body of {len(body)} bytes")
+    return int(said)
+
+
+def _given(inputs: list[Any], binary: memoryview) -> tuple[Given, ...]:
+    given, names, start = [], set(), 0
+    for number, one in enumerate(inputs):
+        if not isinstance(one, dict):
+            raise WrongRequest(f"input {number} is no object")
+        name = one.get("name")
+        if not isinstance(name, str) or name in names:
+            raise WrongRequest(f"input {number} has no name" if not isinstance(name, str) else f"two inputs '{name}'")
+        names.add(name)
+        if one.get("datatype") == "BYTES":
+            raise WrongRequest(f"input '{name}' has datatype BYTES: no model here takes strings")
+        size = _parameters(one, f"input '{name}'").get("binary_data_size")
+        if size is None:
+            given.append(Given(one, None))
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(binary) - start:
+            raise WrongRequest(
+                f"input '{name}' has binary_data_size {size}, {len(binary) - start} bytes are left behind the JSON"
+            )
+        if "data" in one:
+            raise WrongRequest(f"input '{name}' has both data and binary_data_size")
+        given.append(Given(one, binary[start : start + size]))
+        start += size
+    if start != len(binary):
+        raise WrongRequest(f"{len(binary) - start} bytes behind the JSON belong to no input")
+    return tuple(given)
+
+
+def _wanted(outputs: Any, all_binary: bool) -> tuple[Wanted, ...] | None:
+    if outputs is None:
+        return None
+    if not isinstance(outputs, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("name"), str) for one in outputs
+    ):
+        raise WrongRequest("'outputs' must be a list of objects with a name each")
+    if len({one["name"] for one in outputs}) < len(outputs):
+        raise WrongRequest("an output is asked for twice")
+    if not outputs:
+        return None
+    return tuple(
+        Wanted(one["name"], _flag(_parameters(one, f"output '{one['name']}'"), "binary_data", default=all_binary))
+        for one in outputs
+    )
+
+
+def _parameters(described: dict[str, Any], of: str) -> dict[str, Any]:
+    parameters = described.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise WrongRequest(f"'parameters' of {of} must be an object")
+    for name, words in _UNSUPPORTED.items():
+        if name in parameters:
+            raise WrongRequest(f"{of} has the parameter {name}: {words}")
+    return parameters
+
+
+def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise WrongRequest(f"parameter {name} must be true or false")
+    return value
+
+
+def _fitted(tensor: Tensor, given: Given) -> Data:
+    try:
+        if given.binary is None:
+            return tensor_json.to_bytes(tensor, given.described)
+        tensor_json.check(tensor, given.described)
+    except ValueError as error:
+        raise WrongRequest(str(error)) from None
+    if len(given.binary) != tensor.nbytes:
+        raise WrongRequest(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(given.binary)} were given")
+    if tensor.dtype == "bool" and bytes(given.binary).translate(None, b"\0\1"):
+        raise WrongRequest(f"input '{tensor.name}' has a byte that is neither 0 nor 1, and is BOOL")
+    return given.binary

@@ -1,0 +1,176 @@
+"""What asking through the agent costs over calling the interpreter in the application's own process.
+
+Four ways of getting the same answer are taken in turn, in a new random order each round: LiteRT's interpreter in this
+process (one thread), our client over the Unix socket and over TCP (binary tensors), and JSON by the standard library's
+client over one open TCP connection. The endpoint runs in a process of its own, each model in its child, as in an agent.
+What an application does to its array (for JSON: making text of it, and arrays of the answer) is part of the time.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import table
+from edgeflock_agent.client import Client
+from edgeflock_agent.datatypes import DATATYPES
+from edgeflock_deploy.runtime import LoadedModel
+
+FOLDER = Path("build/bench/serving")
+WARMUP = 20
+WAYS = ("in process", "Unix socket", "TCP", "JSON")
+
+
+class Shape(NamedTuple):
+    """A convolutional model: its input, the channels of its layers, how many layers, and how many rounds to measure."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    stride: int
+    channels: int
+    layers: int
+    rounds: int
+
+
+SHAPES = (
+    Shape("0.1 ms", "float32", (1, 49, 10, 1), 1, 16, 8, 2000),
+    Shape("1 ms", "float32", (1, 96, 96, 1), 2, 16, 17, 1000),
+    Shape("10 ms", "uint8", (1, 224, 224, 3), 2, 16, 30, 300),
+    Shape("10 ms, float input", "float32", (1, 224, 224, 3), 2, 16, 30, 150),
+)
+
+
+def make(shape: Shape, path: Path) -> None:
+    """Write the model, unless it is there; it gives ten scores."""
+    if path.exists():
+        return
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+
+    def weights(*size: int) -> NDArray[np.float32]:
+        return np.asarray(rng.normal(size=size) / np.sqrt(np.prod(size[:-1])), np.float32)
+
+    kernels = [weights(3, 3, shape.channels if n else shape.shape[-1], shape.channels) for n in range(shape.layers)]
+    last = weights(shape.channels, 10)
+
+    def scores(x: Any) -> Any:
+        image = tf.cast(x, tf.float32)
+        for number, kernel in enumerate(kernels):
+            image = tf.nn.relu(tf.nn.conv2d(image, kernel, 1 if number else shape.stride, "SAME"))
+        return tf.nn.softmax(tf.matmul(tf.reduce_mean(image, axis=(1, 2)), last))
+
+    spec = tf.TensorSpec(shape.shape, getattr(tf, shape.dtype), name="x")
+    concrete = tf.function(scores, input_signature=[spec]).get_concrete_function()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert())
+
+
+def serve(paths: list[str]) -> None:
+    """The server process: say where it listens, and serve until its input ends."""
+    from edgeflock_agent.endpoint import Endpoint, Serving
+    from edgeflock_agent.runner import ModelProcess
+
+    now = {Path(path).stem: Serving("0" * 64, ModelProcess.start(Path(path))) for path in paths}
+    endpoint = Endpoint.start(now.get, socket_path=FOLDER / "agent.sock")
+    print(json.dumps([endpoint.url, str(endpoint.socket_path)]), flush=True)
+    sys.stdin.read()
+    endpoint.stop()
+    for serving in now.values():
+        serving.process.close()
+
+
+def ask_json(connection: http.client.HTTPConnection, model: str, item: NDArray[Any]) -> NDArray[Any]:
+    """The model's scores, by JSON."""
+    datatype = DATATYPES[item.dtype.name].name
+    tensor = {"name": "x", "datatype": datatype, "shape": item.shape, "data": item.reshape(-1).tolist()}
+    connection.request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [tensor]}).encode())
+    output = json.loads(connection.getresponse().read())["outputs"][0]
+    return np.array(output["data"], "float32").reshape(output["shape"])
+
+
+def measure(shape: Shape, path: Path, url: str, socket: str) -> dict[str, list[float]]:
+    """Milliseconds of each way, round by round."""
+    rng = np.random.default_rng(1)
+    item = (rng.random(shape.shape) * (255 if shape.dtype == "uint8" else 1)).astype(shape.dtype)
+    own, model = LoadedModel.load(path), path.stem
+    unix, tcp = Client(f"unix:{socket}"), Client(url)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    ways: dict[str, Callable[[], NDArray[Any]]] = {
+        "in process": lambda: own.run(item)[0],
+        "Unix socket": lambda: next(iter(unix.infer(model, {"x": item}).outputs.values())),
+        "TCP": lambda: next(iter(tcp.infer(model, {"x": item}).outputs.values())),
+        "JSON": lambda: ask_json(connection, model, item),
+    }
+    wanted = own.run(item)[0]
+    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    order = list(WAYS)
+    for turn in range(WARMUP + shape.rounds):
+        random.shuffle(order)
+        for way in order:
+            began = time.perf_counter()
+            answer = ways[way]()
+            elapsed_ms = (time.perf_counter() - began) * 1e3
+            if turn < WARMUP:
+                np.testing.assert_allclose(answer, wanted, rtol=1e-6)
+            else:
+                taken[way].append(elapsed_ms)
+    unix.close()
+    tcp.close()
+    connection.close()
+    return taken
+
+
+def rows_of(shape: Shape, taken: dict[str, list[float]]) -> list[tuple[str, ...]]:
+    """A row per way; differences are of the same round, and their median and 95th percentile are taken."""
+    rows: list[tuple[str, ...]] = []
+    base = taken["in process"]
+    size = f"{int(np.prod(shape.shape)) * DATATYPES[shape.dtype].nbytes / 1000:.1f}"
+    for way in WAYS:
+        more = [(one - own) * 1e3 for one, own in zip(taken[way], base, strict=True)]
+        ratio = statistics.median(one / own for one, own in zip(taken[way], base, strict=True))
+        p50, p95 = np.percentile(taken[way], [50, 95])
+        more50, more95 = np.percentile(more, [50, 95])
+        cost = ("", "", "") if way == "in process" else (f"{more50:.0f}", f"{more95:.0f}", f"{ratio:.3f}")
+        rows.append((shape.name, size, way, f"{p50:.3f}", f"{p95:.3f}", *cost))
+    return rows
+
+
+def main() -> None:
+    """Measure and write the table."""
+    paths = {shape: FOLDER / f"model{number}.tflite" for number, shape in enumerate(SHAPES)}
+    for shape, path in paths.items():
+        make(shape, path)
+    command = [sys.executable, "-m", "benchmarks.serving", "serve", *map(str, paths.values())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        url, socket = json.loads(server.stdout.readline())
+        before = os.getloadavg()[0]
+        rows = [row for shape, path in paths.items() for row in rows_of(shape, measure(shape, path, url, socket))]
+    header = ("model", "input, KB", "way", "p50, ms", "p95, ms", "more, p50, us", "more, p95, us", "ratio, p50")
+    counts = ", ".join(str(shape.rounds) for shape in SHAPES)
+    note = (
+        f"{counts} rounds; in each, every way once, in random order; one thread per interpreter; differences and "
+        f"ratios are within rounds. {os.cpu_count()} shared cores, load {before:.1f} at the start and "
+        f"{os.getloadavg()[0]:.1f} at the end. "
+        "Reach: 300 us at p50 with binary tensors over a Unix socket, 3 % at 10 ms."
+    )
+    table.write("device/serving", "make bench ARGS=serving", header, rows, note)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[2:]) if sys.argv[1:2] == ["serve"] else main()
