@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("timing_overhead", "serving", "idle_agent", "delivery", "demo_time", "hostile_containers", "same_model")
+ALL = ("timing_overhead", "serving", "idle_agent", "delivery", "demo_time", "hostile_containers", "trial_bias")
 
 
 def main() -> int:

@@ -63,8 +63,8 @@ def main() -> None:
                 process.kill()
                 process.wait()
     table.write(
-        "same_model",
-        "make bench ARGS=same_model",
+        "trial_bias",
+        "make bench ARGS=trial_bias",
         ("machine", "children", "deviation of the bias over restarts", "largest bias"),
         rows,
         f"{RESTARTS} restarts of {WINDOWS} windows of {SETTINGS.window_pairs} pairs each, {os.cpu_count()} cores.",
