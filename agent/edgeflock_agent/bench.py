@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import click
 
 from edgeflock_agent.measure import conditions
-from edgeflock_agent.measure.energy import Meter, NoMeter, find_meter
+from edgeflock_agent.measure.energy import Meter, NoMeter
+from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_agent.warming import closed_loop
 from edgeflock_deploy.errors import BadInput
