@@ -240,6 +240,7 @@ class Conditions(Frozen):
     involuntary_switches: int = 0
     throttled: bool | None = None
     frequency_mhz: float | None = None
+    frequency_max_mhz: float | None = None
     temperature_c: float | None = None
 
 

@@ -55,6 +55,7 @@ def test_a_raspberry_pi_tells_frequency_temperature_and_throttling(tree: Tree) -
         {
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1500000\n",
             "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "600000\n",
+            "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "2400000\n",
             "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
             "sys/class/thermal/thermal_zone0/temp": "61350\n",
             "sys/class/thermal/thermal_zone1/type": "battery\n",
@@ -64,6 +65,7 @@ def test_a_raspberry_pi_tells_frequency_temperature_and_throttling(tree: Tree) -
     )
     found = conditions.since(conditions.begin(0, root), 1, inferences=1, switches=0, root=root)
     assert (found.frequency_mhz, found.temperature_c, found.throttled) == (1500, 61.35, True)
+    assert found.frequency_max_mhz == 2400
     tree({"sys/devices/platform/soc/soc:firmware/get_throttled": "50000\n"})  # only since boot, not now
     assert conditions.since(conditions.begin(0, root), 1, inferences=1, switches=0, root=root).throttled is False
 
