@@ -1,6 +1,6 @@
 """`edgeflock-agent bench`: what a model file costs on this machine, alone or against another.
 
-Here it is measured and put together; how two are compared stands in `measure.paired`, how it is shown in `bench_report`.
+Here it is measured and put together; how two are compared stands in `measure.paired`, what is shown in `bench_report`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.measure.paired import HALF_WIDTH, compare
 from edgeflock_agent.measure.throughput import inferences_per_s
 from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
+from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_agent.warming import closed_loop
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.peak_memory import peak_rss_bytes
@@ -152,10 +153,24 @@ def _unusable(path: Path, error: Exception) -> BadInput:
     help="The most that the comparison may take.",
 )
 @click.option("--beside", type=click.Path(path_type=Path), help="What LiteRT's benchmark_model printed of MODEL.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_STATE,
+    show_default=True,
+    help="The agent's state folder, where a power model may lie.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order within pairs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
-    model: Path, against: Path | None, threads: int, max_s: float, beside: Path | None, seed: int, as_json: bool
+    model: Path,
+    against: Path | None,
+    threads: int,
+    max_s: float,
+    beside: Path | None,
+    state: Path,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Measure MODEL (.tflite) on this machine: latency once it is warm, throughput, first inference, memory, energy.
 
@@ -167,7 +182,8 @@ def bench(
     """
     try:
         foreign = benchmark_model.read(beside) if beside is not None else []
-        measure = functools.partial(bench_alone, meter=find_meter(), threads=threads, clock=time.monotonic)
+        meter = find_meter(state=state.expanduser())
+        measure = functools.partial(bench_alone, meter=meter, threads=threads, clock=time.monotonic)
         found = measure(model)
         if foreign:
             found["benchmark_model"] = [_laid_beside(run, found["latency_ms_p50"], threads) for run in foreign]

@@ -152,7 +152,9 @@ class Jobs:
         try:
             child = self._start(work.digest)
             try:
-                measurement = measure_process(child, find_meter(), peak_rss_bytes(model).peak_rss_bytes)
+                measurement = measure_process(
+                    child, find_meter(state=self._store.folder), peak_rss_bytes(model).peak_rss_bytes
+                )
             except BaseException:
                 child.close()
                 raise
