@@ -12,7 +12,6 @@ board or the module goes before everything, then the rails of the processor adde
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +25,7 @@ _THREE_CHANNELS = ("ina3221", "ina3221x")
 # Jetson, by NVIDIA's developer guides: the rail that all others of the module hang on, and those of the processor.
 _MODULE_INPUTS = ("VDD_IN", "POM_5V_IN", "VDD_5V_IN")
 _BOARD_INPUTS = ("INPUT", "SUPPLY", "BOARD", "BOARD_IN", "VIN")
-_SOC_RAILS = re.compile(r"CPU|GPU|SOC|CV\b|VDDRQ|DDR")
+_SOC_RAILS = ("CPU", "GPU", "SOC", "_CV", "DDR")
 Reading = Callable[[], float]
 
 
@@ -99,7 +98,7 @@ def _of_rails(name: str, rails: list[Rail]) -> Iterator[Meter]:
         if scope_of(label) in {"board_input", "module_input"}:
             yield Sampled(f"{name}:{label}", rail.watts, scope_of(label))
             return
-    soc = [rail for label, rail in labels.items() if _SOC_RAILS.search(label.upper())]
+    soc = [rail for label, rail in labels.items() if any(word in label.upper() for word in _SOC_RAILS)]
     if soc:
         together = "+".join(rail.label for rail in soc)
         yield Sampled(f"{name}:{together}", lambda: sum(rail.watts() for rail in soc), "soc_rails")

@@ -1,8 +1,8 @@
 """A model of the board's power: `watts = idle + per_core x busy cores`, from a few readings of a plug-in power meter.
 
 Many boards have no meter, but their owner has one for the socket. `edgeflock-agent calibrate` keeps the board idle,
-then busy on one core, then on all, and asks what it shows; this file fits the line and keeps it in the state folder. As a
-meter it reads from /proc/stat how long cores were busy. It is `modelled`: whoever sees a number of it sees its error
+then busy on one core, then on all, and asks what it shows; this file fits the line and keeps it in the state folder. As
+a meter it reads from /proc/stat how long cores were busy. It is `modelled`: whoever sees a number of it sees its error
 too, and no rollout is ever judged by it. A core that runs vector code draws more than one that waits for memory, and
 the line knows nothing of that: the error is what the readings themselves show, the least that it can be.
 
