@@ -152,7 +152,9 @@ def _unusable(path: Path, error: Exception) -> BadInput:
     show_default=True,
     help="The most that the comparison may take.",
 )
-@click.option("--beside", type=click.Path(path_type=Path), help="What LiteRT's benchmark_model printed of MODEL.")
+@click.option(
+    "--beside", type=click.Path(path_type=Path), help="A file with what LiteRT's benchmark tool said of MODEL."
+)
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),

@@ -103,7 +103,7 @@ def flags(state: dict[str, Any]) -> str:
 
 
 def _foreign(run: dict[str, Any]) -> str:
-    who = f"benchmark_model{'' if run['graph'] is None else ' of ' + run['graph']}"
+    who = f"LiteRT's tool{'' if run['graph'] is None else ' on ' + run['graph']}"
     median = "" if run["latency_ms_p50"] is None else f", p50 {run['latency_ms_p50']:.4g} ms"
     numbers = f"mean {run['latency_ms_mean']:.4g} ms{median}, first {run['first_inference_ms']:.4g} ms"
     if run["memory_mb"] is not None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeflock_agent.measure.energy import Meter, Metering, NoMeter
+from edgeflock_agent.measure.energy import Meter, NoMeter
+from edgeflock_agent.measure.metering import Metering
 from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy import peak_memory
 from edgeflock_deploy.messages import Energy, Measurement
@@ -69,15 +70,14 @@ def closed_loop(
     """
     try:
         first_ms, medians, count = _warm_up(process)
-        metering = Metering(meter, max_ms / 1e3, clock, sleep)
-        metering.begin()
         latencies: list[float] = []
         switches = 0
-        while sum(latencies) < max_ms and (len(latencies) < samples or metering.too_short()):
-            block = process.measure(_BLOCK, max_ms=min(1000.0, max_ms))
-            latencies += block.latencies_ms
-            switches += block.switches
-        energy = metering.end(len(latencies))
+        with Metering(meter, max_ms / 1e3, clock, sleep) as metering:
+            while sum(latencies) < max_ms and (len(latencies) < samples or metering.too_short()):
+                block = process.measure(_BLOCK, max_ms=min(1000.0, max_ms))
+                latencies += block.latencies_ms
+                switches += block.switches
+            energy = metering.end(len(latencies))
     except InferenceFailed as error:
         raise HardStop(Reason.CRASHED, f"an inference failed: {error}") from None
     return Run(first_ms, settled(medians), count, tuple(latencies), switches, energy)

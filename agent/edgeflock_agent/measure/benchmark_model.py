@@ -1,15 +1,18 @@
-"""What LiteRT's own `benchmark_model` printed, read so that it can be laid beside.
+"""What LiteRT's own benchmark tools say, read so that it can be laid beside.
 
-Its sources, benchmark_tflite_model.cc and benchmark_model.cc in tensorflow/lite/tools/benchmark, decide the lines; each
-may stand behind a log prefix. Times are microseconds there; older versions print no quantiles. A quotient is given only
-for what is alike: the same number of threads, median over median.
+`benchmark_model` prints lines, decided by benchmark_tflite_model.cc and benchmark_model.cc in
+tensorflow/lite/tools/benchmark; each may stand behind a log prefix. Times are microseconds there; older versions print
+no quantiles. The Python package's `benchmark_litert_model --result_json` writes milliseconds, rounded to hundredths,
+too coarse for a model that takes less than one. A quotient is given only for what is alike: the same number of threads,
+median over median.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeflock_deploy.errors import BadInput
 
@@ -23,10 +26,11 @@ _THREADS = re.compile(r"(?:Num threads|#threads used for CPU inference): \[(\d+)
 _GRAPH = re.compile(r"(?:Graph: \[(.+)\]|Loaded model (\S+))")
 _MEMORY = re.compile(rf"(?:delta from the start of the tool|Peak memory footprint) \(MB\): init=\S+ overall={_NUMBER}")
 _MAX_BYTES = 16 << 20
+_COARSE_MS = 1.0  # below, hundredths of a millisecond say less than a percent does
 
 
 class Foreign(NamedTuple):
-    """One run of `benchmark_model`; None for what it did not print."""
+    """One run of a tool; None for what it did not say. `coarse`: its times are rounded too much to be compared."""
 
     graph: str | None
     threads: int | None
@@ -37,6 +41,7 @@ class Foreign(NamedTuple):
     first_inference_ms: float
     load_ms: float
     memory_mb: float | None
+    coarse: bool = False
 
 
 def read(path: Path) -> list[Foreign]:
@@ -51,10 +56,33 @@ def read(path: Path) -> list[Foreign]:
         text = path.read_text(errors="replace")
     except OSError as error:
         raise BadInput(str(path), f"cannot be read ({error.strerror})", "name a file with its output") from None
-    runs = _runs(text.splitlines())
+    runs = _from_json(text) if text.lstrip().startswith("{") else _runs(text.splitlines())
     if not runs:
-        raise BadInput(str(path), "holds no line 'Inference timings in us: …'", "give what benchmark_model printed")
+        wrong = "holds no line 'Inference timings in us: …' and is no result of benchmark_litert_model"
+        raise BadInput(str(path), wrong, "give what benchmark_model printed")
     return runs
+
+
+def _from_json(text: str) -> list[Foreign]:
+    try:
+        said: dict[str, Any] = json.loads(text)
+        times: dict[str, Any] = said["latency"]
+        return [
+            Foreign(
+                graph=str(said["model"]),
+                threads=int(said["num_threads"]),
+                n=int(times["num_runs"]),
+                latency_ms_mean=float(times["avg_ms"]),
+                latency_ms_p50=float(times["median_ms"]),
+                latency_ms_p95=float(times["p95_ms"]),
+                first_inference_ms=float(times["warmup_first_ms"]),
+                load_ms=float(times["init_ms"]),
+                memory_mb=None,
+                coarse=float(times["median_ms"]) < _COARSE_MS,
+            )
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def _runs(lines: list[str]) -> list[Foreign]:
@@ -98,6 +126,8 @@ def quotient(ours_p50_ms: float | None, threads: int, foreign: Foreign) -> tuple
     if foreign.threads != threads:
         there = "an unknown number of" if foreign.threads is None else foreign.threads
         return None, f"not compared: {there} thread(s) there, {threads} here"
+    if foreign.coarse:
+        return None, "not compared: its times are rounded to 0.01 ms"
     if foreign.latency_ms_p50 is None or not ours_p50_ms:
         return None, "not compared: no median there"
     return ours_p50_ms / foreign.latency_ms_p50, None

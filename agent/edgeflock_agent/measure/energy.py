@@ -1,9 +1,9 @@
-"""Energy over a span of time: hardware counters, sampled power, and what of it is reported per inference.
+"""Energy over a span of time, by hardware counters or by sampled power.
 
 `counter` meters count energy in hardware (RAPL, INA228), `sampled` ones give a power that is read many times a second
 and integrated, `modelled` ones compute it from the machine's load (`power_model`). What a meter gives is gross:
-everything in its scope, idle included. Net is gross without the idle power, which is measured before and after beside
-it. Where there is no number there is a reason; energy is never guessed. Which meters a board has stands in `meters`.
+everything in its scope, idle included; `metering` makes the energy of an inference of it. Where there is no number there
+is a reason; energy is never guessed. Which meters a board has stands in `meters`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from edgeflock_deploy.messages import Energy, Scope
+from edgeflock_deploy.messages import Scope
 
 _FAILED_SHARE = 0.1  # of the readings; beyond it the integral is somebody's guess
-_IDLE_S = 1.0
 
 
 class Spent(NamedTuple):
@@ -189,108 +188,6 @@ def integrate_mj(samples: Sequence[tuple[float, float]]) -> float:
     """Millijoules of (second, watt) samples by the trapezoid rule."""
     pairs = itertools.pairwise(samples)
     return 1e3 * sum((after[0] - before[0]) * (before[1] + after[1]) / 2 for before, after in pairs)
-
-
-class Idle(NamedTuple):
-    """The idle power before and after a measurement, in watts; None with the reason where it could not be measured."""
-
-    before_watts: float | None
-    after_watts: float | None
-    reason: str | None = None
-
-
-def idle_watts(meter: Meter, sleep: Callable[[float], None] = time.sleep) -> tuple[float | None, str | None]:
-    """The power while nobody asks the model anything, over a second or the meter's shortest span; or None and why."""
-    try:
-        end = meter.begin()
-    except (OSError, ValueError) as error:
-        return None, f"{meter.name} {told(error)}"
-    sleep(max(_IDLE_S, meter.min_span_s))
-    spent = end()
-    return (None if spent.mj is None else spent.mj / 1e3 / spent.seconds), spent.reason
-
-
-class Metering:
-    """One measurement under a meter: the idle power, the span itself, the idle power again.
-
-    Args:
-        meter: the meter, or why there is none.
-        max_s: how long the span may last; a meter that needs longer is not asked.
-        clock: monotonic seconds.
-        sleep: waits, while the idle power is measured.
-    """
-
-    def __init__(
-        self,
-        meter: Meter | NoMeter,
-        max_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._meter, self._clock, self._sleep = meter, clock, sleep
-        self._reason: str | None = meter.reason if isinstance(meter, NoMeter) else None
-        if not isinstance(meter, NoMeter) and meter.min_span_s > max_s:
-            self._reason = f"{meter.name} needs {meter.min_span_s:g} s, the measurement may last {max_s:g} s"
-        self._start_s = 0.0
-        self._before: tuple[float | None, str | None] = (None, None)
-        self._end: Callable[[], Spent] | None = None
-
-    def begin(self) -> None:
-        """Measure the idle power, then start the span."""
-        if self._reason is None and not isinstance(self._meter, NoMeter):
-            self._before = idle_watts(self._meter, self._sleep)
-            try:
-                self._end = self._meter.begin()
-            except (OSError, ValueError) as error:
-                self._reason = f"{self._meter.name} {told(error)}"
-        self._start_s = self._clock()
-
-    def too_short(self) -> bool:
-        """Whether the span should go on for the meter's sake."""
-        if self._end is None or isinstance(self._meter, NoMeter):
-            return False
-        return self._clock() - self._start_s < self._meter.min_span_s
-
-    def end(self, inferences: int) -> Energy:
-        """End the span, measure the idle power again; the energy of one of the inferences, or why it is not known."""
-        if self._end is None or isinstance(self._meter, NoMeter):
-            return Energy(reason=self._reason)
-        spent = self._end()
-        after_watts, after_reason = idle_watts(self._meter, self._sleep)
-        before_watts, before_reason = self._before
-        return energy_of(self._meter, spent, inferences, Idle(before_watts, after_watts, before_reason or after_reason))
-
-
-def energy_of(meter: Meter, spent: Spent, inferences: int, idle: Idle) -> Energy:
-    """Energy per inference as it is reported: gross, net where the idle power is known, or the reason.
-
-    Args:
-        meter: which saw it.
-        spent: what it saw.
-        inferences: how many ran in the span.
-        idle: the idle power beside it.
-    """
-    if spent.mj is None or not inferences:
-        return Energy(meter=meter.name, scope=meter.scope, reason=spent.reason or "nothing ran")
-    gross = Energy(
-        mj=spent.mj / inferences,
-        method=meter.method,
-        meter=meter.name,
-        scope=meter.scope,
-        sample_hz=spent.sample_hz,
-        error_pct=meter.error_pct,
-    )
-    return gross.model_copy(update=_net(spent.mj, spent.seconds, inferences, idle))
-
-
-def _net(spent_mj: float, seconds: float, inferences: int, idle: Idle) -> dict[str, float | str]:
-    if idle.before_watts is None or idle.after_watts is None:
-        return {"net_reason": f"the idle power is not known: {idle.reason}"}
-    net_mj = spent_mj - 1e3 * seconds * (idle.before_watts + idle.after_watts) / 2
-    error_mj = 1e3 * seconds * abs(idle.after_watts - idle.before_watts) / 2
-    if net_mj <= error_mj:
-        return {"net_reason": "what the inferences add is within the error of the idle power"}
-    return {"net_mj": net_mj / inferences, "net_error_mj": error_mj / inferences}
 
 
 def number(path: Path) -> float:

@@ -83,7 +83,7 @@ def test_without_json_it_is_meant_to_be_read() -> None:
     assert done.exit_code == 0
     for word in ("p50", "p95", "throughput", "first inference", "warm", "memory", "anonymous", "energy", "conditions"):
         assert word in done.stdout
-    assert "benchmark_model of tiny.tflite: mean 0.0141 ms, p50 0.0135 ms, first 0.061 ms, memory 4.2 MB" in done.stdout
+    assert "LiteRT's tool on tiny.tflite: mean 0.0141 ms, p50 0.0135 ms, first 0.061 ms, memory 4.2 MB" in done.stdout
     assert "of their median" in done.stdout
     assert "not compared: 4 thread(s) there, 1 here" in done.stdout
 
@@ -138,6 +138,26 @@ def test_what_benchmark_model_printed_is_read_run_by_run() -> None:
     assert old.memory_mb == 138.809
     assert benchmark_model.quotient(0.027, 1, new) == (2.0, None)
     assert benchmark_model.quotient(0.027, 4, old) == (None, "not compared: no median there")
+
+
+def test_the_result_of_the_python_tool_is_read_and_compared_unless_its_rounding_is_too_coarse(tmp_path: Path) -> None:
+    (run,) = benchmark_model.read(DATA / "benchmark_litert_model.json")
+    assert (run.graph, run.threads, run.n) == ("tiny.tflite", 1, 200)
+    assert (run.latency_ms_mean, run.latency_ms_p50, run.first_inference_ms, run.load_ms) == (2.04, 2.0, 0.13, 5.14)
+    assert benchmark_model.quotient(3.0, 1, run) == (1.5, None)
+    quick = tmp_path / "quick.json"
+    quick.write_text(
+        (DATA / "benchmark_litert_model.json").read_text().replace('"median_ms": 2.0', '"median_ms": 0.02')
+    )
+    (run,) = benchmark_model.read(quick)
+    assert benchmark_model.quotient(0.021, 1, run) == (None, "not compared: its times are rounded to 0.01 ms")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"latency": 3}', '{"latency": {"avg_ms": null}}'])
+def test_json_that_the_python_tool_did_not_write_is_bad_input(tmp_path: Path, text: str) -> None:
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(BadInput, match="benchmark_model"):
+        benchmark_model.read(tmp_path / "other.json")
 
 
 @pytest.mark.parametrize("name", ["none.txt", "make.py", "."])

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from edgeflock_agent.calibrate import given, guided, steps
 from edgeflock_agent.cli import main
 from edgeflock_agent.disk import Disk
-from edgeflock_agent.measure.energy import Metering, NoMeter
+from edgeflock_agent.measure.energy import NoMeter
+from edgeflock_agent.measure.metering import Metering
 from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.measure.power_model import Modelled, PowerModel, Reading, busy_core_seconds, fit, read, write
 from edgeflock_deploy.errors import BadInput
@@ -75,12 +76,11 @@ def test_energy_of_a_model_is_labelled_with_its_error_and_gates_nothing(tmp_path
 
     stat(tmp_path, busy_s[0])
     meter = Modelled(fit(LINE, 0.1), tmp_path, lambda: now_s[0])
-    metering = Metering(meter, 10, lambda: now_s[0], sleep)
-    metering.begin()
-    now_s[0] += 2
-    busy_s[0] += 3.0  # 1.5 cores
-    stat(tmp_path, busy_s[0])
-    energy = metering.end(10)
+    with Metering(meter, 10, lambda: now_s[0], sleep) as metering:
+        now_s[0] += 2
+        busy_s[0] += 3.0  # 1.5 cores
+        stat(tmp_path, busy_s[0])
+        energy = metering.end(10)
     assert (energy.method, energy.scope) == ("modelled", "board_input")
     assert energy.error_pct == pytest.approx(1.25)
     assert energy.mj == pytest.approx(1e3 * (2.5 * 2 + 3.0) / 10)

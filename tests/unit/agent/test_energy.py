@@ -1,22 +1,14 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from board import no_commands, put, unpack
 
-from edgeflock_agent.measure.energy import (
-    Counted,
-    Counter,
-    Idle,
-    Metering,
-    NoMeter,
-    Sampled,
-    Spent,
-    energy_of,
-    integrate_mj,
-)
+from edgeflock_agent.measure.energy import Counted, Counter, NoMeter, Sampled, Spent, integrate_mj
+from edgeflock_agent.measure.metering import Idle, Metering, energy_of
 from edgeflock_agent.measure.meters import find_meter
 
 
@@ -42,14 +34,13 @@ class Supply:
 
 def test_net_energy_is_gross_without_the_idle_power_beside_it(tmp_path: Path) -> None:
     board = Supply(tmp_path, watts=2.0)
-    metering = Metering(board.meter(), 10, board.clock, board.sleep)
-    metering.begin()
-    board.watts = 5.0
-    assert metering.too_short()
-    board.sleep(4)
-    assert not metering.too_short()
-    board.watts = 2.0
-    energy = metering.end(100)
+    with Metering(board.meter(), 10, board.clock, board.sleep) as metering:
+        board.watts = 5.0
+        assert metering.too_short()
+        board.sleep(4)
+        assert not metering.too_short()
+        board.watts = 2.0
+        energy = metering.end(100)
     assert energy.mj == pytest.approx(5.0 * 4 / 100 * 1e3)
     assert energy.net_mj == pytest.approx(3.0 * 4 / 100 * 1e3)
     assert energy.net_error_mj == pytest.approx(0)
@@ -58,22 +49,20 @@ def test_net_energy_is_gross_without_the_idle_power_beside_it(tmp_path: Path) ->
 
 def test_an_idle_power_that_moved_is_the_error_of_the_net_energy(tmp_path: Path) -> None:
     board = Supply(tmp_path, watts=2.0)
-    metering = Metering(board.meter(), 10, board.clock, board.sleep)
-    metering.begin()
-    board.watts = 5.0
-    board.sleep(1)
-    board.watts = 2.5
-    energy = metering.end(10)
+    with Metering(board.meter(), 10, board.clock, board.sleep) as metering:
+        board.watts = 5.0
+        board.sleep(1)
+        board.watts = 2.5
+        energy = metering.end(10)
     assert energy.net_mj == pytest.approx((5.0 - 2.25) / 10 * 1e3)
     assert energy.net_error_mj == pytest.approx(0.25 / 10 * 1e3)
 
 
 def test_what_is_not_above_the_idle_power_has_no_net_energy_but_a_reason(tmp_path: Path) -> None:
     board = Supply(tmp_path, watts=2.0)
-    metering = Metering(board.meter(), 10, board.clock, board.sleep)
-    metering.begin()
-    board.sleep(1)
-    energy = metering.end(10)
+    with Metering(board.meter(), 10, board.clock, board.sleep) as metering:
+        board.sleep(1)
+        energy = metering.end(10)
     assert energy.mj is not None
     assert energy.net_mj is None
     assert energy.net_reason == "what the inferences add is within the error of the idle power"
@@ -86,10 +75,9 @@ def test_a_meter_that_needs_longer_than_there_is_time_is_not_asked(tmp_path: Pat
     def sleep(_: float) -> None:
         raise AssertionError("it was asked")
 
-    metering = Metering(meter, 5.0, sleep=sleep)
-    metering.begin()
-    assert not metering.too_short()
-    energy = metering.end(100)
+    with Metering(meter, 5.0, sleep=sleep) as metering:
+        assert not metering.too_short()
+        energy = metering.end(100)
     assert (energy.mj, energy.reason) == (None, "battery:BAT0 needs 10 s, the measurement may last 5 s")
 
 
@@ -97,9 +85,17 @@ def test_a_meter_that_fails_when_the_span_begins_is_a_reason(tmp_path: Path) -> 
     unpack("ina219", tmp_path)
     meter = find_meter(tmp_path, no_commands)
     (tmp_path / "class/hwmon/hwmon2/power1_input").unlink()
-    metering = Metering(meter, 5.0, sleep=lambda _: None)
-    metering.begin()
-    assert metering.end(1).reason == "hwmon:ina219:board cannot be read (No such file or directory)"
+    with Metering(meter, 5.0, sleep=lambda _: None) as metering:
+        assert metering.end(1).reason == "hwmon:ina219:board cannot be read (No such file or directory)"
+
+
+def test_a_measurement_that_fails_leaves_no_meter_running(tmp_path: Path) -> None:
+    unpack("ina219", tmp_path)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError), Metering(find_meter(tmp_path, no_commands), 5.0, sleep=lambda _: None):
+        assert threading.active_count() == before + 1
+        raise RuntimeError("the model crashed")
+    assert threading.active_count() == before
 
 
 def test_a_counter_that_did_not_move_gives_no_number(tmp_path: Path) -> None:
