@@ -2,8 +2,8 @@
 
 `counter` meters count energy in hardware (RAPL, INA228), `sampled` ones give a power that is read many times a second
 and integrated, `modelled` ones compute it from the machine's load (`power_model`). What a meter gives is gross:
-everything in its scope, idle included; `metering` makes the energy of an inference of it. Where there is no number there
-is a reason; energy is never guessed. Which meters a board has stands in `meters`.
+everything in its scope, idle included; `metering` makes the energy of an inference of it. Where there is no number
+there is a reason; energy is never guessed. Which meters a board has stands in `meters`.
 """
 
 from __future__ import annotations

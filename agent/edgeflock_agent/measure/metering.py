@@ -1,8 +1,8 @@
 """What an inference costs in energy, as it is reported: gross, and net of the idle power beside it.
 
 Decided here: the idle power is measured before and after the inferences, with the same meter, while the model is loaded
-and nobody asks it; net is gross without their mean, and its error is how far the two put it apart. What is not above
-that error has no net energy.
+and nobody asks it; net is gross without their mean, and its error is how far the two put it apart, but no less
+than a thousandth of gross, for a meter that repeats itself is not exact. What is not above that error has no net energy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edgeflock_agent.measure.energy import Meter, NoMeter, Spent, told
 from edgeflock_deploy.messages import Energy
 
 _IDLE_S = 1.0
+_LEAST_ERROR = 0.001  # of gross
 
 
 class Idle(NamedTuple):
@@ -121,7 +122,7 @@ def _net(spent_mj: float, seconds: float, inferences: int, idle: Idle) -> dict[s
     if idle.before_watts is None or idle.after_watts is None:
         return {"net_reason": f"the idle power is not known: {idle.reason}"}
     net_mj = spent_mj - 1e3 * seconds * (idle.before_watts + idle.after_watts) / 2
-    error_mj = 1e3 * seconds * abs(idle.after_watts - idle.before_watts) / 2
+    error_mj = max(1e3 * seconds * abs(idle.after_watts - idle.before_watts) / 2, _LEAST_ERROR * spent_mj)
     if net_mj <= error_mj:
         return {"net_reason": "what the inferences add is within the error of the idle power"}
     return {"net_mj": net_mj / inferences, "net_error_mj": error_mj / inferences}

@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from board import no_commands, unpack
 
 from edgeflock_agent.measure.energy import Counted, Counter, NoMeter
+from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.runner import HardStop, ModelProcess
 from edgeflock_agent.warming import closed_loop, measure_alone, settled
 from edgeflock_deploy.reasons import Reason
@@ -64,6 +66,17 @@ def test_energy_per_inference_comes_from_the_meter(tmp_path: Path) -> None:
     assert board.spans == 3
     assert run.energy.mj == pytest.approx(1000 / len(run.latencies_ms))
     assert run.energy.method == "counter"
+
+
+def test_a_board_with_an_ina219_reports_sampled_energy_with_its_scope(tmp_path: Path) -> None:
+    meter = find_meter(unpack("ina219", tmp_path), no_commands)
+    energy = measure_alone(DATA / "tiny.tflite", meter, golden_path=DATA / "tiny_golden.npz").energy
+    assert energy.mj is not None
+    assert (energy.method, energy.scope, energy.meter) == ("sampled", "board_input", "hwmon:ina219:board")
+    assert energy.may_gate
+    assert energy.sample_hz is not None
+    assert energy.net_mj is None  # a recording draws the same whatever happens
+    assert energy.net_reason == "what the inferences add is within the error of the idle power"
 
 
 def test_a_model_that_does_not_load_is_not_measured() -> None:
