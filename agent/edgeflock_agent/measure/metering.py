@@ -1,8 +1,8 @@
 """What an inference costs in energy, as it is reported: gross, and net of the idle power beside it.
 
 Decided here: the idle power is measured before and after the inferences, with the same meter, while the model is loaded
-and nobody asks it; net is gross without their mean, and its error is how far the two put it apart, but no less
-than a thousandth of gross, for a meter that repeats itself is not exact. What is not above that error has no net energy.
+and nobody asks it; net is gross without their mean, and its error is how far the two put it apart, but no less than a
+thousandth of gross, for a meter that repeats itself is not exact. What is not above that error has no net energy.
 """
 
 from __future__ import annotations
