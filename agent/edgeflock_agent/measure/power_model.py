@@ -27,6 +27,7 @@ from edgeflock_deploy.messages import Scope
 VERSION: Literal[1] = 1
 _FILE = "power_model.json"
 _MAX_BYTES = 64 * 1024
+_LEAST_LOAD_CORES = 0.5
 
 
 class Reading(NamedTuple):
@@ -59,8 +60,12 @@ def fit(readings: Sequence[Reading], resolution_watts: float) -> PowerModel:
         resolution_watts: the power meter's smallest step.
 
     Raises:
-        BadInput: the readings do not rise with the load, by more than the power meter's step.
+        BadInput: the load hardly differed, or the readings do not rise with it by more than the power meter's step.
     """
+    least, most = min(readings).busy_cores, max(readings).busy_cores
+    if most - least < _LEAST_LOAD_CORES:
+        wrong = f"hardly differed: from {least:.1f} to {most:.1f} busy cores"
+        raise BadInput("the load", wrong, "stop what else runs on this board, then calibrate again")
     n = len(readings)
     mean_cores = sum(reading.busy_cores for reading in readings) / n
     mean_watts = sum(reading.watts for reading in readings) / n

@@ -43,6 +43,11 @@ def test_watts_that_do_not_rise_with_the_load_are_bad_input(watts: tuple[float, 
         fit([Reading(busy, value) for busy, value in zip((0, 1, 4), watts, strict=True)], 0.1)
 
 
+def test_a_board_that_was_busy_all_along_cannot_be_calibrated() -> None:
+    with pytest.raises(BadInput, match=r"from 1\.8 to 2\.0 busy cores; stop what else runs"):
+        fit([Reading(1.8, 3.0), Reading(1.9, 4.0), Reading(2.0, 5.0)], 0.1)
+
+
 def test_a_model_survives_the_disk_and_another_version_or_a_damaged_one_is_a_reason(tmp_path: Path) -> None:
     assert read(tmp_path) is None
     model = fit(LINE, 0.1)
