@@ -1,85 +1,54 @@
 """`edgeflock-agent bench`: what a model file costs on this machine, alone or against another.
 
-The interval of the paired ratio: the two run in turns on one CPU, ABBA in random order (as in a trial); each pair
-gives log(this / other). Their median is taken back to a ratio, and its 95 % interval is the order-statistic
-interval of a median (sign test; e.g. Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3.6), which
-assumes independent pairs and nothing of their distribution.
+Here it is measured and put together; how two are compared stands in `measure.paired`, what is shown in `bench_report`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from edgeflock_agent.measure import conditions
-from edgeflock_agent.measure.energy import Meter, NoMeter, find_meter
+from edgeflock_agent import bench_report
+from edgeflock_agent.measure import benchmark_model, conditions
+from edgeflock_agent.measure.energy import Meter, NoMeter
+from edgeflock_agent.measure.meters import find_meter
+from edgeflock_agent.measure.paired import HALF_WIDTH, compare
+from edgeflock_agent.measure.throughput import inferences_per_s
 from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
+from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_agent.warming import closed_loop
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.peak_memory import peak_rss_bytes
-from edgeflock_deploy.quantiles import P99_SAMPLES, latency_quantiles, quantile
+from edgeflock_deploy.quantiles import P99_SAMPLES, latency_quantiles
 
-_PAIRS = 400
-_PAIRS_MAX_MS = 20_000.0
 _ALONE_MAX_MS = 10_000.0
-_Z_95 = 1.959964
+
+Clock = Callable[[], float]
 
 
-class Ratio(NamedTuple):
-    """Median of paired latency ratios, this over other, and its 95 % interval (None of fewer than 6 pairs)."""
-
-    median: float
-    low: float | None
-    high: float | None
-    pairs: int
-
-
-def paired_ratio(log_ratios: Sequence[float]) -> Ratio:
-    """The median ratio and its order-statistic interval.
-
-    The interval runs from the k-th smallest to the k-th largest value, k the largest number with
-    P(Binomial(n, 1/2) < k) <= 0.025, so it covers the median with at least 95 %.
-
-    Raises:
-        ValueError: no pairs.
-    """
-    ordered = sorted(log_ratios)
-    n = len(ordered)
-    below, k = 0.0, 0
-    log_half_n = n * math.log(0.5)
-    while k < n:
-        below += math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + log_half_n)
-        if below > 0.025:
-            break
-        k += 1
-    middle = math.exp(quantile(ordered, 0.5))
-    if k == 0:
-        return Ratio(middle, None, None, n)
-    return Ratio(middle, math.exp(ordered[k - 1]), math.exp(ordered[n - k]), n)
-
-
-def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Callable[[], float]) -> dict[str, Any]:
+def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Clock) -> dict[str, Any]:
     """Everything that one model costs, as the JSON of the command shows it.
 
     Raises:
         BadInput: the file does not load or run here.
     """
-    with _open(path, threads) as process:
+    with open_model(path, threads) as process:
         snapshot = conditions.begin(clock())
         try:
             run = closed_loop(process, meter, samples=P99_SAMPLES, max_ms=_ALONE_MAX_MS)
-        except HardStop as stop:
-            raise _unusable(path, stop) from None
-        found = conditions.since(snapshot, clock(), inferences=len(run.latencies_ms), switches=run.switches)
+            found = conditions.since(snapshot, clock(), inferences=len(run.latencies_ms), switches=run.switches)
+            per_s = {threads: inferences_per_s(process, clock)}
+        except (HardStop, InferenceFailed) as error:
+            raise _unusable(path, error) from None
         load_ms = process.load_ms
     quantiles = latency_quantiles(run.latencies_ms)
     peak = peak_rss_bytes(path)
@@ -88,6 +57,7 @@ def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Call
         "raw_bytes": path.stat().st_size,
         "threads": threads,
         "n": quantiles.n,
+        "latency_ms_mean": sum(run.latencies_ms) / len(run.latencies_ms),
         "latency_ms_p50": quantiles.p50,
         "latency_ms_p90": quantiles.p90,
         "latency_ms_p95": quantiles.p95,
@@ -96,48 +66,61 @@ def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Call
         "load_ms": load_ms,
         "warmed_up": run.warmed_up,
         "warm_up_inferences": run.warm_up_inferences,
+        "inferences_per_s": _throughput(path, per_s, clock),
         "peak_rss_bytes": peak.peak_rss_bytes,
+        "peak_anonymous_bytes": peak.anonymous_bytes,
+        "peak_file_bytes": peak.file_bytes,
         "peak_rss_reason": peak.reason,
-        "energy": run.energy.model_dump(),
+        "energy": run.energy.model_dump() | {"may_gate": run.energy.may_gate},
         "conditions": found.model_dump(),
     }
 
 
-def bench_against(path: Path, other: Path, *, threads: int, rng: random.Random) -> Ratio:
-    """The latency of a model over another's, interleaved pair by pair.
+def _throughput(path: Path, known: dict[int, float], clock: Clock) -> dict[str, float]:
+    """Inferences a second by the number of threads: one, the one asked for, and as many as there are CPUs."""
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for threads in {1, every} - set(known):
+        with open_model(path, threads) as process:
+            try:
+                known[threads] = inferences_per_s(process, clock)
+            except (HardStop, InferenceFailed) as error:
+                raise _unusable(path, error) from None
+    return {str(threads): known[threads] for threads in sorted(known)}
+
+
+def bench_against(path: Path, other: Path, *, threads: int, max_s: float, rng: random.Random) -> dict[str, Any]:
+    """The latency of a model over another's, as the JSON of the command shows it.
 
     Raises:
         BadInput: one of the files does not load or run here.
     """
-    with _open(path, threads) as this, _open(other, threads) as that:
-        if threads == 1 and hasattr(os, "sched_getaffinity"):
-            cpu = rng.choice(sorted(os.sched_getaffinity(0)))
-            this.pin({cpu})
-            that.pin({cpu})
-        try:
-            for _ in range(8):  # both warm, as `closed_loop` would find them
-                this.measure(32)
-                that.measure(32)
-            return paired_ratio(_log_ratios(this, that, rng))
-        except HardStop as stop:
-            raise _unusable(path if not this.alive else other, stop) from None
+    snapshot = conditions.begin(time.monotonic())
+    try:
+        found = compare((path, other), open_model, threads=threads, max_s=max_s, rng=rng, clock=time.monotonic)
+    except (HardStop, InferenceFailed) as error:
+        raise _unusable(Path(f"{path} or {other}"), error) from None
+    state = conditions.since(snapshot, time.monotonic(), inferences=2 * found.pairs, switches=found.switches)
+    ratio = found.ratio
+    return {
+        "median": ratio.median,
+        "low": ratio.low,
+        "high": ratio.high,
+        "half_width": ratio.half_width,
+        "wanted_half_width": HALF_WIDTH,
+        "reached": found.reached,
+        "rounds": ratio.n,
+        "pairs": found.pairs,
+        "seconds": found.seconds,
+        "conditions": state.model_dump(),
+    }
 
 
-def _log_ratios(this: ModelProcess, that: ModelProcess, rng: random.Random) -> list[float]:
-    log_ratios: list[float] = []
-    spent_ms = 0.0
-    this_first = False
-    while len(log_ratios) < _PAIRS and spent_ms < _PAIRS_MAX_MS:
-        this_first = bool(rng.getrandbits(1)) if len(log_ratios) % 2 == 0 else not this_first
-        first, second = (this, that) if this_first else (that, this)
-        first_ms, second_ms = (one.measure(1).latencies_ms[0] for one in (first, second))
-        spent_ms += first_ms + second_ms
-        log_ratio = math.log(first_ms / second_ms)
-        log_ratios.append(log_ratio if this_first else -log_ratio)
-    return log_ratios
+def open_model(path: Path, threads: int) -> ModelProcess:
+    """A process with a model that has random inputs and has run.
 
-
-def _open(path: Path, threads: int) -> ModelProcess:
+    Raises:
+        BadInput: the file does not load or run here.
+    """
     if not path.is_file():
         raise BadInput(str(path), "is no file", "give a .tflite file")
     try:
@@ -161,57 +144,61 @@ def _unusable(path: Path, error: Exception) -> BadInput:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), help="Another model, run in turns with this one.")
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of the interpreter.")
+@click.option(
+    "--max-seconds",
+    "max_s",
+    type=click.FloatRange(1),
+    default=120.0,
+    show_default=True,
+    help="The most that the comparison may take.",
+)
+@click.option(
+    "--beside", type=click.Path(path_type=Path), help="A file with what LiteRT's benchmark tool said of MODEL."
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_STATE,
+    show_default=True,
+    help="The agent's state folder, where a power model may lie.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order within pairs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench(model: Path, against: Path | None, threads: int, seed: int, as_json: bool) -> None:
-    """Measure MODEL (.tflite) on this machine: latency once it is warm, first inference, memory, energy.
+def bench(
+    model: Path,
+    against: Path | None,
+    threads: int,
+    max_s: float,
+    beside: Path | None,
+    state: Path,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure MODEL (.tflite) on this machine: latency once it is warm, throughput, first inference, memory, energy.
 
     Inputs are random, of the type and shape that the model takes. A quantile needs samples (p90 64, p95 130, p99 662),
-    else it is left out. With --against both run interleaved, and the ratio of their latencies comes with its interval.
+    else it is left out. With --against both run interleaved in fresh processes, round after round, until the interval
+    of the ratio of their latencies is within 0.5 % to either side, or says that it is not.
+
+    Example: edgeflock-agent bench new.tflite --against old.tflite
     """
     try:
-        _bench(model, against, threads, seed, as_json=as_json)
+        foreign = benchmark_model.read(beside) if beside is not None else []
+        meter = find_meter(state=state.expanduser())
+        measure = functools.partial(bench_alone, meter=meter, threads=threads, clock=time.monotonic)
+        found = measure(model)
+        if foreign:
+            found["benchmark_model"] = [_laid_beside(run, found["latency_ms_p50"], threads) for run in foreign]
+        if against is not None:
+            found["against"] = measure(against)
+            rng = random.Random(seed)  # noqa: S311 - orders, no keys
+            found["ratio"] = bench_against(model, against, threads=threads, max_s=max_s, rng=rng)
     except BadInput as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    click.echo(json.dumps(found, indent=2) if as_json else bench_report.readable(found))
 
 
-def _bench(model: Path, against: Path | None, threads: int, seed: int, *, as_json: bool) -> None:
-    meter = find_meter()
-    results = [bench_alone(path, meter, threads=threads, clock=time.monotonic) for path in (model, against) if path]
-    ratio = None
-    if against is not None:
-        ratio = bench_against(model, against, threads=threads, rng=random.Random(seed))  # noqa: S311 - orders, no keys
-    if as_json:
-        click.echo(json.dumps(results[0] | _versus(results[1:], ratio), indent=2))
-        return
-    for result in results:
-        click.echo(_readable(result))
-    if ratio is not None:
-        interval = f"{ratio.low:.3f} to {ratio.high:.3f}" if ratio.low is not None else "too few pairs for an interval"
-        click.echo(f"{model} / {against}: latency x {ratio.median:.3f}  (95 %: {interval}; {ratio.pairs} pairs)")
-
-
-def _versus(others: list[dict[str, Any]], ratio: Ratio | None) -> dict[str, Any]:
-    return {"against": others[0], "ratio": ratio._asdict()} if ratio is not None else {}
-
-
-def _readable(result: dict[str, Any]) -> str:
-    def ms(key: str) -> str:
-        return "too few samples" if result[key] is None else f"{result[key]:.4g} ms"
-
-    state = result["conditions"]
-    peak, energy = result["peak_rss_bytes"], result["energy"]
-    warm = "warm after" if result["warmed_up"] else "NOT settled after"
-    flags = [word for word, on in (("contended", state["contended"]), ("throttled", state["throttled"])) if on]
-    rows = [
-        ("latency", f"p50 {ms('latency_ms_p50')}, p90 {ms('latency_ms_p90')}, p95 {ms('latency_ms_p95')}"),
-        ("", f"p99 {ms('latency_ms_p99')}  ({result['n']} inferences, {result['threads']} thread(s))"),
-        ("first", f"load {ms('load_ms')}, first inference {ms('first_inference_ms')}"),
-        ("warm-up", f"{warm} {result['warm_up_inferences']} inferences"),
-        ("memory", f"{peak / 1024:,.0f} KiB at its peak" if peak is not None else f"none: {result['peak_rss_reason']}"),
-        ("energy", f"{energy['mj']:.4g} mJ ({energy['meter']})" if energy["mj"] else f"none: {energy['reason']}"),
-        ("conditions", ", ".join(flags) or "calm"),
-    ]
-    lines = [f"{result['model']}  ({result['raw_bytes']:,} bytes)", *(f"  {name:<11}{text}" for name, text in rows)]
-    return "\n".join(lines)
+def _laid_beside(run: benchmark_model.Foreign, p50_ms: float | None, threads: int) -> dict[str, Any]:
+    quotient, reason = benchmark_model.quotient(p50_ms, threads, run)
+    return run._asdict() | {"ours_over_theirs_p50": quotient, "reason": reason}

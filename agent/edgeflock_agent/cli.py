@@ -1,13 +1,13 @@
-"""`edgeflock-agent`: run an agent on this board, look at one, measure a model.
+"""`edgeflock-agent`: run an agent on this board, look at one, measure a model, calibrate its power.
 
 Exit codes: 0 done, 1 the answer is no, 2 bad input (one line on stderr).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,9 +16,11 @@ from typing import Any
 
 import click
 
+from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
 
-_DEFAULT_STATE = Path(os.environ.get("EDGEFLOCK_HOME", "~/.edgeflock")) / "agent"
+# Measuring brings in what a running agent does not need: these are imported when they are asked for.
+_RARE = ("bench", "calibrate")
 
 
 class _Group(click.Group):
@@ -32,13 +34,11 @@ class _Group(click.Group):
             ctx.exit(2)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "bench"])
+        return sorted([*super().list_commands(ctx), *_RARE])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name == "bench":  # measuring brings in what a running agent does not need
-            from edgeflock_agent.bench import bench
-
-            command: click.Command = bench
+        if name in _RARE:
+            command: click.Command = getattr(importlib.import_module(f"edgeflock_agent.{name}"), name)
             return command
         return super().get_command(ctx, name)
 
@@ -55,7 +55,7 @@ def main() -> None:
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
-    default=_DEFAULT_STATE,
+    default=DEFAULT_STATE,
     show_default=True,
     help="Folder for bundles and the state record.",
 )
@@ -114,7 +114,7 @@ def run(
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
-    default=_DEFAULT_STATE,
+    default=DEFAULT_STATE,
     show_default=True,
     help="State folder of the agent.",
 )

@@ -18,7 +18,6 @@ from typing import Literal, TypeVar
 from edgeflock_agent.disk import DiskFull
 from edgeflock_agent.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
 from edgeflock_agent.endpoint import Serving
-from edgeflock_agent.measure.energy import find_meter
 from edgeflock_agent.model_state import (
     BlobsReady,
     Event,
@@ -147,11 +146,15 @@ class Jobs:
 
     def warm(self, work: Work) -> Event:
         """Load, check the golden cases, measure."""
+        from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
+
         model = self._store.files(self._manifest(work.digest))["model"]
         try:
             child = self._start(work.digest)
             try:
-                measurement = measure_process(child, find_meter(), peak_rss_bytes(model).peak_rss_bytes)
+                measurement = measure_process(
+                    child, find_meter(state=self._store.folder), peak_rss_bytes(model).peak_rss_bytes
+                )
             except BaseException:
                 child.close()
                 raise

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeflock_agent.measure.energy import Meter, NoMeter, energy_of
+from edgeflock_agent.measure.energy import Meter, NoMeter
+from edgeflock_agent.measure.metering import Metering
 from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy import peak_memory
 from edgeflock_deploy.messages import Energy, Measurement
@@ -24,7 +25,6 @@ _BLOCK = 32
 _WARM_UP_BLOCKS = 40
 _WARM_UP_MS = 2000.0
 _SAMPLING_MS = 5000.0
-_METERED_S = 1.0  # shorter than this, a meter that is read every 20 ms says little
 
 
 class Run(NamedTuple):
@@ -53,6 +53,7 @@ def closed_loop(
     samples: int = 2 * P95_SAMPLES,
     max_ms: float = _SAMPLING_MS,
     clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Run:
     """Warm a variant up, then measure it.
 
@@ -62,23 +63,21 @@ def closed_loop(
         samples: how many inferences to measure; fewer if they take longer than max_ms altogether.
         max_ms: see samples.
         clock: monotonic seconds.
+        sleep: waits, while the idle power is measured before and after.
 
     Raises:
         HardStop: the variant crashed, hung, or failed on an input that it must be able to run.
     """
     try:
         first_ms, medians, count = _warm_up(process)
-        end = meter.begin() if not isinstance(meter, NoMeter) else None
-        start_s = clock()
         latencies: list[float] = []
         switches = 0
-        while sum(latencies) < max_ms and (
-            len(latencies) < samples or (end is not None and clock() - start_s < _METERED_S)
-        ):
-            block = process.measure(_BLOCK, max_ms=min(1000.0, max_ms))
-            latencies += block.latencies_ms
-            switches += block.switches
-        energy = energy_of(meter, end() if end is not None else None, len(latencies))
+        with Metering(meter, max_ms / 1e3, clock, sleep) as metering:
+            while sum(latencies) < max_ms and (len(latencies) < samples or metering.too_short()):
+                block = process.measure(_BLOCK, max_ms=min(1000.0, max_ms))
+                latencies += block.latencies_ms
+                switches += block.switches
+            energy = metering.end(len(latencies))
     except InferenceFailed as error:
         raise HardStop(Reason.CRASHED, f"an inference failed: {error}") from None
     return Run(first_ms, settled(medians), count, tuple(latencies), switches, energy)

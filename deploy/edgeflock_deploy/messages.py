@@ -96,13 +96,34 @@ class Desired(Frozen):
     models: dict[str, DesiredModel]
 
 
+Scope = Literal["board_input", "module_input", "soc_rails", "cpu_package", "battery", "rail"]
+_GATING_METHODS = ("counter", "sampled")
+_GATING_SCOPES = ("board_input", "module_input", "soc_rails", "cpu_package")
+
+
 class Energy(Frozen):
-    """Energy per inference, or why there is none. Only `counter` and `sampled` may gate a rollout."""
+    """Energy per inference, or why there is none.
+
+    `mj` is gross: all that the meter saw, idle included. `net_mj` is what is left without the idle power measured
+    before and after, and `net_error_mj` how far those two put it apart. `scope` is what the meter covers; `rail` is one
+    of which nobody said what hangs on it. `error_pct` is the error of a model, from its calibration.
+    """
 
     mj: float | None = None
     method: Literal["counter", "sampled", "modelled", "none"] = "none"
     meter: str | None = None
     reason: str | None = None
+    scope: Scope | None = None
+    net_mj: float | None = None
+    net_error_mj: float | None = None
+    net_reason: str | None = None
+    sample_hz: float | None = None
+    error_pct: float | None = None
+
+    @property
+    def may_gate(self) -> bool:
+        """Whether a rollout may be judged by it: measured, on a scope that the model surely draws from."""
+        return self.mj is not None and self.method in _GATING_METHODS and self.scope in _GATING_SCOPES
 
 
 class Measurement(Frozen):
@@ -219,6 +240,7 @@ class Conditions(Frozen):
     involuntary_switches: int = 0
     throttled: bool | None = None
     frequency_mhz: float | None = None
+    frequency_max_mhz: float | None = None
     temperature_c: float | None = None
 
 

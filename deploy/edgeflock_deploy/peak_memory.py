@@ -4,7 +4,9 @@ Decided here: the method, and that a number is given only where the kernel lets 
 otherwise). A process of its own, started afresh, loads and runs a tiny model first, so that the runtime's own libraries
 and threads are not charged to the model; then it resets the kernel's high-water mark of resident memory by writing 5
 to `/proc/self/clear_refs` (proc(5)), loads the model, runs it, and reads `VmHWM`. The size of the tensor arena would be
-the wrong number: XNNPACK keeps a packed copy of the weights beside the file.
+the wrong number: XNNPACK keeps a packed copy of the weights beside the file. Of the peak, what files back is the growth
+of `RssFile`, which mapped pages only add to while the model lives; the rest is anonymous. The kernel can drop the pages
+of a file when memory is short, and read them again; anonymous pages it cannot.
 
 `python -m edgeflock_deploy.peak_memory MODEL` prints one JSON object; `peak_rss_bytes` starts that process. The kernel
 maps files in clusters of pages, so where a library happens to lie moves the number by some 60 kB: the process turns the
@@ -51,12 +53,21 @@ class PeakMemory:
         method: how it was measured.
         reason: why it could not be measured; None if it was.
         runs: whether the model loaded and ran; False if it was refused, crashed the process or hung.
+        file_bytes: how much of the peak files back, the mapped model first of all; the rest is anonymous.
     """
 
     peak_rss_bytes: int | None
     method: str = METHOD
     reason: str | None = None
     runs: bool = True
+    file_bytes: int | None = None
+
+    @property
+    def anonymous_bytes(self) -> int | None:
+        """How much of the peak is the process's own: buffers, packed weights, what the runtime keeps of the model."""
+        if self.peak_rss_bytes is None or self.file_bytes is None:
+            return None
+        return self.peak_rss_bytes - self.file_bytes
 
 
 def peak_rss_bytes(path: Path) -> PeakMemory:
@@ -86,18 +97,19 @@ def measure_here(path: Path, proc: Path = Path("/proc/self")) -> PeakMemory:
         _load_and_run(_WARM_MODEL)
         give_back_freed()  # free memory that stays resident would hide a part of the model
         warm = _load_and_run(_WARM_MODEL)  # again, so that what the trim took from the runtime itself is back
-        before = _reset_high_water_mark(proc)
+        before, file_before = _reset_high_water_mark(proc), _status_bytes(proc, "RssFile")
     except (OSError, KeyError, ValueError) as error:
-        warm, before, why = None, 0, f"{proc} does not tell the peak of resident memory: {error}"
+        warm, before, file_before, why = None, 0, 0, f"{proc} does not tell the peak of resident memory: {error}"
     try:
         model = _load_and_run(path)
     except (EdgeflockError, RuntimeError) as error:
         return PeakMemory(None, runs=False, reason=str(error))
     if warm is None:
         return PeakMemory(None, reason=why)
-    peak = _high_water_mark(proc) - before
+    peak = _status_bytes(proc, "VmHWM") - before
+    file_bytes = min(max(_status_bytes(proc, "RssFile") - file_before, 0), peak)
     del model, warm  # both had to live until here
-    return PeakMemory(peak)
+    return PeakMemory(peak, file_bytes=file_bytes)
 
 
 def _load_and_run(path: Path) -> LoadedModel:
@@ -115,12 +127,12 @@ def _load_and_run(path: Path) -> LoadedModel:
 def _reset_high_water_mark(proc: Path) -> int:
     """Set the mark to what is resident now, and return that: the base, from the same counter as the peak."""
     (proc / "clear_refs").write_text("5")
-    return _high_water_mark(proc)
+    return _status_bytes(proc, "VmHWM")
 
 
-def _high_water_mark(proc: Path) -> int:
+def _status_bytes(proc: Path, field: str) -> int:
     fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) * 1024
+    return int(fields[field].split()[0]) * 1024
 
 
 def _fix_addresses() -> None:

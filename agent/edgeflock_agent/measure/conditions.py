@@ -63,7 +63,8 @@ def since(snapshot: Snapshot, now_s: float, *, inferences: int, switches: int, r
         cpu_pressure_pct=pressure_pct,
         involuntary_switches=switches,
         throttled=_throttled(root, snapshot.throttle_count),
-        frequency_mhz=_frequency_mhz(root),
+        frequency_mhz=_frequency_mhz(root, "scaling_cur_freq"),
+        frequency_max_mhz=_frequency_mhz(root, "cpuinfo_max_freq"),
         temperature_c=_temperature_c(root),
     )
 
@@ -96,9 +97,9 @@ def _throttled(root: Path, count_before: int | None) -> bool | None:
     return any(told) if told else None
 
 
-def _frequency_mhz(root: Path) -> float | None:
-    """The fastest core's frequency now."""
-    khz = [_number(path) for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")]
+def _frequency_mhz(root: Path, file: str) -> float | None:
+    """The fastest core's, by a file of cpufreq: its frequency now, or what the hardware can do."""
+    khz = [_number(path) for path in root.glob(f"sys/devices/system/cpu/cpu*/cpufreq/{file}")]
     known = [value for value in khz if value is not None]
     return max(known) / 1e3 if known else None
 

@@ -1,9 +1,9 @@
-"""Energy meters of a board: which one there is, and what it said over a span of time.
+"""Energy over a span of time, by hardware counters or by sampled power.
 
-`counter` meters count energy in hardware (RAPL; INA228 by hwmon), `sampled` ones are read some fifty times a second and
-integrated (INA219, INA226, INA3221). What a meter gives is gross: everything on its rail, idle included. Without a
-meter there is no number, only the reason; energy is never guessed. The root of /sys is passed in, so that a recorded
-tree stands for a board.
+`counter` meters count energy in hardware (RAPL, INA228), `sampled` ones give a power that is read many times a second
+and integrated, `modelled` ones compute it from the machine's load (`power_model`). What a meter gives is gross:
+everything in its scope, idle included; `metering` makes the energy of an inference of it. Where there is no number
+there is a reason; energy is never guessed. Which meters a board has stands in `meters`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from edgeflock_deploy.messages import Energy
+from edgeflock_deploy.messages import Scope
 
-_SAMPLE_S = 0.02
-_MIN_SAMPLES = 20
-_RAPL_ZONE = "package-0"
+_FAILED_SHARE = 0.1  # of the readings; beyond it the integral is somebody's guess
+
+
+class Spent(NamedTuple):
+    """What a meter saw in a span: millijoules, or None with the reason; the span's length; readings per second."""
+
+    mj: float | None
+    seconds: float
+    reason: str | None = None
+    sample_hz: float | None = None
 
 
 class Meter(Protocol):
@@ -27,14 +34,31 @@ class Meter(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is and what it covers, e.g. `rapl:package-0`."""
+        """What it is, e.g. `rapl:package-0`."""
 
     @property
-    def method(self) -> Literal["counter", "sampled"]:
+    def method(self) -> Literal["counter", "sampled", "modelled"]:
         """How it comes by energy."""
 
-    def begin(self) -> Callable[[], float | None]:
-        """Start a span; what is returned ends it and gives its millijoules, or None if it was too short."""
+    @property
+    def scope(self) -> Scope:
+        """What its energy covers."""
+
+    @property
+    def min_span_s(self) -> float:
+        """Shorter spans tell too little."""
+
+    @property
+    def error_pct(self) -> float | None:
+        """The error of a model; None for what is measured (a meter's own error is on its data sheet)."""
+
+    def begin(self) -> Callable[[], Spent]:
+        """Start a span; what is returned ends it.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: what it says is no number.
+        """
 
 
 class NoMeter(NamedTuple):
@@ -43,134 +67,141 @@ class NoMeter(NamedTuple):
     reason: str
 
 
+class Counted(NamedTuple):
+    """A file that counts microjoules, and wraps after `range_uj` where that is known."""
+
+    path: Path
+    range_uj: int | None = None
+
+
 class Counter:
-    """A file that counts microjoules, and wraps after `range_uj` where it is given."""
+    """Files that count microjoules, added up.
+
+    Args:
+        name: what they are.
+        files: the counters.
+        scope: what they cover together.
+        clock: monotonic seconds.
+    """
 
     method: Literal["counter"] = "counter"
+    min_span_s = 1.0
+    error_pct: float | None = None
 
-    def __init__(self, name: str, path: Path, range_uj: int | None = None) -> None:
-        self.name, self._path, self._range_uj = name, path, range_uj
+    def __init__(
+        self, name: str, files: Sequence[Counted], scope: Scope, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name, self.scope, self._files, self._clock = name, scope, tuple(files), clock
 
-    def begin(self) -> Callable[[], float | None]:
-        """Read the counter now; the returned function reads it again. One wrap in between is seen and undone."""
-        before = _number(self._path)
+    def begin(self) -> Callable[[], Spent]:
+        """Read the counters now; the returned function reads them again. One wrap in between is seen and undone."""
+        start_s = self._clock()
+        before = [number(file.path) for file in self._files]
 
-        def end() -> float | None:
-            grown = _number(self._path) - before
-            if grown < 0 and self._range_uj is not None:
-                grown += self._range_uj
-            return grown / 1e3 if grown > 0 else None
+        def end() -> Spent:
+            seconds = self._clock() - start_s
+            try:
+                now = [number(file.path) for file in self._files]
+            except (OSError, ValueError) as error:
+                return Spent(None, seconds, f"{self.name} {told(error)}")
+            grown_uj = 0.0
+            for file, was, is_now in zip(self._files, before, now, strict=True):
+                grown_uj += is_now - was
+                if is_now < was:
+                    if file.range_uj is None:
+                        return Spent(None, seconds, f"{self.name} went backwards, and does not say where it wraps")
+                    grown_uj += file.range_uj
+            if grown_uj <= 0:
+                return Spent(None, seconds, "the measurement was too short for the meter")
+            return Spent(grown_uj / 1e3, seconds)
 
         return end
 
 
 class Sampled:
-    """A power reading (watts) that a thread takes some fifty times a second during a span."""
+    """A power reading (watts) that a thread takes again and again during a span.
+
+    Args:
+        name: what it is.
+        read_watts: one reading; OSError and ValueError mean that this one failed.
+        scope: what it covers.
+        interval_s: between readings.
+        min_samples: of fewer there is no integral.
+        clock: monotonic seconds.
+    """
 
     method: Literal["sampled"] = "sampled"
+    error_pct: float | None = None
 
-    def __init__(self, name: str, watts: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
-        self.name, self.read_watts, self._clock = name, watts, clock
+    def __init__(
+        self,
+        name: str,
+        read_watts: Callable[[], float],
+        scope: Scope,
+        *,
+        interval_s: float = 0.02,
+        min_samples: int = 20,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.read_watts, self.scope = name, read_watts, scope
+        self._interval_s, self._min_samples, self._clock = interval_s, min_samples, clock
+        self.min_span_s = max(1.0, 1.25 * interval_s * min_samples)  # readings take time too
 
-    def begin(self) -> Callable[[], float | None]:
+    def begin(self) -> Callable[[], Spent]:
         """Start the thread; the returned function ends it and integrates."""
-        samples: list[tuple[float, float]] = []
+        start_s = self._clock()
+        samples = [(start_s, self.read_watts())]
+        failed = 0
         ended = threading.Event()
 
         def take() -> None:
-            while True:
-                samples.append((self._clock(), self.read_watts()))
-                if ended.wait(_SAMPLE_S):
-                    return
+            nonlocal failed
+            while not ended.wait(self._interval_s):
+                try:
+                    samples.append((self._clock(), self.read_watts()))
+                except (OSError, ValueError):
+                    failed += 1
 
         thread = threading.Thread(target=take, name="energy", daemon=True)
         thread.start()
 
-        def end() -> float | None:
+        def end() -> Spent:
+            seconds = self._clock() - start_s
             ended.set()
             thread.join()
-            return integrate_mj(samples)
+            return self._spent(samples, failed, seconds)
 
         return end
 
+    def _spent(self, samples: Sequence[tuple[float, float]], failed: int, seconds: float) -> Spent:
+        if failed > _FAILED_SHARE * (failed + len(samples)):
+            return Spent(None, seconds, f"{failed} of {failed + len(samples)} readings of {self.name} failed")
+        if len(samples) < self._min_samples:
+            return Spent(None, seconds, "the measurement was too short for the meter")
+        covered_s = samples[-1][0] - samples[0][0]
+        if covered_s <= 0:
+            return Spent(None, seconds, "the clock stood still")
+        return Spent(integrate_mj(samples) * seconds / covered_s, seconds, sample_hz=len(samples) / covered_s)
 
-def integrate_mj(samples: Sequence[tuple[float, float]]) -> float | None:
-    """Millijoules of (second, watt) samples by the trapezoid rule; None of fewer than 20, which say too little."""
-    if len(samples) < _MIN_SAMPLES:
-        return None
+
+def integrate_mj(samples: Sequence[tuple[float, float]]) -> float:
+    """Millijoules of (second, watt) samples by the trapezoid rule."""
     pairs = itertools.pairwise(samples)
     return 1e3 * sum((after[0] - before[0]) * (before[1] + after[1]) / 2 for before, after in pairs)
 
 
-def find_meter(sys: Path = Path("/sys")) -> Meter | NoMeter:
-    """The first meter of this machine, hardware counters before sampled ones.
+def number(path: Path) -> float:
+    """The number in a file of sysfs.
 
-    Args:
-        sys: the root of sysfs.
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no number.
     """
-    refused = []
-    for meter in (*_rapl(sys), *_hwmon(sys)):
-        try:
-            end = meter.begin()
-        except (OSError, ValueError) as error:
-            refused.append(f"{meter.name} cannot be read ({type(error).__name__})")
-            continue
-        end()
-        return meter
-    return NoMeter(f"no meter: {', '.join(refused) or 'neither RAPL nor an INA2xx under hwmon'}")
-
-
-def energy_of(meter: Meter | NoMeter, spent_mj: float | None, inferences: int) -> Energy:
-    """Energy per inference as it is reported: gross, or None with the reason."""
-    if isinstance(meter, NoMeter):
-        return Energy(reason=meter.reason)
-    if spent_mj is None or not inferences:
-        return Energy(meter=meter.name, reason="the measurement was too short for the meter")
-    return Energy(mj=spent_mj / inferences, method=meter.method, meter=meter.name)
-
-
-def _rapl(sys: Path) -> list[Meter]:
-    found: list[Meter] = []
-    for zone in sorted(sys.glob("class/powercap/intel-rapl:*")):
-        if _text(zone / "name") == _RAPL_ZONE:
-            wraps_at = _text(zone / "max_energy_range_uj")
-            found.append(Counter(f"rapl:{_RAPL_ZONE}", zone / "energy_uj", int(wraps_at) if wraps_at else None))
-    return found
-
-
-def _hwmon(sys: Path) -> list[Meter]:
-    """INA2xx chips by their name: an energy counter, a power reading, or current times bus voltage."""
-    counters: list[Meter] = []
-    sampled: list[Meter] = []
-    for chip in sorted(sys.glob("class/hwmon/hwmon*")):
-        name = _text(chip / "name") or ""
-        if not name.startswith("ina2") and name != "ina3221":
-            continue
-        if (chip / "energy1_input").exists():
-            counters.append(Counter(f"hwmon:{name}", chip / "energy1_input"))
-        elif (chip / "power1_input").exists():
-            sampled.append(Sampled(f"hwmon:{name}", lambda path=chip / "power1_input": _number(path) / 1e6))  # type: ignore[misc]
-        elif (rails := _rails(chip)) is not None:
-            sampled.append(Sampled(f"hwmon:{name}", lambda rails=rails: _product_watts(*rails)))  # type: ignore[misc]
-    return counters + sampled
-
-
-def _rails(chip: Path) -> tuple[Path, Path] | None:
-    """Voltage (mV) and current (mA) of the chip's input: ina3221 has its bus voltage at in1, the others too."""
-    millivolts, milliamperes = chip / "in1_input", chip / "curr1_input"
-    return (millivolts, milliamperes) if millivolts.exists() and milliamperes.exists() else None
-
-
-def _product_watts(millivolts: Path, milliamperes: Path) -> float:
-    return _number(millivolts) * _number(milliamperes) / 1e6
-
-
-def _number(path: Path) -> float:
     return float(path.read_text())
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None
+def told(error: OSError | ValueError) -> str:
+    """Why a meter could not be read, in words that follow its name."""
+    if isinstance(error, PermissionError):
+        return "may not be read by this user (permission denied)"
+    return f"cannot be read ({(error.strerror if isinstance(error, OSError) else None) or error})"

@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from board import no_commands, unpack
 
-from edgeflock_agent.measure.energy import Counter, NoMeter
+from edgeflock_agent.measure.energy import Counted, Counter, NoMeter
+from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.runner import HardStop, ModelProcess
 from edgeflock_agent.warming import closed_loop, measure_alone, settled
 from edgeflock_deploy.reasons import Reason
@@ -43,18 +45,38 @@ def test_energy_per_inference_comes_from_the_meter(tmp_path: Path) -> None:
     counter = tmp_path / "energy_uj"
     counter.write_text("0")
 
+    def sleep(seconds: float) -> None:  # idle: 3 W
+        counter.write_text(f"{float(counter.read_text()) + 3e6 * seconds}")
+
     class Board(Counter):
+        spans = 0
+
         def begin(self):  # type: ignore[no-untyped-def]
             end = super().begin()
-            counter.write_text("1000000")
+            self.spans += 1
+            if self.spans == 2:  # the inferences: 1 J
+                counter.write_text(f"{float(counter.read_text()) + 1e6}")
             return end
 
     with ModelProcess.start(DATA / "tiny.tflite") as process:
         process.open_golden(DATA / "tiny_golden.npz")
         ticks = iter(range(10_000))
-        run = closed_loop(process, Board("rapl", counter), samples=64, clock=lambda: float(next(ticks)))
+        board = Board("rapl", [Counted(counter)], "cpu_package")
+        run = closed_loop(process, board, samples=64, clock=lambda: float(next(ticks)), sleep=sleep)
+    assert board.spans == 3
     assert run.energy.mj == pytest.approx(1000 / len(run.latencies_ms))
     assert run.energy.method == "counter"
+
+
+def test_a_board_with_an_ina219_reports_sampled_energy_with_its_scope(tmp_path: Path) -> None:
+    meter = find_meter(unpack("ina219", tmp_path), no_commands)
+    energy = measure_alone(DATA / "tiny.tflite", meter, golden_path=DATA / "tiny_golden.npz").energy
+    assert energy.mj is not None
+    assert (energy.method, energy.scope, energy.meter) == ("sampled", "board_input", "hwmon:ina219:board")
+    assert energy.may_gate
+    assert energy.sample_hz is not None
+    assert energy.net_mj is None  # a recording draws the same whatever happens
+    assert energy.net_reason == "what the inferences add is within the error of the idle power"
 
 
 def test_a_model_that_does_not_load_is_not_measured() -> None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import edgeflock_deploy
-from edgeflock_deploy.peak_memory import METHOD, measure_here, peak_rss_bytes
+from edgeflock_deploy.peak_memory import METHOD, PeakMemory, measure_here, peak_rss_bytes
 
 DATA = Path(__file__).parents[2] / "data"
 WARM = Path(edgeflock_deploy.__file__).with_name("warm.tflite")
@@ -16,6 +16,16 @@ def test_a_small_model_is_measured_in_a_process_of_its_own() -> None:
     assert measured.reason is None
     assert measured.peak_rss_bytes is not None
     assert 0 <= measured.peak_rss_bytes < 4 << 20
+
+
+def test_the_peak_is_split_into_what_files_back_and_what_is_anonymous() -> None:
+    measured = peak_rss_bytes(DATA / "tiny_slow.tflite")
+    assert measured.peak_rss_bytes is not None
+    assert measured.file_bytes is not None
+    assert measured.anonymous_bytes is not None
+    assert 0 <= measured.file_bytes <= measured.peak_rss_bytes
+    assert measured.anonymous_bytes == measured.peak_rss_bytes - measured.file_bytes
+    assert PeakMemory(None).anonymous_bytes is None
 
 
 def test_the_command_prints_one_json_object() -> None:

@@ -1,0 +1,1 @@
+"""Measurements of what a device does: serving, measuring, surviving."""
