@@ -21,7 +21,7 @@ _TENSORS, _OPERATORS = 0, 3  # fields of SubGraph
 _CODE, _INPUTS, _OUTPUTS = 0, 1, 2  # fields of Operator
 _SHAPE, _TYPE, _BUFFER, _QUANTIZATION = 0, 1, 2, 4  # fields of Tensor
 _SCALE = 2  # field of QuantizationParameters
-_DATA = 0  # field of Buffer
+_DATA, _SIZE = 0, 2  # fields of Buffer: inside the FlatBuffer, or behind it
 
 _DEQUANTIZE, _DENSE = 6, 9  # kinds of operators: DEQUANTIZE, FULLY_CONNECTED
 # CONV_2D, DEPTHWISE_CONV_2D, EMBEDDING_LOOKUP, RNN and LSTM over a sequence, TRANSPOSE_CONV, BATCH_MATMUL
@@ -53,7 +53,8 @@ def modes_in(tflite: bytes) -> tuple[str, ...]:
 def _modes(file: Tables) -> Iterator[str]:
     model = file.target(0)
     kinds = [max(file.value(c, _OLD_KIND, "b"), file.value(c, _KIND, "i")) for c in file.tables(model, _OPERATOR_CODES)]
-    filled = [file.vector(buffer, _DATA, 1)[1] > 0 for buffer in file.tables(model, _BUFFERS)]
+    buffers = file.tables(model, _BUFFERS)
+    filled = [max(file.vector(buffer, _DATA, 1)[1], file.value(buffer, _SIZE, "Q")) > 0 for buffer in buffers]
     for graph in file.tables(model, _SUBGRAPHS):
         tensors = [_tensor(file, at, filled) for at in file.tables(graph, _TENSORS)]
         for operator in file.tables(graph, _OPERATORS):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeflock_compression.tflite.float_left import operators
+from edgeflock_compression.tflite.objects import file_of, model_object
 from edgeflock_compression.weights.kmeans import kmeans, nearest
 from edgeflock_compression.weights.sparsity import magnitude_masks
 
@@ -57,9 +58,7 @@ ON_WEIGHTS: dict[str, Callable[[Array], Array]] = {
 
 def changed_weights(tflite: bytes, weights: frozenset[str], change: Callable[[Array], Array]) -> bytes | None:
     """The same file with these float weight tensors changed; None if none is worth it."""
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
+    model = model_object(tflite)
     names = {one.weight for one in operators(tflite) if one.float_weight} & weights
     found = False
     for graph in model.subgraphs:
@@ -71,4 +70,4 @@ def changed_weights(tflite: bytes, weights: frozenset[str], change: Callable[[Ar
             new = np.ascontiguousarray(change(weight), np.float32)
             model.buffers[tensor.buffer].data = np.frombuffer(new.tobytes(), np.uint8)
             found = True
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if found else None
+    return file_of(model) if found else None

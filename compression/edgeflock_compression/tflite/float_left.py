@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from edgeflock_compression.tflite.layer_names import layer_of
+from edgeflock_compression.tflite.objects import model_object
 from edgeflock_compression.work import Skipped
 
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL", "GATHER"}
@@ -45,7 +46,7 @@ def operators(tflite: bytes) -> Iterator[Operator]:
     """The operators of a file, graph by graph, in their order."""
     from tensorflow.lite.tools import flatbuffer_utils
 
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
+    model = model_object(tflite)
     for graph in model.subgraphs:
         for operator in graph.operators:
             held = [graph.tensors[i] for i in operator.inputs if i >= 0]

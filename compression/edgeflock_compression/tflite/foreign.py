@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgeflock_compression.tflite.objects import file_of, model_object
+
 SIGNATURE = "serving_default"
 
 
@@ -17,9 +19,8 @@ def with_signature(tflite: bytes) -> bytes:
     Its inputs get the names of their tensors, as the interpreter tells them.
     """
     from tensorflow.lite.python import schema_py_generated as schema
-    from tensorflow.lite.tools import flatbuffer_utils
 
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
+    model = model_object(tflite)
     changed = False
     for code in model.operatorCodes:
         kind = max(code.builtinCode, code.deprecatedBuiltinCode)  # as the format's description says
@@ -31,7 +32,7 @@ def with_signature(tflite: bytes) -> bytes:
         signature.inputs = [_named(schema, graph.tensors[i].name, i) for i in graph.inputs]
         signature.outputs = [_named(schema, f"output_{n}".encode(), i) for n, i in enumerate(graph.outputs)]
         model.signatureDefs, changed = [signature], True
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else tflite
+    return file_of(model) if changed else tflite
 
 
 def signature_key(tflite: bytes) -> str:
@@ -48,17 +49,13 @@ def input_names(tflite: bytes) -> tuple[str, ...]:
 
 def constants(tflite: bytes) -> frozenset[int]:
     """The tensors of a file's first signature that hold data already, by number."""
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
+    model = model_object(tflite)
     tensors = model.subgraphs[model.signatureDefs[0].subgraphIndex].tensors
     return frozenset(index for index, tensor in enumerate(tensors) if model.buffers[tensor.buffer].data is not None)
 
 
 def _first_signature(tflite: bytes) -> tuple[Any, Any]:
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
+    model = model_object(tflite)
     signature = model.signatureDefs[0]
     return signature, model.subgraphs[signature.subgraphIndex]
 

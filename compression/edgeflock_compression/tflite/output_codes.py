@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeflock_compression.parent.input_order import input_order
 from edgeflock_compression.tf_import import keras
+from edgeflock_compression.tflite.objects import file_of, model_object
 from edgeflock_deploy.runtime import LoadedModel
 
 Array = NDArray[Any]
@@ -52,16 +53,14 @@ def compare_codes(model: Any, tflite: bytes, items: tuple[Array, ...]) -> tuple[
 
 def in_model_order(tflite: bytes) -> bytes:
     """The file with its outputs in the order of their names, `output_0`, `output_1`, ...: the converter mixes them."""
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
+    model = model_object(tflite)
     named = {int(one.name.decode().rsplit("_", 1)[-1]): int(one.tensorIndex) for one in model.signatureDefs[0].outputs}
     order = [named[n] for n in sorted(named)]
     graph = model.subgraphs[0]
     if len(order) != len(graph.outputs) or order == [int(index) for index in graph.outputs]:
         return tflite
     graph.outputs = order
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return file_of(model)
 
 
 def _before_curve(tensor: Any) -> Any:
@@ -74,7 +73,7 @@ def _giving_codes(tflite: bytes) -> bytes:
     """The same file, whose outputs are the codes before they become floats."""
     from tensorflow.lite.tools import flatbuffer_utils
 
-    model: Any = flatbuffer_utils.convert_bytearray_to_object(bytearray(tflite))
+    model = model_object(tflite)
     graph = model.subgraphs[0]
     writers = {
         op.outputs[0]: (flatbuffer_utils.opcode_to_name(model, op.opcodeIndex), op.inputs[0])
@@ -88,4 +87,4 @@ def _giving_codes(tflite: bytes) -> bytes:
 
     graph.outputs = [back(back(int(index), {"DEQUANTIZE"}), set(_CURVES)) for index in graph.outputs]
     model.signatureDefs = []  # they name the outputs that were
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return file_of(model)

@@ -14,7 +14,7 @@ from edgeflock_deploy.flatbuffer import Broken, Tables
 
 IDENTIFIER = b"TFL3"
 _SUBGRAPHS, _BUFFERS = 2, 4  # fields of Model
-_DATA = 0  # field of Buffer; its other fields place data outside the FlatBuffer, which stays in the skeleton
+_DATA, _OFFSET, _SIZE = 0, 1, 2  # fields of Buffer; the latter two place data behind the FlatBuffer
 _TENSORS = 0  # field of SubGraph
 _SHAPE, _TYPE, _BUFFER, _QUANTIZATION = 0, 1, 2, 4  # fields of Tensor
 _RANGES = (0, 1, 2)  # fields min, max and scale of QuantizationParameters
@@ -58,6 +58,10 @@ def _walk(file: Tables) -> Iterator[Constant]:
             described.setdefault(file.number("I", buffer), _elements(file, tensor))
     for index, table in enumerate(file.tables(model, _BUFFERS)):
         start, length = file.vector(table, _DATA, 1)
+        if not length:
+            start, length = file.value(table, _OFFSET, "Q"), file.value(table, _SIZE, "Q")
+            if start + length > len(file.data):
+                raise Broken("a buffer lies outside the file")
         if length:
             yield Constant(start, length, *described.get(index, (8, (), False)))
     places = {place for tensor in tensors for place in _ranges(file, tensor)}
