@@ -144,7 +144,7 @@ class _Search:
         self.journal = Journal(wish.out / JOURNAL_FILE, identity)
         self.evaluator = Evaluator(self.order, self.journal, probe, self.watch, fit_items)
         self.brackets = Brackets(self.goals, fit_items, self.evaluator, self.watch)
-        self.table = Table(wish.out / TABLE_FILE, identity)
+        self.table, self.probe = Table(wish.out / TABLE_FILE, identity), probe
 
     def run(self) -> dict[str, Any]:
         baseline = self._baseline()
@@ -182,7 +182,7 @@ class _Search:
         slice_s = _TABLE_SHARE * self.watch.left_s
         reserve_s, self.watch.reserve_s = self.watch.reserve_s, self.watch.reserve_s + self.watch.left_s - slice_s
         try:
-            self.table.complete(self.order, self.watch)
+            self.table.complete(self.order, self.watch, self.probe)
         except OutOfTime:
             return False
         finally:

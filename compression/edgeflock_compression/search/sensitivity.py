@@ -11,7 +11,7 @@ it reads `done`, the (layer, option) that are known; it writes `{"row": {...}}` 
 
 from __future__ import annotations
 
-import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from edgeflock_compression.making import Order
 from edgeflock_compression.parent.data import Arrays
 from edgeflock_compression.proof.metrics import Metric, metric_named
-from edgeflock_compression.search.probe import Latency, LocalProbe
 from edgeflock_compression.search.proposals import Row
 from edgeflock_compression.search.weight_options import FEWEST, ON_WEIGHTS, changed_weights
 from edgeflock_compression.tflite.float_left import Operator, operators
@@ -34,7 +33,12 @@ Array = NDArray[Any]
 MODULE = "edgeflock_compression.search.sensitivity"
 ITEMS = 1024
 _QUANTIZED: tuple[Literal["int8", "int4"], ...] = ("int8", "int4")
+BASELINE_FILE = "float32.tflite"
+_LOOKS_S = 0.05  # between two looks whether a file was taken away
 _DENSE = "the runtime keeps dense floats: no faster, no smaller in memory"
+
+
+_Found = tuple[Row, Path | None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class _Table:
         from edgeflock_compression.variant import outputs_over
         from edgeflock_deploy.peak_memory import peak_rss_bytes
 
-        path = self.folder / f"{name}.tflite"
+        path = self.folder / name
         path.write_bytes(tflite)
         value = self.metric.value(outputs_over(path, self.x, self.names), self.y)
         ram = peak_rss_bytes(path).peak_rss_bytes if memory else None
@@ -74,12 +78,17 @@ class _Table:
         return 100 * loss / abs(before) if self.metric.unit == "%" and before else loss
 
 
-def rows_of(order: Order, done: set[tuple[str, str]], tell: Callable[[str, float], None]) -> Iterator[Row]:
-    """The rows of the table that are not known yet, layer by layer.
+def rows_of(
+    order: Order, done: set[tuple[str, str]], folder: Path, tell: Callable[[str, float], None]
+) -> Iterator[tuple[Row, Path | None]]:
+    """The rows of the table that are not known yet, layer by layer, without latency.
+
+    Beside a row stands its file where the latency may differ from that of the baseline, `BASELINE_FILE` in the folder.
 
     Args:
         order: the model, the data, the metric.
         done: (layer, option) of the rows that are.
+        folder: for the files.
         tell: says how far it is.
     """
     from edgeflock_compression.parent.data import fit, load_data
@@ -106,16 +115,15 @@ def rows_of(order: Order, done: set[tuple[str, str]], tell: Callable[[str, float
         for option in [*_QUANTIZED, *(ON_WEIGHTS if layer in kernels else ())]
         if (layer, option) not in done
     ]
-    with tempfile.TemporaryDirectory(prefix="edgeflock-") as folder:
-        table = _Table(Path(folder), [spec.name for spec in parent.inputs], x, y, metric)
-        before = table.measure(float32, "float32", memory=True) if todo else None
-        for n, (layer, option) in enumerate(todo):
-            assert before is not None
-            tell(f"sensitivity: {layer} {option}", n / len(todo))
-            try:
-                yield _row(table, float32, before, weights[layer], layer, option)
-            except Exception as error:  # the quantizer raises errors of many kinds; one option must not end the table
-                yield Row(layer, option, None, 0, 0, 0.0, 0, " ".join(str(error).split())[:200])
+    table = _Table(folder, [spec.name for spec in parent.inputs], x, y, metric)
+    before = table.measure(float32, BASELINE_FILE, memory=True) if todo else None
+    for n, (layer, option) in enumerate(todo):
+        assert before is not None
+        tell(f"sensitivity: {layer} {option}", n / len(todo))
+        try:
+            yield _row(table, float32, before, weights[layer], layer, option)
+        except Exception as error:  # the quantizer raises errors of many kinds; one option must not end the table
+            yield Row(layer, option, None, 0, 0, 0.0, 0, " ".join(str(error).split())[:200]), None
 
 
 def weights_by_layer(tflite: bytes, kernels: frozenset[str]) -> dict[str, frozenset[str]]:
@@ -151,20 +159,20 @@ def _float32(work: Any) -> bytes:
     return convert(work, "float32") if given is None else with_signature(given)
 
 
-def _row(table: _Table, float32: bytes, before: _Measured, weights: frozenset[str], layer: str, option: str) -> Row:
+def _row(table: _Table, float32: bytes, before: _Measured, weights: frozenset[str], layer: str, option: str) -> _Found:
     if option not in ON_WEIGHTS:
         return _quantized_row(table, float32, before, weights, layer, option)
     changed = changed_weights(float32, weights, ON_WEIGHTS[option])
     if changed is None:
-        return Row(layer, option, None, 0, 0, 0.0, 0, f"its weights have fewer than {FEWEST} elements")
-    after = table.measure(changed, "changed", memory=False)
+        return Row(layer, option, None, 0, 0, 0.0, 0, f"its weights have fewer than {FEWEST} elements"), None
+    after = table.measure(changed, "changed.tflite", memory=False)
     lost = table.lost(before.value, after.value)
-    return Row(layer, option, lost, 0, before.wire - after.wire, 0.0, 0, _DENSE)
+    return Row(layer, option, lost, 0, before.wire - after.wire, 0.0, 0, _DENSE), None
 
 
 def _quantized_row(
     table: _Table, float32: bytes, before: _Measured, weights: frozenset[str], layer: str, option: str
-) -> Row:
+) -> _Found:
     from edgeflock_compression.quantization.per_layer import quantize
 
     def becomes(operator: Operator) -> Any:
@@ -172,23 +180,28 @@ def _quantized_row(
 
     made, skipped = quantize(float32, "dynamic", becomes, lambda _: False)
     if skipped:
-        return Row(layer, option, None, 0, 0, 0.0, 0, skipped[0].reason)
-    after = table.measure(made, "changed", memory=True)
-    took: Latency | None = LocalProbe().latency(after.path, before.path)
+        return Row(layer, option, None, 0, 0, 0.0, 0, skipped[0].reason), None
+    after = table.measure(made, "changed.tflite", memory=True)
     ram = before.ram - after.ram if before.ram is not None and after.ram is not None else 0
-    saved_us = 0.0 if took is None else 1000 * took.baseline_ms_p50 * (1 - took.ratio)
     lost = table.lost(before.value, after.value)
-    return Row(layer, option, lost, before.raw - after.raw, before.wire - after.wire, saved_us, ram, None)
+    row = Row(layer, option, lost, before.raw - after.raw, before.wire - after.wire, 0.0, ram, None)
+    return row, after.path
 
 
 def main() -> None:
-    """Take the order from standard input and write the rows."""
+    """Take the order from standard input and write the rows.
+
+    After a row with a file it waits until that is taken away: whoever measures its latency is not to be disturbed.
+    """
     from edgeflock_compression.worker import Say, order_of, speaking
 
     def rows(value: dict[str, Any], say: Say) -> None:
         done = {(layer, option) for layer, option in value["done"]}
-        for row in rows_of(order_of(value["order"]), done, lambda what, share: say(tell=(what, share))):
-            say(row=row._asdict())
+        folder = Path(value["folder"])
+        for row, file in rows_of(order_of(value["order"]), done, folder, lambda what, share: say(tell=(what, share))):
+            say(row=(row._asdict(), file and file.name))
+            while file and file.exists():
+                time.sleep(_LOOKS_S)
 
     speaking(rows)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 from edgeflock_compression.making import Order
 from edgeflock_compression.pipeline import lines_of
 from edgeflock_compression.search.evaluation import Watch
+from edgeflock_compression.search.probe import Probe
 from edgeflock_compression.search.proposals import Row
-from edgeflock_compression.search.sensitivity import MODULE
+from edgeflock_compression.search.sensitivity import BASELINE_FILE, MODULE
 from edgeflock_compression.variant import write_bytes
 from edgeflock_deploy.errors import BadInput
 
@@ -37,7 +39,7 @@ class Table:
         self.rows = self._read()
         self.stopped: str | None = None  # why the table is not complete
 
-    def complete(self, order: Order, watch: Watch) -> None:
+    def complete(self, order: Order, watch: Watch, probe: Probe) -> None:
         """Measure the rows that are missing.
 
         Raises:
@@ -45,12 +47,15 @@ class Table:
             BadInput: the model or the data cannot be used.
         """
         known = [(row.layer, row.option) for row in self.rows]
-        with contextlib.closing(lines_of(MODULE, order, done=known)) as lines:
+        with (
+            tempfile.TemporaryDirectory(prefix="edgeflock-") as folder,
+            contextlib.closing(lines_of(MODULE, order, done=known, folder=folder)) as lines,
+        ):
             for kind, said in lines:
                 if kind == "tell":
                     watch.tell(*said)
                 elif kind == "row":
-                    self.rows.append(Row(**said))
+                    self.rows.append(_with_latency(Row(**said[0]), said[1], Path(folder), probe))
                     write_bytes(
                         self._path, json.dumps({**self._head, "rows": [r._asdict() for r in self.rows]}).encode()
                     )
@@ -68,3 +73,12 @@ class Table:
             return [Row(**row) for row in held["rows"]]
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: it is measured again
             return []
+
+
+def _with_latency(row: Row, file: str | None, folder: Path, probe: Probe) -> Row:
+    """The row with what its file saves by the probe; the file is then taken away, for which the worker waits."""
+    if file is None:
+        return row
+    took = probe.latency(folder / file, folder / BASELINE_FILE)
+    (folder / file).unlink()
+    return row if took is None else row._replace(latency_us_saved=1000 * took.baseline_ms_p50 * (1 - took.ratio))

@@ -30,6 +30,7 @@ from edgeflock_compression.search.sensitivity import kernel_layers, weights_by_l
 from edgeflock_compression.search.shipping import PAGE_FILE, REPORT_FILE, order_to_ship, ship
 from edgeflock_compression.search.space import with_settings
 from edgeflock_compression.search.standing import bounded, front, wanted
+from edgeflock_compression.search.table import Table
 from edgeflock_compression.tflite.converter import convert
 from edgeflock_compression.variant import MODEL_FILE, read_record
 from edgeflock_compression.work import Bench, Work
@@ -256,6 +257,16 @@ def test_a_layer_with_batch_norm_goes_by_the_name_that_recipes_know(keras_module
     parent = keras_parent(model, "0" * 64, "model")
     work = Work(Bench(parent, split(fit(load_data(digits_images), parent.inputs), 0), 0), parent.model)
     assert list(weights_by_layer(convert(work, "float32"), kernel_layers(work))) == ["conv", "head"]
+
+
+def test_what_a_layer_saves_in_time_is_asked_of_the_probe_that_was_given(searched: Searched, tmp_path: Path) -> None:
+    table = Table(tmp_path / "sensitivity.json", {})
+    table.complete(searched.order, Watch(_Clock(), 1000, lambda _: None), _Probe())
+    float_bytes = (searched.order.out / BASELINE / MODEL_FILE).stat().st_size
+    quantized = [row for row in table.rows if row.option in ("int8", "int4") and row.points_lost is not None]
+    assert any(row.raw_bytes_saved > 0 for row in quantized)
+    for row in quantized:
+        assert row.latency_us_saved == pytest.approx(1000 * row.raw_bytes_saved / float_bytes)
 
 
 def test_a_tflite_with_targets_that_are_no_classes_is_searched_without_trainings(
