@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import table
+from edgeflock_agent.children.datatypes import DATATYPES
 from edgeflock_agent.client import Client
-from edgeflock_agent.datatypes import DATATYPES
 from edgeflock_deploy.runtime import LoadedModel
 
 FOLDER = Path("build/bench/serving")
@@ -82,8 +82,8 @@ def make(shape: Shape, path: Path) -> None:
 
 def serve(paths: list[str]) -> None:
     """The server process: say where it listens, and serve until its input ends."""
-    from edgeflock_agent.endpoint import Endpoint, Serving
-    from edgeflock_agent.runner import ModelProcess
+    from edgeflock_agent.children.runner import ModelProcess
+    from edgeflock_agent.serving.endpoint import Endpoint, Serving
 
     now = {Path(path).stem: Serving("0" * 64, ModelProcess.start(Path(path))) for path in paths}
     endpoint = Endpoint.start(now.get, socket_path=FOLDER / "agent.sock")

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks import story, table
-from edgeflock_agent.runner import ModelProcess
+from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.trial import run_window
 from edgeflock_deploy.messages import TrialSettings
 

@@ -14,11 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.device import Identity
-from edgeflock_agent.disk import DiskFull
-from edgeflock_agent.download import Subscriptions, Traffic
 from edgeflock_agent.effects import EFFECTS
-from edgeflock_agent.endpoint import Serving
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
@@ -36,10 +34,12 @@ from edgeflock_agent.model_state import (
     Ticked,
 )
 from edgeflock_agent.orders import open_order
-from edgeflock_agent.record import AgentRecord, RecordFile
 from edgeflock_agent.reports import Publisher, Reporter, in_words
-from edgeflock_agent.runner import ModelProcess
-from edgeflock_agent.store import Store
+from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.storage.disk import DiskFull
+from edgeflock_agent.storage.download import Subscriptions, Traffic
+from edgeflock_agent.storage.record import AgentRecord, RecordFile
+from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput

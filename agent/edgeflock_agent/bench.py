@@ -18,12 +18,12 @@ from typing import Any
 import click
 
 from edgeflock_agent import bench_report
+from edgeflock_agent.children.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_agent.measure import benchmark_model, conditions
 from edgeflock_agent.measure.energy import Meter, NoMeter
 from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.measure.paired import HALF_WIDTH, compare
 from edgeflock_agent.measure.throughput import inferences_per_s
-from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_agent.warming import closed_loop
 from edgeflock_deploy.errors import BadInput

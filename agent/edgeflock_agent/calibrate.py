@@ -15,10 +15,10 @@ from pathlib import Path
 
 import click
 
-from edgeflock_agent.disk import Disk
 from edgeflock_agent.measure import power_model
 from edgeflock_agent.measure.power_model import PowerModel, Reading, busy_core_seconds
 from edgeflock_agent.state_folder import DEFAULT_STATE
+from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.errors import BadInput
 
 _MOST_WATTS = 10_000

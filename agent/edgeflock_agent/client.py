@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeflock_agent.datatypes import DATATYPES, NUMPY_NAMES
-from edgeflock_agent.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
+from edgeflock_agent.children.datatypes import DATATYPES, NUMPY_NAMES
+from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
 
 _BINARY_OUT = {"binary_data_output": True}
 _JSON_BYTES = "Inference-Header-Content-Length"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgeflock_agent.endpoint import Serving
 from edgeflock_agent.jobs import Work
 from edgeflock_agent.model_state import (
     AskTurn,
@@ -25,6 +24,7 @@ from edgeflock_agent.model_state import (
     Verify,
     Warm,
 )
+from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from edgeflock_agent.disk import DiskFull
-from edgeflock_agent.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
-from edgeflock_agent.endpoint import Serving
+from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.model_state import (
     BlobsReady,
     Event,
@@ -31,8 +29,10 @@ from edgeflock_agent.model_state import (
     Verified,
     Warmed,
 )
-from edgeflock_agent.runner import Closed, HardStop, ModelProcess
-from edgeflock_agent.store import Store
+from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.storage.disk import DiskFull
+from edgeflock_agent.storage.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
+from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial import SideStopped, WindowSides, run_window
 from edgeflock_agent.warming import measure_process
 from edgeflock_deploy.bundle import Manifest, open_manifest

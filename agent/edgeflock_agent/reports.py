@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from edgeflock_agent.device import Identity
-from edgeflock_agent.download import Traffic
 from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity, device_class, new_boot_id
-from edgeflock_agent.disk import Disk
-from edgeflock_agent.endpoint import Endpoint
 from edgeflock_agent.reports import last_will
-from edgeflock_agent.store import Store
+from edgeflock_agent.serving.endpoint import Endpoint
+from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import Trust

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from edgeflock_agent.disk import Disk
-from edgeflock_agent.record import AgentRecord, RecordFile
 from edgeflock_agent.reports import reported_model
+from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.errors import BadInput
 
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from edgeflock_agent.children.runner import Answer, Closed, HardStop, InferenceFailed, ItemResult, ModelProcess, Slice
 from edgeflock_agent.measure import conditions
-from edgeflock_agent.runner import Answer, Closed, HardStop, InferenceFailed, ItemResult, ModelProcess, Slice
 from edgeflock_deploy.messages import Conditions, Energy, TrialSettings, VariantWindow
 from edgeflock_deploy.quantiles import latency_quantiles
 from edgeflock_deploy.sketch import sketch_of

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeflock_agent.children.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_agent.measure.energy import Meter, NoMeter
 from edgeflock_agent.measure.metering import Metering
-from edgeflock_agent.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy import peak_memory
 from edgeflock_deploy.messages import Energy, Measurement
 from edgeflock_deploy.quantiles import P95_SAMPLES, latency_quantiles, median

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeflock_agent.disk import Disk
+from edgeflock_agent.storage.disk import Disk
 
 
 class PowerCut(Exception):

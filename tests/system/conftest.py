@@ -284,7 +284,7 @@ class Site:
         for task in Path(f"/proc/{self.pid(board)}/task").iterdir():
             with contextlib.suppress(OSError):  # threads and children end meanwhile
                 for child in (task / "children").read_text().split():
-                    if b"edgeflock_agent.child" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    if b"edgeflock_agent.children.child" in Path(f"/proc/{child}/cmdline").read_bytes():
                         found.add(int(child))
         return found
 

@@ -68,7 +68,7 @@ def in_the_middle(out: Path) -> None:
 
     def deploying() -> bool:
         commands = " ".join(belonging_to(out).values())
-        return "edgeflock_agent.child" in commands and "edgeflock deploy" in commands
+        return "edgeflock_agent.children.child" in commands and "edgeflock deploy" in commands
 
     wait(f"a rollout: {(out / 'demo.log').read_text()}", deploying)
 

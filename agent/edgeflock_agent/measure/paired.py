@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeflock_agent.runner import ModelProcess
+from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_deploy.quantiles import quantile
 
 HALF_WIDTH = 0.005

@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeflock_agent.disk import Disk
 from edgeflock_agent.measure.energy import NoMeter, Spent
+from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import Scope
 

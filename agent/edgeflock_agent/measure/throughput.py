@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgeflock_agent.runner import ModelProcess
+from edgeflock_agent.children.runner import ModelProcess
 
 _SPAN_S = 1.0
 _BLOCK = 1024  # large, so that asking for it costs next to nothing

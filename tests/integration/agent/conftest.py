@@ -238,7 +238,11 @@ class Board:
         found = []
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             found += [int(pid) for pid in (task / "children").read_text().split()]
-        return [pid for pid in found if "edgeflock_agent.child" in Path(f"/proc/{pid}/cmdline").read_bytes().decode()]
+        return [
+            pid
+            for pid in found
+            if "edgeflock_agent.children.child" in Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        ]
 
 
 @pytest.fixture(scope="session")

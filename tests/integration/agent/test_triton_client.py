@@ -11,8 +11,8 @@ import pytest
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from edgeflock_agent.endpoint import Endpoint, Serving
-from edgeflock_agent.runner import ModelProcess
+from edgeflock_agent.children.runner import ModelProcess
+from edgeflock_agent.serving.endpoint import Endpoint, Serving
 from edgeflock_deploy.runtime import LoadedModel
 
 DATA = Path(__file__).parents[2] / "data"

@@ -8,10 +8,10 @@ import pytest
 
 from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
-from edgeflock_agent.disk import Disk, DiskFull
 from edgeflock_agent.model_state import Now
-from edgeflock_agent.record import RecordFile
-from edgeflock_agent.store import Store
+from edgeflock_agent.storage.disk import Disk, DiskFull
+from edgeflock_agent.storage.record import RecordFile
+from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust

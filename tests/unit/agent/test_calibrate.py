@@ -8,11 +8,11 @@ from click.testing import CliRunner
 
 from edgeflock_agent.calibrate import given, guided, steps
 from edgeflock_agent.cli import main
-from edgeflock_agent.disk import Disk
 from edgeflock_agent.measure.energy import NoMeter
 from edgeflock_agent.measure.metering import Metering
 from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.measure.power_model import Modelled, PowerModel, Reading, busy_core_seconds, fit, read, write
+from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.errors import BadInput
 
 LINE = [Reading(0, 2.5), Reading(1, 3.5), Reading(4, 6.5)]

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from edgeflock_agent.cli import main
-from edgeflock_agent.disk import Disk
 from edgeflock_agent.model_state import BundleFacts, ModelState
-from edgeflock_agent.record import AgentRecord, RecordFile
 from edgeflock_agent.start import remember_trust
+from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust
 from edgeflock_deploy.messages import DeviceState, Outcome, Slots

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.client import AgentError, Client, Unreachable
-from edgeflock_agent.endpoint import Endpoint, Serving
-from edgeflock_agent.runner import ModelProcess
+from edgeflock_agent.serving.endpoint import Endpoint, Serving
 from edgeflock_deploy.runtime import LoadedModel
 
 DATA = Path(__file__).parents[2] / "data"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from memory_link import MemoryLink
 
-from edgeflock_agent.disk import Disk
-from edgeflock_agent.download import WINDOW, Cancelled, Download, DownloadStopped, Traffic
-from edgeflock_agent.store import Store
+from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.download import WINDOW, Cancelled, Download, DownloadStopped, Traffic
+from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.reasons import Reason
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edgeflock_agent.endpoint import Endpoint, Serving
-from edgeflock_agent.runner import ModelProcess
+from edgeflock_agent.children.runner import ModelProcess
+from edgeflock_agent.serving.endpoint import Endpoint, Serving
 from edgeflock_deploy.errors import BadInput
 
 DATA = Path(__file__).parents[2] / "data"

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from edgeflock_agent.frames import HEADER_MAX_BYTES, BadFrame, Ended, TimedOut, receive, send
+from edgeflock_agent.children.frames import HEADER_MAX_BYTES, BadFrame, Ended, TimedOut, receive, send
 
 
 @pytest.fixture

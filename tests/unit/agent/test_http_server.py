@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeflock_agent import http_server, listening
-from edgeflock_agent.http_server import HttpServer, Request, Response
+from edgeflock_agent.serving import http_server, listening
+from edgeflock_agent.serving.http_server import HttpServer, Request, Response
 from edgeflock_deploy.errors import BadInput
 
 PATIENCE_S = 20.0

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_agent.inference import WrongRequest, input_bytes, read_request, response_parts, wanted_outputs
-from edgeflock_agent.runner import Tensor
+from edgeflock_agent.children.runner import Tensor
+from edgeflock_agent.serving.inference import WrongRequest, input_bytes, read_request, response_parts, wanted_outputs
 
 X, COUNT = Tensor("x", "float32", (1, 2)), Tensor("count", "int32", (1,))
 TWO = {"name": "x", "datatype": "FP32", "shape": [1, 2]}

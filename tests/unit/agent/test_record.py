@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from power import DyingDisk, PowerCut
 
-from edgeflock_agent.disk import Disk, DiskFull
 from edgeflock_agent.model_state import BundleFacts, ModelState
-from edgeflock_agent.record import AgentRecord, RecordFile, serialize
+from edgeflock_agent.storage.disk import Disk, DiskFull
+from edgeflock_agent.storage.record import AgentRecord, RecordFile, serialize
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import DesiredModel, DeviceState, Phase, Slots

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 from edgeflock_agent.device import Identity
-from edgeflock_agent.download import Traffic
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
+from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy.messages import Conditions, Reported, VariantWindow, Window, decode_up
 

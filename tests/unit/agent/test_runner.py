@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeflock_agent.runner import Closed, HardStop, InferenceFailed, ModelProcess
+from edgeflock_agent.children.runner import Closed, HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
 from edgeflock_deploy.reasons import Reason
 
@@ -221,7 +221,7 @@ def test_the_child_is_confined_and_its_stdout_cannot_be_taken_for_a_frame(shared
 
 def test_the_child_ends_with_its_parent_even_by_kill() -> None:
     script = (
-        "import sys, time; from pathlib import Path; from edgeflock_agent.runner import ModelProcess\n"
+        "import sys, time; from pathlib import Path; from edgeflock_agent.children.runner import ModelProcess\n"
         "print(ModelProcess.start(Path(sys.argv[1])).pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(DATA / "tiny.tflite")], stdout=subprocess.PIPE) as parent:
@@ -244,7 +244,7 @@ def _runs(process: Path) -> bool:
 
 def test_the_agents_own_process_imports_no_numpy() -> None:
     script = (
-        "import sys, edgeflock_agent.runner, edgeflock_agent.warming, edgeflock_agent.trial, edgeflock_agent.endpoint\n"
-        "import edgeflock_agent.bench; sys.exit('numpy' in sys.modules)"
+        "import sys, edgeflock_agent.children.runner, edgeflock_agent.warming, edgeflock_agent.trial\n"
+        "import edgeflock_agent.serving.endpoint, edgeflock_agent.bench; sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from power import DyingDisk, PowerCut
 
-from edgeflock_agent.disk import Disk, DiskFull
-from edgeflock_agent.store import Store
+from edgeflock_agent.storage.disk import Disk, DiskFull
+from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.reasons import Reason

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_agent.runner import Tensor
-from edgeflock_agent.tensor_json import from_bytes, to_bytes
+from edgeflock_agent.children.runner import Tensor
+from edgeflock_agent.serving.tensor_json import from_bytes, to_bytes
 
 TYPES = {
     "bool": "BOOL",

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from board import no_commands, unpack
 
+from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.measure.energy import Counted, Counter, NoMeter
 from edgeflock_agent.measure.meters import find_meter
-from edgeflock_agent.runner import HardStop, ModelProcess
 from edgeflock_agent.warming import closed_loop, measure_alone, settled
 from edgeflock_deploy.reasons import Reason
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
-from edgeflock_agent.child_process import ChildProcess, Closed, HardStop, InferenceFailed
-from edgeflock_agent.datatypes import DATATYPES
+from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
+from edgeflock_agent.children.datatypes import DATATYPES
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [

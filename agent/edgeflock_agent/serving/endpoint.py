@@ -21,9 +21,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgeflock_agent import inference, listening, tensor_json
-from edgeflock_agent.http_server import HttpServer, Request, Response, json_response, refusal
-from edgeflock_agent.runner import Closed, HardStop, Inference, InferenceFailed, ModelProcess
+from edgeflock_agent.children.runner import Closed, HardStop, Inference, InferenceFailed, ModelProcess
+from edgeflock_agent.serving import inference, listening, tensor_json
+from edgeflock_agent.serving.http_server import HttpServer, Request, Response, json_response, refusal
 
 _MODEL = re.compile(r"/v2/models/([A-Za-z0-9._-]{1,64})(?:/versions/([A-Za-z0-9._-]{1,64}))?(/ready|/infer)?")
 _LENGTH_FIELD = inference.LENGTH_FIELD.lower()

@@ -4,7 +4,7 @@ The decoder computes with numpy, for seconds perhaps, on bytes that are signed b
 stays free of both, goes on serving meanwhile, and kills what takes too long. What comes out counts for nothing until
 its hash has been checked.
 
-`python -m edgeflock_agent.unpacking LIMIT CONTAINER [BASE]` writes the decoded bytes to standard output.
+`python -m edgeflock_agent.storage.unpacking LIMIT CONTAINER [BASE]` writes the decoded bytes to standard output.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def unpacked(container: Path, limit_bytes: int, base: Path | None) -> Iterator[b
     """
     arguments = [str(limit_bytes), str(container), *([str(base)] if base else [])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgeflock_agent.unpacking", *arguments],
+        [sys.executable, "-m", "edgeflock_agent.storage.unpacking", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1", "EDGEFLOCK_PARENT": str(os.getpid())},

@@ -1,8 +1,8 @@
 """The inference child: one model in a process of its own, spoken to in frames over stdin and stdout.
 
-`python -m edgeflock_agent.child PARENT_PID`. It holds the interpreter, the golden cases and the evaluation slice, and
-answers one request at a time, each with at most one inference (a block of them for `block`, bounded in time), so that a
-waiting request never waits long. What the answers mean for a deployment is decided in `runner`, not here.
+`python -m edgeflock_agent.children.child PARENT_PID`. It holds the interpreter, the golden cases and the evaluation
+slice, and answers one request at a time, each with at most one inference (a block of them for `block`, bounded in
+time), so that a waiting request never waits long. What the answers mean for a deployment is decided in `runner`.
 
 A model is somebody else's program: the child gets no new privileges, no core dump, few files, little to write, and an
 address space limited to what it has after its imports plus the budget. It ends with its parent (the parent-death
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_agent.frames import BadFrame, Ended, receive, send
+from edgeflock_agent.children.frames import BadFrame, Ended, receive, send
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden
 from edgeflock_deploy.errors import Untrusted
@@ -330,7 +330,7 @@ def main() -> None:
         except Ended:
             return
         except BadFrame as error:
-            sys.exit(f"edgeflock_agent.child: {error}")
+            sys.exit(f"edgeflock_agent.children.child: {error}")
 
 
 if __name__ == "__main__":

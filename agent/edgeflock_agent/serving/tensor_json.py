@@ -11,8 +11,8 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
-from edgeflock_agent.datatypes import DATATYPES
-from edgeflock_agent.runner import Tensor
+from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.runner import Tensor
 
 
 def datatype(tensor: Tensor) -> str:

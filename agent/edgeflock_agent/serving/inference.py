@@ -14,8 +14,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edgeflock_agent import tensor_json
-from edgeflock_agent.runner import Tensor
+from edgeflock_agent.children.runner import Tensor
+from edgeflock_agent.serving import tensor_json
 
 Data = bytes | bytearray | memoryview
 LENGTH_FIELD = "Inference-Header-Content-Length"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from edgeflock_agent.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
+from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
 
 BODY_MAX_BYTES = 64 << 20
 CONNECTIONS_MAX = 128

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from edgeflock_agent.disk import TEMPORARY, Disk, DiskFull
-from edgeflock_agent.unpacking import unpacked
+from edgeflock_agent.storage.disk import TEMPORARY, Disk, DiskFull
+from edgeflock_agent.storage.unpacking import unpacked
 from edgeflock_deploy.bundle import CHUNK_BYTES, Blob, BlobRole, Encoding, Manifest, decode, open_manifest
 from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import Envelope, Trust

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Set
 from typing import IO, Any
 
-from edgeflock_agent import frames
+from edgeflock_agent.children import frames
 from edgeflock_deploy.reasons import Reason
 
 # Python, numpy and the runtime have to come up first; on a small board under load that takes a while, and is not the
@@ -50,7 +50,7 @@ class Closed(Exception):
 
 
 class ChildProcess:
-    """A running `edgeflock_agent.child`; make it with `start`, and close it.
+    """A running `edgeflock_agent.children.child`; make it with `start`, and close it.
 
     After a HardStop with CRASHED or HUNG the child is gone: `alive` is False, and `failure` says why.
     """
@@ -76,7 +76,7 @@ class ChildProcess:
         """
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed in _end
         popen = subprocess.Popen(
-            [sys.executable, "-m", "edgeflock_agent.child", str(os.getpid())],
+            [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

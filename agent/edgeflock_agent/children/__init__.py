@@ -1,0 +1,1 @@
+"""Models run here, each in a process of its own, and nowhere else."""
