@@ -36,8 +36,22 @@ class Serving(NamedTuple):
     process: ModelProcess
 
 
+class Answered(NamedTuple):
+    """An application's request that was answered: the model, the raw inputs in the model's order, and what came."""
+
+    model: str
+    inputs: tuple[bytes | bytearray | memoryview, ...]
+    by: Serving
+    inference: Inference
+
+
 ServingNow = Callable[[str], Serving | None]
 ExpectedNow = Callable[[], Collection[str]]
+Witness = Callable[[Answered], None]
+
+
+def _nobody(_answered: Answered) -> None:
+    """Nobody looks at what applications ask."""
 
 
 class _Refused(Exception):
@@ -58,6 +72,7 @@ class Endpoint:
         serving: ServingNow,
         expected: ExpectedNow = tuple,
         *,
+        witness: Witness = _nobody,
         host: str = "127.0.0.1",
         port: int = 0,
         socket_path: Path | None = None,
@@ -67,6 +82,7 @@ class Endpoint:
         Args:
             serving: which variant serves a model now, or None; called from many threads.
             expected: the models that should be served; the endpoint is ready when all of them are.
+            witness: is told of each answer before it is sent, on the request's own thread: it must be quick.
             host: a loopback address.
             port: 0 takes a free one; the real one is in `url`.
             socket_path: where to listen on a Unix socket too.
@@ -82,7 +98,7 @@ class Endpoint:
             except BaseException:
                 at_port.close()
                 raise
-        return cls(HttpServer(sockets, _Answers(serving, expected)), url, socket_path)
+        return cls(HttpServer(sockets, _Answers(serving, expected, witness)), url, socket_path)
 
     def stop(self) -> None:
         """Stop listening, and remove the Unix socket."""
@@ -95,8 +111,8 @@ class Endpoint:
 class _Answers:
     """The answer to each request."""
 
-    def __init__(self, serving: ServingNow, expected: ExpectedNow) -> None:
-        self._serving, self._expected = serving, expected
+    def __init__(self, serving: ServingNow, expected: ExpectedNow, witness: Witness) -> None:
+        self._serving, self._expected, self._witness = serving, expected, witness
 
     def __call__(self, request: Request) -> Response:
         try:
@@ -150,13 +166,23 @@ class _Answers:
         asked = inference.read_request(request.body, request.fields.get(_LENGTH_FIELD))
         now = self._now(name, version)
         try:
-            return _response(name, now, asked, _run(now.process, asked))
+            return self._answer(name, now, asked)
         except (Closed, HardStop):
             now = self._now(name, version)
         try:
-            return _response(name, now, asked, _run(now.process, asked))
+            return self._answer(name, now, asked)
         except (Closed, HardStop) as error:
             raise _Refused(503, f"model '{name}' has no variant that can answer: {error}") from None
+
+    def _answer(self, name: str, now: Serving, asked: inference.InferRequest) -> Response:
+        inference.wanted_outputs(asked, now.process.outputs)  # before the model works for nothing
+        inputs = tuple(inference.input_bytes(asked, now.process.inputs))
+        try:
+            done = now.process.infer(inputs)
+        except InferenceFailed as error:
+            raise _Refused(400, str(error)) from None
+        self._witness(Answered(name, inputs, now, done))
+        return _response(name, now, asked, done)
 
     def _now(self, name: str, version: str | None) -> Serving:
         now = self._serving(name)
@@ -184,14 +210,6 @@ def _described(name: str, now: Serving) -> dict[str, Any]:
         "inputs": [tensor_json.describe(tensor) for tensor in now.process.inputs],
         "outputs": [tensor_json.describe(tensor) for tensor in now.process.outputs],
     }
-
-
-def _run(process: ModelProcess, asked: inference.InferRequest) -> Inference:
-    inference.wanted_outputs(asked, process.outputs)  # before the model works for nothing
-    try:
-        return process.infer(inference.input_bytes(asked, process.inputs))
-    except InferenceFailed as error:
-        raise _Refused(400, str(error)) from None
 
 
 def _response(name: str, now: Serving, asked: inference.InferRequest, done: Inference) -> Response:
