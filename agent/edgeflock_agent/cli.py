@@ -76,6 +76,12 @@ def main() -> None:
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
+@click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="What all loaded models may take together, about 40 MB for the process of each included; what the board has "
+    "if left out.",
+)
 def run(
     device: str,
     broker: str,
@@ -87,6 +93,7 @@ def run(
     socket: Path | None,
     threads: int,
     quota: int | None,
+    memory_mb: int | None,
 ) -> None:
     """Run an agent until it is told to stop.
 
@@ -106,6 +113,7 @@ def run(
         socket=socket.expanduser().absolute() if socket is not None else None,
         threads=threads,
         quota_bytes=quota,
+        memory_bytes=memory_mb << 20 if memory_mb is not None else None,
     )
     start(options, _on_end_signals)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
+from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.model_state import (
     BlobsReady,
     Event,
@@ -29,16 +28,19 @@ from edgeflock_agent.model_state import (
     Verified,
     Warmed,
 )
-from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.serving.endpoint import Serving, Turn
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
 from edgeflock_agent.storage.store import Store
-from edgeflock_agent.trial import SideStopped, WindowSides, run_window
+from edgeflock_agent.trial.live_inputs import LiveInputs
+from edgeflock_agent.trial.side import SideStopped
+from edgeflock_agent.trial.trials import Bundle, Exchanged, Trials
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.warming import measure_process
 from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages import Measurement, TrialSettings
 from edgeflock_deploy.peak_memory import peak_rss_bytes
 from edgeflock_deploy.reasons import Reason
 
@@ -57,7 +59,7 @@ class Work:
     child: ModelProcess | None = None
     window_running: bool = False
     rest_until_s: float = 0.0  # on the monotonic clock: no window before, so that a trial does not own the board
-    compared_with: ModelProcess | None = None
+    alternates: bool = False  # there is no memory for it beside the incumbent: it has no child between its windows
 
     def take_child(self) -> ModelProcess | None:
         """Hand the process over."""
@@ -77,6 +79,11 @@ class Jobs:
         threads: of each interpreter.
         now: both clocks.
         traffic: is counted up.
+        serving: what serves now, by model.
+        turns: whose say the endpoint hears, by model.
+        live: what applications ask, for the trials.
+        exchanged: is told of each exchange of two variants in one place.
+        memory: for models.
     """
 
     def __init__(
@@ -90,10 +97,25 @@ class Jobs:
         threads: int,
         now: Callable[[], Now],
         traffic: Traffic,
+        serving: MutableMapping[str, Serving] | None = None,
+        turns: MutableMapping[str, Turn] | None = None,
+        live: LiveInputs | None = None,
+        exchanged: Callable[[Exchanged], None] = lambda _: None,
+        memory: Memory | None = None,
     ) -> None:
         self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
         self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
-        self._rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
+        self._serving, self._memory = serving if serving is not None else {}, memory or Memory()
+        rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
+        self.trials = Trials(
+            self._bundle,
+            self._start,
+            self._serving,
+            turns if turns is not None else {},
+            live or LiveInputs(rng),
+            exchanged,
+            rng,
+        )
 
     # --- delivery -----------------------------------------------------------------------------------------------------
 
@@ -146,57 +168,76 @@ class Jobs:
 
     def warm(self, work: Work) -> Event:
         """Load, check the golden cases, measure."""
-        from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
-
-        model = self._store.files(self._manifest(work.digest))["model"]
+        old = self._serving.get(work.model)
         try:
-            child = self._start(work.digest)
-            try:
-                measurement = measure_process(
-                    child, find_meter(state=self._store.folder), peak_rss_bytes(model).peak_rss_bytes
-                )
-            except BaseException:
-                child.close()
-                raise
+            if old is None or self._fits(work.digest):
+                work.child, measurement = self._measured(work.digest)
+                return Warmed(work.digest, measurement, self._now())
+            log.info("%s: no memory for %s beside %s: they take turns", work.model, work.digest[:12], old.digest[:12])
+            with self.trials.exchange(work.model, old) as seat:
+                seat.vacate()
+                _, measurement = self._measured(work.digest, lambda child: seat.put(Serving(work.digest, child)))
+            if seat.stop is not None:
+                raise seat.stop
         except HardStop as stop:
             return HardStopped(work.digest, stop.reason, stop.detail)
-        work.child = child
+        work.alternates = True
         return Warmed(work.digest, measurement, self._now())
 
-    def window(self, work: Work, old: Serving, settings: TrialSettings) -> WindowSides | Event | None:
+    def window(self, work: Work, old: Serving | None, settings: TrialSettings) -> WindowSides | Event | None:
         """Close one window of the candidate against what serves; None: there is no slice to compare on, or no time."""
-        new = work.child
-        manifest = self._manifest(work.digest)
-        slice_path = self._store.files(manifest).get("evaluation")
-        if new is None or slice_path is None:
-            return None
+        stop = work.cancelled.is_set
         try:
-            if work.compared_with is not old.process:
-                # Both answer the candidate's slice: the incumbent's own may be another one.
-                for child in (old.process, new):
-                    _open_slice(child, slice_path, manifest, "new" if child is new else "old")
-                work.compared_with = old.process
-            stop = work.cancelled.is_set
-            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=stop)
+            if work.alternates and old is not None:
+                return self.trials.alternating(work.model, work.digest, old, settings, stop)
+            if work.child is None:
+                return None
+            return self.trials.window(work.model, work.digest, work.child, old, settings, stop)
         except SideStopped as error:
             if error.stop is None:
                 return None
-            if error.side == "new":
+            if error.side == "new" or old is None:
                 return HardStopped(work.digest, error.stop.reason, error.stop.detail)
             return ServingStopped(old.digest, error.stop.reason, error.stop.detail, self._now())
-        return sides
 
     # --- serving ------------------------------------------------------------------------------------------------------
 
     def load(self, work: Work) -> Event:
         """Load a bundle of a slot; its golden cases are checked again, for the runtime may have changed."""
+        old = self._serving.get(work.model)
         try:
-            work.child = self._start(work.digest)
+            if old is None or old.digest == work.digest or self._fits(work.digest):
+                work.child = self._start(work.digest)
+            else:
+                work.child = self.trials.take_over(work.model, work.digest)
         except HardStop as stop:
             return ServingStopped(work.digest, stop.reason, stop.detail, self._now())
         return Loaded(work.digest)
 
+    def _fits(self, digest: str) -> bool:
+        """Whether a variant can be loaded beside all that serve."""
+        loaded = [self._manifest(serving.digest) for serving in list(self._serving.values())]
+        return self._memory.holds(self._manifest(digest), loaded)
+
     # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _measured(
+        self, digest: str, started: Callable[[ModelProcess], None] = lambda _: None
+    ) -> tuple[ModelProcess, Measurement]:
+        from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
+
+        peak = peak_rss_bytes(self._store.files(self._manifest(digest))["model"]).peak_rss_bytes
+        child = self._start(digest)
+        try:
+            started(child)
+            return child, measure_process(child, find_meter(state=self._store.folder), peak)
+        except BaseException:
+            child.close()
+            raise
+
+    def _bundle(self, digest: str) -> Bundle:
+        manifest = self._manifest(digest)
+        return Bundle(manifest, self._store.files(manifest).get("evaluation"))
 
     def _start(self, digest: str) -> ModelProcess:
         manifest = self._manifest(digest)
@@ -232,16 +273,6 @@ class Jobs:
 
     def _download(self, work: Work) -> Download:
         return Download(self._link, self._store, self._traffic, work.cancelled.is_set)
-
-
-def _open_slice(child: ModelProcess, path: Path, manifest: Manifest, side: Literal["old", "new"]) -> None:
-    try:
-        child.open_slice(path, kind=manifest.task.kind, agreement_atol=manifest.task.agreement_atol)
-    except Closed:
-        raise SideStopped(side, None) from None
-    except HardStop as stop:
-        # A slice that the incumbent cannot read either way belongs to the candidate's bundle: the candidate is refused.
-        raise SideStopped("new" if stop.reason is Reason.MANIFEST_INVALID else side, stop) from None
 
 
 def guarded(job: Callable[[], Result], failed: Callable[[Reason, str], Event]) -> Result | Event | None:

@@ -38,6 +38,7 @@ class Options:
     socket: Path | None = None
     threads: int = 1
     quota_bytes: int | None = None
+    memory_bytes: int | None = None
 
 
 def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> None:
@@ -69,7 +70,15 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
         _run(
             agent,
             on_end,
-            Endpoint.start(agent.serving.get, agent.expected, host=host, port=port, socket_path=options.socket),
+            Endpoint.start(
+                agent.serving.get,
+                agent.expected,
+                witness=agent.live,
+                turns=agent.turns.get,
+                host=host,
+                port=port,
+                socket_path=options.socket,
+            ),
         )
     finally:
         store.unlock()
@@ -80,7 +89,15 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust) -> 
         will = last_will(identity.device, identity.boot_id)
         return Link(options.broker, f"edgeflock-agent-{identity.device}", will=will, on_connect=on_connect)
 
-    return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s)
+    return Agent(
+        identity,
+        store,
+        trust,
+        make_link,
+        threads=options.threads,
+        beat_s=options.beat_s,
+        memory_bytes=options.memory_bytes,
+    )
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:

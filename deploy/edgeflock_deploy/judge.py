@@ -12,7 +12,7 @@ board disturbs both alike. Each window is one observation z per metric, and each
 
 | metric | z | margins compared as | scale |
 |---|---|---|---|
-| latency_ms_p50, _p95 | log new - log old | log(1 + margin) | 0.20 |
+| latency_ms_p50, _p95, service_ms_p50, _p95 | log new - log old | log(1 + margin) | 0.20 |
 | accuracy | old - new (a drop, absolute) | margin | 0.05 |
 | agreement | 1 - agreement | margin | 0.05 |
 | peak_rss_bytes | new / old - 1 | margin | exact, no bet |
@@ -30,6 +30,9 @@ FAIL: over devices half product, half mean; over metrics the weighted mean; agai
 the stages. PASS: per device, every guardrail alone against 1/alpha (all must hold, so nothing is split). Memory is
 read exactly, so it needs no evidence: above `fail_margin` it fails at once, otherwise it passes. A metric without data
 stakes nothing: it cannot FAIL, and above all it cannot PASS.
+
+A window that is not paired compares other inputs, or another hour: of it, only memory counts, which was measured alone
+anyway. The rest is kept beside the evidence and said in the sentence, for people: an alert, on which nothing is staked.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ from edgeflock_deploy.verdict import EvidenceRow, count, effect_in_words, shown_
 
 LATENCY_SCALE = 0.20
 SHARE_SCALE = 0.05
-_LATENCIES = ("latency_ms_p50", "latency_ms_p95")
+_LATENCIES = ("latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95")
 _EXACT = "peak_rss_bytes"
 
 
@@ -59,35 +62,38 @@ def pass_needs(policy: Policy) -> float:
 
 
 def observations(window: Window) -> dict[Metric, float]:
-    """What a window says of each metric: z, positive where the candidate is worse; nothing where data is missing.
-
-    An unpaired window only says what needs no pairing: memory.
-    """
-    found: dict[Metric, float | None] = {"peak_rss_bytes": _excess(window.old, window.new)}
-    if window.paired:
-        old, new = window.old, window.new
-        found["latency_ms_p50"] = _log_ratio(old.latency_ms_p50, new.latency_ms_p50)
-        found["latency_ms_p95"] = _log_ratio(old.latency_ms_p95, new.latency_ms_p95)
-        if old.accuracy is not None and new.accuracy is not None:
-            found["accuracy"] = old.accuracy - new.accuracy
-        found["agreement"] = None if window.agreement is None else 1 - window.agreement
+    """What a window says of each metric: z, positive where the candidate is worse; nothing where data is missing."""
+    old, new = window.old, window.new
+    found: dict[Metric, float | None] = {
+        "peak_rss_bytes": _excess(old, new),
+        "latency_ms_p50": _log_ratio(old.latency_ms_p50, new.latency_ms_p50),
+        "latency_ms_p95": _log_ratio(old.latency_ms_p95, new.latency_ms_p95),
+        "service_ms_p50": _log_ratio(old.service_ms_p50, new.service_ms_p50),
+        "service_ms_p95": _log_ratio(old.service_ms_p95, new.service_ms_p95),
+        "agreement": None if window.agreement is None else 1 - window.agreement,
+    }
+    if old.accuracy is not None and new.accuracy is not None:
+        found["accuracy"] = old.accuracy - new.accuracy
     return {metric: z for metric, z in found.items() if z is not None}
 
 
 def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     """Take in one window; the same object comes back if it was heard before.
 
-    Metrics without a guardrail are kept too, to be shown; nothing is staked on them.
+    What an unpaired window says becomes an alert, but for memory, which needs no pairing. Metrics without a guardrail
+    are kept too, to be shown; nothing is staked on them.
     """
     device = evidence.of(window.device)
     if device.has_seen(window.boot_id, window.number):
         return evidence
     guardrails = {guardrail.metric: guardrail for guardrail in policy.guardrail}
-    metrics = dict(device.metrics)
+    metrics, alerts = dict(device.metrics), dict(device.alerts)
     for metric, z in observations(window).items():
-        before = metrics.get(metric) or MetricEvidence()
-        metrics[metric] = _bet(before, z, guardrails.get(metric))
-    return evidence.with_device(window.device, device.counting(window.boot_id, window.number, metrics))
+        if window.paired or metric == _EXACT:
+            metrics[metric] = _bet(metrics.get(metric) or MetricEvidence(), z, guardrails.get(metric))
+        else:
+            alerts[metric] = _bet(alerts.get(metric) or MetricEvidence(), z, None)
+    return evidence.with_device(window.device, device.counting(window, metrics, alerts))
 
 
 def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:
@@ -113,7 +119,7 @@ def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:
 def passes(evidence: Evidence, device: str, policy: Policy, min_windows: int) -> bool:
     """Whether every guardrail of this device shows, with evidence of its own, that the candidate is harmless."""
     own = evidence.of(device)
-    return own.windows >= min_windows and not missing(evidence, device, policy)
+    return own.windows - own.unpaired >= min_windows and not missing(evidence, device, policy)
 
 
 def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
@@ -133,6 +139,18 @@ def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
     return tuple(phrases)
 
 
+def alert(evidence: Evidence, device: str) -> str | None:
+    """What a device's unpaired windows say, for people; None if all of its windows are paired."""
+    own = evidence.of(device)
+    if not own.unpaired:
+        return None
+    shown = [
+        effect_in_words(metric, shown_effect(metric, _typical(metric, seen))) for metric, seen in own.alerts.items()
+    ]
+    says = f" that {', '.join(shown)}" if shown else ""
+    return f"ALERT{says} (of {count(own.unpaired, 'unpaired window')}: no evidence)"
+
+
 def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
     """Say what a device that passes has shown of each guardrail."""
     own = evidence.of(device)
@@ -141,7 +159,10 @@ def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
         for metric in (guardrail.metric for guardrail in policy.guardrail)
     ]
     held = f"PASS: {device} holds {count(len(shown), 'guardrail')} ({count(own.windows, 'window')})"
-    return f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
+    sentence = (
+        f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
+    )
+    return "; ".join(part for part in (sentence, alert(evidence, device)) if part)
 
 
 def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:

@@ -37,7 +37,7 @@ from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.lifeline import die_with_parent
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
-from edgeflock_deploy.scoring import answers, variance
+from edgeflock_deploy.scoring import answers, confidence, variance
 
 Array = NDArray[Any]
 Reply = tuple[dict[str, Any], bytes]
@@ -149,8 +149,11 @@ class Child:
             raise Untrusted(Reason.MANIFEST_INVALID, "the evaluation slice has another number of inputs than the model")
         self._items = [self._fitting(item) for item in zip(*evaluation.x, strict=True)]
         self._slice, self._kind = evaluation, header["kind"]
-        spread = variance(evaluation.y) if self._kind == "regression" else None
-        return {"items": len(self._items), "target_variance": spread}, b""
+        if self._kind == "classification":
+            return {"items": len(self._items), "target_variance": None, "answer_range": None}, b""
+        means = evaluation.y.reshape(len(evaluation.y), -1).astype(np.float64).mean(axis=1)
+        ends = [float(means.min()), float(means.max())]
+        return {"items": len(self._items), "target_variance": variance(evaluation.y), "answer_range": ends}, b""
 
     def _item(self, header: dict[str, Any], _: bytearray) -> Reply:
         assert self._slice is not None, "no evaluation slice is open"
@@ -161,12 +164,19 @@ class Child:
         output = self.model.outputs_now()[0]
         _refuse_nan(output, f"evaluation item {number}")
         target = self._slice.y[number]
+        answered = self._answered(output)
         if self._kind == "classification":
-            answer = int(answers("classification", output)[0])
-            return counts | {"answer": answer, "correct": answer == int(target)}, b""
-        values = answers("regression", self.model.outputs[0].decode(output))[0]
+            return counts | answered | {"correct": answered["answer"] == int(target)}, b""
+        values = np.asarray(answered["answer"])
         error = float(np.mean((values - np.asarray(target, np.float64).reshape(-1)) ** 2))
-        return counts | {"answer": values.tolist(), "squared_error": error}, b""
+        return counts | answered | {"squared_error": error}, b""
+
+    def _answered(self, output: Array) -> dict[str, Any]:
+        """What the first output answers, as it is compared and counted."""
+        values = self.model.outputs[0].decode(output)
+        if self._kind == "classification":
+            return {"answer": int(answers("classification", output)[0]), "confidence": confidence(values)}
+        return {"answer": answers("regression", values)[0].tolist()}
 
     def _random(self, header: dict[str, Any], _: bytearray) -> Reply:
         rng = np.random.default_rng(header["seed"])
@@ -183,14 +193,23 @@ class Child:
             self._next_item += 1
         return {"first_inference_ms": self._first_ms, "switches": self._take_switches()}, latencies_ms.tobytes()
 
-    def _infer(self, _: dict[str, Any], payload: bytearray) -> Reply:
+    def _infer(self, header: dict[str, Any], payload: bytearray) -> Reply:
         given, start, view = [], 0, memoryview(payload)
         for dtype, shape, length in self._takes:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
+        self._take_switches()
         latency_ms = self._run(tuple(given))
+        told = self._judged() if header.get("judged") else {}
         outputs = [output.tobytes() for output in self.model.outputs_now()]
-        return {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, b"".join(outputs)
+        return told | {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, b"".join(outputs)
+
+    def _judged(self) -> dict[str, Any]:
+        """What a trial wants to know of an application's request beside its outputs."""
+        outputs = self.model.outputs_now()
+        if any(np.issubdtype(output.dtype, np.floating) and np.isnan(output).any() for output in outputs):
+            return {"nan": True, "switches": self._take_switches()}
+        return {"nan": False, "switches": self._take_switches()} | self._answered(outputs[0])
 
     def _run(self, item: tuple[Array, ...]) -> float:
         """Run once; only the call of the interpreter is timed (milliseconds)."""

@@ -6,7 +6,7 @@ from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
 from edgeflock_agent.storage.download import Traffic
-from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_deploy.messages import Conditions, Reported, VariantWindow, Window, decode_up
 
 SIDES = WindowSides(1.0, 130, VariantWindow(n=130), VariantWindow(n=130), 1.0, Conditions())

@@ -244,7 +244,7 @@ def _runs(process: Path) -> bool:
 
 def test_the_agents_own_process_imports_no_numpy() -> None:
     script = (
-        "import sys, edgeflock_agent.children.runner, edgeflock_agent.warming, edgeflock_agent.trial\n"
+        "import sys, edgeflock_agent.children.runner, edgeflock_agent.warming, edgeflock_agent.trial.trials\n"
         "import edgeflock_agent.serving.endpoint, edgeflock_agent.bench; sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
