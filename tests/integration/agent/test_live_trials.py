@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -63,7 +64,7 @@ def commit_first(hq: Headquarters, board: Board) -> str:
 
 def turns(digests: list[str]) -> int:
     """How often another variant answered than before."""
-    return sum(a != b for a, b in zip(digests, digests[1:], strict=False))
+    return sum(a != b for a, b in itertools.pairwise(digests))
 
 
 def test_a_shadow_trial_runs_what_applications_ask_and_they_see_the_incumbent_alone(

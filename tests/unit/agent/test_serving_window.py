@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -99,7 +100,7 @@ def test_applications_are_answered_in_blocks_by_each_in_turn(stack: ExitStack) -
         assert side.service_ms_p50 > side.latency_ms_p50
     first = board.digests.index("new")
     turned = [at for at in range(first, len(board.digests)) if board.digests[at] != board.digests[at - 1]]
-    lengths = {b - a for a, b in zip(turned, turned[1:], strict=False)}
+    lengths = {b - a for a, b in itertools.pairwise(turned)}
     assert lengths <= {8, 16}  # blocks of 8; the middle two of four are one variant's
     assert not board.turns
 
