@@ -24,7 +24,7 @@ from edgeflock_agent.model_state import (
     Verify,
     Warm,
 )
-from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.serving.endpoint import Serving, end_turn
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _switch(agent: Agent, model: str, effect: Switch) -> None:
     old = agent.serving.get(model)
     if effect.digest is None:
         agent.serving.pop(model, None)
-        agent.turns.pop(model, None)
+        end_turn(agent.turns, model)
     elif old is None or old.digest != effect.digest or not old.process.alive:
         ready = (work for work in (agent.work.get(model), agent.loading.get(model)) if work is not None)
         child = next((work.take_child() for work in ready if work.digest == effect.digest and work.child), None)
@@ -95,7 +95,7 @@ def _switch(agent: Agent, model: str, effect: Switch) -> None:
             _load(agent, model, Load(effect.digest))
             return
         agent.serving[model] = Serving(effect.digest, child)
-        agent.turns.pop(model, None)
+        end_turn(agent.turns, model)
     else:
         old = None
     _end_work(agent, model, effect.digest)

@@ -139,16 +139,19 @@ def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
     return tuple(phrases)
 
 
-def alert(evidence: Evidence, device: str) -> str | None:
+def alert(evidence: Evidence, device: str, policy: Policy) -> str | None:
     """What a device's unpaired windows say, for people; None if all of its windows are paired."""
     own = evidence.of(device)
     if not own.unpaired:
         return None
-    shown = [
-        effect_in_words(metric, shown_effect(metric, _typical(metric, seen))) for metric, seen in own.alerts.items()
+    bad = [
+        effect_in_words(guardrail.metric, shown_effect(guardrail.metric, _typical(guardrail.metric, seen)))
+        for guardrail in policy.guardrail
+        if (seen := own.alerts.get(guardrail.metric)) is not None
+        and _typical(guardrail.metric, seen) > _fail_at(guardrail)
     ]
-    says = f" that {', '.join(shown)}" if shown else ""
-    return f"ALERT{says} (of {count(own.unpaired, 'unpaired window')}: no evidence)"
+    windows = f"{count(own.unpaired, 'unpaired window')}: no evidence"
+    return f"ALERT: {', '.join(bad)} ({windows})" if bad else windows
 
 
 def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
@@ -162,7 +165,7 @@ def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
     sentence = (
         f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
     )
-    return "; ".join(part for part in (sentence, alert(evidence, device)) if part)
+    return "; ".join(part for part in (sentence, alert(evidence, device, policy)) if part)
 
 
 def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:
@@ -196,15 +199,19 @@ def _bet(before: MetricEvidence, z: float, guardrail: Guardrail | None) -> Metri
     if guardrail is not None and guardrail.metric != _EXACT:
         latency = guardrail.metric in _LATENCIES
         scale = LATENCY_SCALE if latency else SHARE_SCALE
-        fail_at = math.log1p(guardrail.fail_margin) if latency else guardrail.fail_margin
         pass_at = math.log1p(guardrail.pass_margin) if latency else guardrail.pass_margin
-        harm = betting.stake(harm, betting.clip((z - fail_at) / scale))
+        harm = betting.stake(harm, betting.clip((z - _fail_at(guardrail)) / scale))
         harmless = betting.stake(harmless, betting.clip((pass_at - z) / scale))
     worst = z if before.windows == 0 else max(before.worst, z)
     # Not validated: every value was made here, and this runs for each metric of each window.
     return MetricEvidence.model_construct(
         windows=before.windows + 1, total=before.total + z, worst=worst, harm=harm, harmless=harmless
     )
+
+
+def _fail_at(guardrail: Guardrail) -> float:
+    """The fail margin as an observation: latencies are compared by their logarithms."""
+    return math.log1p(guardrail.fail_margin) if guardrail.metric in _LATENCIES else guardrail.fail_margin
 
 
 def _fleet_harm(evidence: Evidence, guardrail: Guardrail, devices: int) -> float:
@@ -222,8 +229,7 @@ def _typical(metric: Metric, seen: MetricEvidence) -> float:
 
 def _beyond(evidence: Evidence, guardrail: Guardrail) -> list[str]:
     """The devices whose typical effect is beyond the fail margin: the ones to blame."""
-    latency = guardrail.metric in _LATENCIES
-    margin = math.log1p(guardrail.fail_margin) if latency else guardrail.fail_margin
+    margin = _fail_at(guardrail)
     return [
         device
         for device, own in sorted(evidence.devices.items())

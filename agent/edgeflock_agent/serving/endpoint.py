@@ -19,7 +19,7 @@ import contextlib
 import re
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -69,11 +69,21 @@ class Turn(Protocol):
             HardStop, Closed: who should answer is gone.
         """
 
+    def retire(self) -> None:
+        """The trial has no say any more: requests that wait ask whoever serves."""
+
 
 ServingNow = Callable[[str], Serving | None]
 ExpectedNow = Callable[[], Collection[str]]
 Witness = Callable[[Answered], None]
 Turns = Callable[[str], Turn | None]
+
+
+def end_turn(turns: MutableMapping[str, Turn], model: str) -> None:
+    """Take a trial's say in a model's requests away; harmless where there is none."""
+    turn = turns.pop(model, None)
+    if turn is not None:
+        turn.retire()
 
 
 def _nobody(_answered: Answered) -> None:
@@ -216,7 +226,7 @@ class _Answers:
         except InferenceFailed as error:
             raise _Refused(400, str(error)) from None
         self._witness(Answered(name, inputs, by, done))
-        return _response(name, by.digest, now.process.outputs, asked, done)
+        return _response(name, by.digest, _named_as(now.process.outputs, by.process.outputs), asked, done)
 
     def _exchanging(self, name: str) -> bool:
         turn = self._turns(name)
@@ -248,6 +258,13 @@ def _described(name: str, now: Serving) -> dict[str, Any]:
         "inputs": [tensor_json.describe(tensor) for tensor in now.process.inputs],
         "outputs": [tensor_json.describe(tensor) for tensor in now.process.outputs],
     }
+
+
+def _named_as(known: Sequence[Tensor], given: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The outputs of whoever answered, under the names that applications know from whoever serves."""
+    if known is given or len(known) != len(given):
+        return given
+    return [tensor._replace(name=own.name) for own, tensor in zip(known, given, strict=True)]
 
 
 def _response(

@@ -1,8 +1,9 @@
 """One place for two variants of a model, on a board without memory for both: they exchange it, and requests wait.
 
 Decided here: who answers while variants change places, and for how long an application waits. A request takes whoever
-is in; with nobody in it waits, `WAIT_S` at most. What the candidate cannot answer (an error, a crash, NaN) waits for
-the incumbent: no application sees a candidate's failure. When an exchange takes place is decided elsewhere.
+is in, if that one takes and gives what the incumbent does; else it waits, `WAIT_S` at most. What the candidate cannot
+answer (an error, a crash, NaN) waits for the incumbent: no application sees a candidate's failure. When an exchange
+takes place is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 from edgeflock_agent.children.runner import Closed, HardStop, Inference, InferenceFailed
 from edgeflock_agent.serving.endpoint import RawInputs, Serving
+from edgeflock_agent.trial.likeness import same_inputs, same_outputs
 from edgeflock_deploy.reasons import Reason
 
 WAIT_S = 30.0  # a load takes seconds; an application that got no answer by then hears 503
@@ -34,6 +36,8 @@ class Seat:
         self, incumbent: Serving | None, clock: Callable[[], float] = time.monotonic, wait_s: float = WAIT_S
     ) -> None:
         self._incumbent = incumbent.digest if incumbent is not None else None
+        self._known = incumbent.process if incumbent is not None else None  # whose tensors applications know
+        self._retired = False
         self._clock, self._wait_s = clock, wait_s
         self._changed = threading.Condition()
         self._in: Serving | None = incumbent
@@ -79,6 +83,12 @@ class Seat:
             out, self._in = self._in, None
         return out
 
+    def retire(self) -> None:
+        """Nobody else will come: what still waits asks whoever serves."""
+        with self._changed:
+            self._retired = True
+            self._changed.notify_all()
+
     def put(self, serving: Serving) -> None:
         """Let a variant in."""
         with self._changed:
@@ -123,9 +133,13 @@ class Seat:
 
     def _wait_for(self, only: str | None, until_s: float) -> Serving:
         with self._changed:
-            while self._in is None or only not in (None, self._in.digest):
+            while self._in is None or only not in (None, self._in.digest) or not self._fits(self._in):
                 left_s = until_s - self._clock()
-                if left_s <= 0:
+                if left_s <= 0 or self._retired:
                     raise Closed("no variant came back in time")
                 self._changed.wait(min(left_s, 1.0))
             return self._in
+
+    def _fits(self, serving: Serving) -> bool:
+        known = self._known
+        return known is None or (same_inputs(known, serving.process) and same_outputs(known, serving.process))

@@ -71,6 +71,9 @@ class ServingTurns:
             return answered
         return self._by_old(inputs, arrived_s)
 
+    def retire(self) -> None:
+        """See Turn; nobody waits here."""
+
     @property
     def live(self) -> int:
         """How many requests each of the two has answered at least."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
-from edgeflock_agent.serving.endpoint import Serving, Turn
+from edgeflock_agent.serving.endpoint import Serving, Turn, end_turn
+from edgeflock_agent.trial.likeness import same_inputs, same_outputs
 from edgeflock_agent.trial.live_inputs import LiveInputs
 from edgeflock_agent.trial.side import SideName, SideStopped
 from edgeflock_agent.trial.window import WindowSides, run_window
@@ -71,11 +72,11 @@ class Trials:
     ) -> None:
         self._open_bundle, self._start, self._turns, self._live = open_bundle, start, turns, live
         self._serving, self._exchanged, self._rng = serving, exchanged, rng
+        self._unlike: set[tuple[str, str]] = set()  # candidates, and incumbents that cannot run their items
         self._exchanging = threading.Lock()  # one exchange at a time, from its first vacating to its last letting in
         self._places = threading.Lock()  # held for moments: who is in a seat, and what serves, change together
-        self._side_by_side: dict[
-            str, tuple[ModelProcess, ModelProcess, bool]
-        ] = {}  # slices open; do the items fit both?
+        # by model, the two that have their slices open, and whether the candidate's items fit both
+        self._side_by_side: dict[str, tuple[ModelProcess, ModelProcess, bool]] = {}
 
     # --- both loaded --------------------------------------------------------------------------------------------------
 
@@ -97,21 +98,22 @@ class Trials:
         if bundle.evaluation is None:
             return None
         if old is None:
-            _open_slice(new, bundle, "new")
+            if new.slice_path != bundle.evaluation:
+                _open_slice(new, bundle, "new")
             return self._alone(None, new, settings, over)
         if not self._same_items(model, bundle, old, new):
             return self._alone(old.process if old.process.slice is not None else None, new, settings, over)
-        if settings.mode == "serving" and same_tensors(old.process, new):
+        live = same_inputs(old.process, new)
+        if settings.mode == "serving" and live and same_outputs(old.process, new):
             from edgeflock_agent.trial.serving_window import run_serving_window
 
             def install(turn: Turn | None) -> None:
                 if turn is None:
-                    self._turns.pop(model, None)
+                    end_turn(self._turns, model)
                 else:
                     self._turns[model] = turn
 
             return run_serving_window(old, Serving(digest, new), settings, self._rng, install, should_stop=over)
-        live = same_tensors(old.process, new, outputs=False)
         if live:
             self._live.keep(model, old.digest, settings.live_share, over)
         return run_window(
@@ -159,36 +161,56 @@ class Trials:
         Raises:
             SideStopped: the candidate must not run any longer, or one of the two was closed.
         """
-        from edgeflock_agent.trial.alternating_window import run_alternating_window
-
         bundle = self._open_bundle(digest)
         if bundle.evaluation is None:
             return None
         with self.exchange(model, old) as seat:
 
             def enter(side: SideName) -> ModelProcess:
-                wanted = old.digest if side == "old" else digest
-                if seat.taken_by is None or seat.taken_by.digest != wanted:
-                    seat.vacate()
-                    try:
-                        process = self._start(wanted)
-                    except HardStop as stop:
-                        raise SideStopped(side, stop) from None
-                    seat.put(Serving(wanted, process))
-                taken = seat.taken_by
-                if taken is None:
-                    raise SideStopped(side, None)
-                if taken.process.slice_path != bundle.evaluation:
-                    _open_slice(taken.process, bundle, side)
-                return taken.process
+                return self._entered(seat, side, old.digest if side == "old" else digest, bundle)
 
             def stopped() -> bool:
                 return over() or seat.recall
 
-            sides = run_alternating_window(enter, settings, self._rng, time.monotonic, stopped)
+            try:
+                sides = self._in_turns(enter, (digest, old.digest), settings, stopped)
+            except SideStopped as error:
+                if error.side == "new" or error.stop is None or error.stop.reason is not Reason.MANIFEST_INVALID:
+                    raise
+                self._unlike.add((digest, old.digest))  # the next window leaves the incumbent out
+                sides = None
         if seat.stop is not None:
             raise SideStopped("new", seat.stop)
         return sides
+
+    def _in_turns(
+        self,
+        enter: Callable[[SideName], ModelProcess],
+        pair: tuple[str, str],
+        settings: TrialSettings,
+        stopped: Callable[[], bool],
+    ) -> WindowSides | None:
+        if pair in self._unlike:
+            return self._alone(None, enter("new"), settings, stopped)
+        from edgeflock_agent.trial.alternating_window import run_alternating_window
+
+        return run_alternating_window(enter, settings, self._rng, time.monotonic, stopped)
+
+    def _entered(self, seat: Seat, side: SideName, wanted: str, bundle: Bundle) -> ModelProcess:
+        """Have a variant in the seat, with the candidate's slice open."""
+        if seat.taken_by is None or seat.taken_by.digest != wanted:
+            seat.vacate()
+            try:
+                process = self._start(wanted)
+            except HardStop as stop:
+                raise SideStopped(side, stop) from None
+            seat.put(Serving(wanted, process))
+        taken = seat.taken_by
+        if taken is None:
+            raise SideStopped(side, None)
+        if taken.process.slice_path != bundle.evaluation:
+            _open_slice(taken.process, bundle, side)
+        return taken.process
 
     @contextlib.contextmanager
     def exchange(self, model: str, old: Serving) -> Iterator[Seat]:
@@ -222,7 +244,7 @@ class Trials:
         with self._places:
             if self._serving.get(ended.model) is not ended.before or ended.seat.taken_by is not ended.after:
                 return False
-            self._turns.pop(ended.model, None)
+            end_turn(self._turns, ended.model)
             if ended.after is not None:
                 self._serving[ended.model] = ended.after
             return True
@@ -246,21 +268,10 @@ class Trials:
             try:
                 process = self._start(digest)
             except BaseException:
-                self._turns.pop(model, None)
+                end_turn(self._turns, model)
                 raise
             seat.put(Serving(digest, process))
             return process
-
-
-def same_tensors(old: ModelProcess, new: ModelProcess, *, outputs: bool = True) -> bool:
-    """Whether both take the same inputs (and outputs): types and shapes in order, several inputs also by name."""
-
-    def like(process: ModelProcess) -> list[object]:
-        several = len(process.inputs) > 1
-        inputs = [(tensor.dtype, tensor.shape, tensor.name if several else "") for tensor in process.inputs]
-        return [inputs, [(tensor.dtype, tensor.shape) for tensor in process.outputs] if outputs else None]
-
-    return like(old) == like(new)
 
 
 def _open_slice(child: ModelProcess, bundle: Bundle, side: SideName) -> None:

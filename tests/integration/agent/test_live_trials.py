@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,10 @@ def commit_first(hq: Headquarters, board: Board) -> str:
     hq.want(board.device, Phase.COMMIT, digest, 1, rollout="first")
     assert hq.wait_done(1).outcome is Outcome.SUCCEEDED
     return digest
+
+
+def is_window(number: int, message: object) -> bool:
+    return isinstance(message, Window) and message.number == number
 
 
 def turns(digests: list[str]) -> int:
@@ -130,7 +135,7 @@ def test_without_memory_for_both_they_take_turns_and_requests_wait(hq: Headquart
         hq.want(board.device, Phase.TRIAL, new, 2)
         most = 0
         for number in (0, 1):
-            hq.wait(f"window {number}", lambda m, n=number: isinstance(m, Window) and m.number == n)
+            hq.wait(f"window {number}", partial(is_window, number))
             most = max(most, len(board.children()))
         hq.want(board.device, Phase.COMMIT, new, 3)
         assert hq.wait_done(3).outcome is Outcome.SUCCEEDED

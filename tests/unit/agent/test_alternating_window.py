@@ -40,8 +40,10 @@ class Place:
         if self._now is None or not self.entered or self.entered[-1] != side:
             if self._now is not None:
                 self._now.close()
-            self._now = self._stack.enter_context(Noting.start(DATA / f"{self._models[side]}.tflite"))
-            self._now.open_slice(DATA / "tiny_evaluation.npz", kind="classification", agreement_atol=None)
+            process = self._stack.enter_context(Noting.start(DATA / f"{self._models[side]}.tflite"))
+            process.open_slice(DATA / "tiny_evaluation.npz", kind="classification", agreement_atol=None)
+            assert isinstance(process, Noting)
+            self._now = process
         self.entered.append(side)
         self._now.notes = []
         self.items[side].append(self._now.notes)

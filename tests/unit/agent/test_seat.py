@@ -157,3 +157,23 @@ def test_a_seat_that_was_handed_over_knows_another_incumbent(start: Start) -> No
     assert seat.taken_by is None
     seat.put(start("new", kind=RefusingLive))  # its plain answers count now, and nobody judges them
     assert _ask(seat) == "new"
+
+
+def test_a_candidate_with_other_tensors_answers_no_application(start: Start) -> None:
+    seat = Seat(start("old"))
+    seat.vacate()
+    seat.put(start("new", "tiny_int8"))
+    asking = Asking(seat)
+    time.sleep(0.05)
+    assert asking.waits
+    seat.vacate()
+    seat.put(start("old"))
+    assert asking.ended() == "old"
+
+
+def test_who_waits_in_a_retired_seat_asks_elsewhere(start: Start) -> None:
+    seat = Seat(start("old"))
+    seat.vacate()
+    seat.retire()
+    with pytest.raises(Closed):
+        _ask(seat)
