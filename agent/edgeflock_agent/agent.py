@@ -12,7 +12,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.device import Identity
@@ -47,6 +47,9 @@ from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import DeviceState
 from edgeflock_deploy.reasons import Reason
+
+if TYPE_CHECKING:
+    from edgeflock_agent.serving.capture import Capture
 
 TICK_S = 1.0
 _BOOT_S = 60.0  # how long the link waits for what serves to be loaded
@@ -94,6 +97,7 @@ class Agent:
         threads: of each interpreter.
         beat_s: how often `reported` is sent when nothing changes.
         now: both clocks.
+        capture: keeps inputs of applications, where the board's owner wants that.
 
     Raises:
         BadInput: the state folder belongs to another device, or to a newer release.
@@ -109,8 +113,9 @@ class Agent:
         threads: int = 1,
         beat_s: float = 10.0,
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
+        capture: Capture | None = None,
     ) -> None:
-        self.identity, self.store, self.now = identity, store, now
+        self.identity, self.store, self.now, self.capture = identity, store, now, capture
         self.models: dict[str, ModelState] = {}
         self.serving: dict[str, Serving] = {}
         self.work: dict[str, Work] = {}
@@ -131,6 +136,7 @@ class Agent:
             threads=threads,
             now=now,
             traffic=traffic,
+            tell_confidence=capture is not None,
         )
         self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")

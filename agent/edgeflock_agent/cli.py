@@ -1,4 +1,4 @@
-"""`edgeflock-agent`: run an agent on this board, look at one, measure a model, calibrate its power.
+"""`edgeflock-agent`: run an agent on this board, look at one, measure a model, calibrate its power, fetch kept inputs.
 
 Exit codes: 0 done, 1 the answer is no, 2 bad input (one line on stderr).
 """
@@ -20,7 +20,7 @@ from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
 
 # Measuring brings in what a running agent does not need: these are imported when they are asked for.
-_RARE = ("bench", "calibrate")
+_RARE = ("bench", "calibrate", "captures")
 
 
 class _Group(click.Group):
@@ -76,6 +76,26 @@ def main() -> None:
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
+@click.option(
+    "--capture-mb",
+    type=click.FloatRange(0.1),
+    help="Keep inputs of low confidence, and those on which two variants differ, in so many MB. Off if left out.",
+)
+@click.option(
+    "--capture-below",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="The probability of the first class below which an input is kept.",
+)
+@click.option(
+    "--capture-every",
+    "capture_every_s",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Seconds between inputs that are kept for the same model and reason; a flash wears out.",
+)
 def run(
     device: str,
     broker: str,
@@ -87,12 +107,15 @@ def run(
     socket: Path | None,
     threads: int,
     quota: int | None,
+    capture_mb: float | None,
+    capture_below: float,
+    capture_every_s: float,
 ) -> None:
     """Run an agent until it is told to stop.
 
     Example: edgeflock-agent run --id pi-kitchen --broker mqtt://192.168.1.10:1883 --trust trust.json
     """
-    from edgeflock_agent.start import Options, start
+    from edgeflock_agent.start import CaptureOptions, Options, start
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options = Options(
@@ -106,6 +129,9 @@ def run(
         socket=socket.expanduser().absolute() if socket is not None else None,
         threads=threads,
         quota_bytes=quota,
+        capture=(
+            CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s) if capture_mb is not None else None
+        ),
     )
     start(options, _on_end_signals)
 

@@ -77,6 +77,7 @@ class Jobs:
         threads: of each interpreter.
         now: both clocks.
         traffic: is counted up.
+        tell_confidence: whether classifications are to say how sure they are of each answer.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class Jobs:
         threads: int,
         now: Callable[[], Now],
         traffic: Traffic,
+        tell_confidence: bool = False,
     ) -> None:
         self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
+        self._tell_confidence = tell_confidence
         self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
         self._rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
 
@@ -213,6 +216,8 @@ class Jobs:
                 exact=integers and tolerance.runtime == self._runtime,
             )
             child.open_golden(files["golden"])
+            if self._tell_confidence and manifest.task.kind == "classification":
+                child.tell_confidence()
         except BaseException:
             child.close()
             raise

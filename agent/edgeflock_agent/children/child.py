@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeflock_agent.children.confidence import top_probability
 from edgeflock_agent.children.frames import BadFrame, Ended, receive, send
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden
@@ -69,6 +70,7 @@ class Child:
         self._takes: list[tuple[np.dtype[Any], tuple[int, ...], int]] = []  # type, shape and bytes of each input
         self._next_item = 0
         self._first_ms = 0.0
+        self._tells_confidence = False
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
         self.operations: dict[str, Callable[[dict[str, Any], bytearray], Reply]] = {
             "load": self._load,
@@ -79,6 +81,7 @@ class Child:
             "random": self._random,
             "block": self._block,
             "infer": self._infer,
+            "tell_confidence": self._tell_confidence,
         }
 
     @property
@@ -189,8 +192,16 @@ class Child:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
         latency_ms = self._run(tuple(given))
-        outputs = [output.tobytes() for output in self.model.outputs_now()]
-        return {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, b"".join(outputs)
+        arrays = self.model.outputs_now()
+        outputs = [output.tobytes() for output in arrays]
+        reply: dict[str, Any] = {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}
+        if self._tells_confidence:
+            reply["confidence"] = top_probability(self.model.outputs[0], arrays[0])
+        return reply, b"".join(outputs)
+
+    def _tell_confidence(self, _: dict[str, Any], __: bytearray) -> Reply:
+        self._tells_confidence = True
+        return {}, b""
 
     def _run(self, item: tuple[Array, ...]) -> float:
         """Run once; only the call of the interpreter is timed (milliseconds)."""

@@ -62,10 +62,14 @@ class ItemResult(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
+    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
+
+    `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
+    """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
+    confidence: float | None = None
 
 
 class Block(NamedTuple):
@@ -238,7 +242,15 @@ class ModelProcess:
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
             start += length
-        return Inference(tuple(outputs), reply.header["latency_ms"])
+        return Inference(tuple(outputs), reply.header["latency_ms"], reply.header.get("confidence"))
+
+    def tell_confidence(self) -> None:
+        """From now on have `infer` say how sure the variant is of each answer: for classifications.
+
+        Raises:
+            HardStop: CRASHED, HUNG.
+        """
+        self._child.ask({"op": "tell_confidence"})
 
     def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
         """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
