@@ -281,7 +281,9 @@ class ModelProcess:
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
     """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
     stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
-    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in stop.detail.lower():
+    # The runtime says in which of its functions a model failed, and one is called AllocateTensors.
+    words = stop.detail.lower().replace("allocatetensors", "")
+    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in words:
         return HardStop(Reason.MEMORY_OVER_BUDGET, stop.detail)
     return HardStop(Reason.LOAD_CRASHED, stop.detail) if stop.reason is Reason.CRASHED else stop
 
