@@ -37,8 +37,8 @@ class Place(NamedTuple):
 
 def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> tuple[str, bytes]:
     """A damaged copy, and the kind of its damage."""
-    kind = rng.choices(list(_KINDS), [share for share, _ in _KINDS.values()])[0]
-    return kind, _KINDS[kind][1](data, others, rng)
+    kind = rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
+    return kind, KINDS[kind][1](data, others, rng)
 
 
 def _bytes(data: bytes, _others: Sequence[bytes], rng: random.Random) -> bytes:
@@ -66,16 +66,16 @@ def _splice(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
 
 
 def _skeletal(data: bytes, _others: Sequence[bytes], rng: random.Random) -> bytes:
-    return _renumbered(data, [place for place in _places(Tables(data)) if place.skeleton], rng)
+    return _renumbered(data, [place for place in places(data) if place.skeleton], rng)
 
 
 def _meaning(data: bytes, _others: Sequence[bytes], rng: random.Random) -> bytes:
-    return _renumbered(data, [place for place in _places(Tables(data)) if not place.skeleton], rng)
+    return _renumbered(data, [place for place in places(data) if not place.skeleton], rng)
 
 
-def _renumbered(data: bytes, places: Sequence[Place], rng: random.Random) -> bytes:
+def _renumbered(data: bytes, candidates: Sequence[Place], rng: random.Random) -> bytes:
     made = bytearray(data)
-    for place in rng.sample(places, min(len(places), rng.choice((1, 1, 1, 2, 3)))):
+    for place in rng.sample(candidates, min(len(candidates), rng.choice((1, 1, 1, 2, 3)))):
         mask = (1 << 8 * place.width) - 1
         old = int.from_bytes(data[place.at : place.at + place.width], "little")
         near = (old + 1, old - 1, old * 2, -old, -1, rng.randrange(12), rng.randrange(160))
@@ -94,8 +94,9 @@ def _values(data: bytes, _others: Sequence[bytes], rng: random.Random) -> bytes:
     return bytes(made)
 
 
-def _places(file: Tables) -> Iterator[Place]:
-    """Every number of the file that this knows, each once."""
+def places(data: bytes) -> Iterator[Place]:
+    """Every number of a whole file that this knows, each once."""
+    file = Tables(data)
     seen: set[Place] = set()
     for place in _all_places(file):
         if place not in seen and place.at + place.width <= len(file.data):
@@ -173,7 +174,7 @@ def _slots(file: Tables, table: int) -> Iterator[Place]:
 
 
 _Damage = Callable[[bytes, Sequence[bytes], random.Random], bytes]
-_KINDS: dict[str, tuple[int, _Damage]] = {  # with their shares: of the first four the runtime refuses most at once
+KINDS: dict[str, tuple[int, _Damage]] = {  # with their shares: of the first four the runtime refuses most at once
     "bytes": (2, _bytes),
     "cut": (1, _cut),
     "splice": (1, _splice),

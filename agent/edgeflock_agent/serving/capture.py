@@ -62,7 +62,7 @@ class Capture:
             at_s=self._now().wall_s,
             why=Why.LOW_CONFIDENCE,
             confidence=confidence,
-            inputs=_described(answered.by.process.inputs),
+            inputs=_described(answered.by.process.inputs, answered.inputs),
         )
         self._keep(about, answered.inputs)
 
@@ -86,7 +86,7 @@ class Capture:
             candidate=new_digest,
             answer=answers[0],
             candidate_answer=answers[1],
-            inputs=_described(old.process.inputs),
+            inputs=_described(old.process.inputs, inputs),
         )
         self._keep(about, inputs)
 
@@ -119,5 +119,8 @@ class Capture:
         self._in_trouble = trouble is not None
 
 
-def _described(tensors: Sequence[Tensor]) -> tuple[KeptTensor, ...]:
-    return tuple(KeptTensor(name=t.name, dtype=t.dtype, shape=t.shape, bytes=t.nbytes) for t in tensors)
+def _described(tensors: Sequence[Tensor], data: Sequence[Data]) -> tuple[KeptTensor, ...]:
+    return tuple(
+        KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, bytes=len(piece))
+        for tensor, piece in zip(tensors, data, strict=True)
+    )
