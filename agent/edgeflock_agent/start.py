@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeflock_agent.agent import Agent
-from edgeflock_agent.device import Identity, device_class, new_boot_id
+from edgeflock_agent.device import Identity, device_class, is_emulated, new_boot_id
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.storage.disk import Disk
@@ -38,6 +38,7 @@ class Options:
     socket: Path | None = None
     threads: int = 1
     quota_bytes: int | None = None
+    emulated: bool = False
 
 
 def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> None:
@@ -58,9 +59,11 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
+        emulated = options.emulated or is_emulated()
         identity = Identity(
             device=options.device,
-            device_class=options.device_class or device_class(runtime),
+            device_class=options.device_class or device_class(runtime, emulated=emulated),
+            emulated=emulated,
             runtime=runtime,
             boot_id=new_boot_id(),
             broker=options.broker,
