@@ -7,6 +7,7 @@ serves is looked up by the endpoint's threads in `serving`, whose entries are re
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
@@ -34,8 +35,11 @@ from edgeflock_agent.model_state import (
     Ticked,
 )
 from edgeflock_agent.orders import open_order
-from edgeflock_agent.reports import Publisher, Reporter, in_words
+from edgeflock_agent.outbox import Outbox, Sender
+from edgeflock_agent.reports import Reporter, in_words
 from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.signed_time import SignedTime
+from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
@@ -54,8 +58,12 @@ _BOOT_S = 60.0  # how long the link waits for what serves to be loaded
 log = logging.getLogger(__name__)
 
 
-class AgentLink(Subscriptions, Publisher, Protocol):
+class AgentLink(Subscriptions, Sender, Protocol):
     """What the agent needs of the link."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
 
     def start(self) -> None:
         """Begin connecting."""
@@ -110,7 +118,7 @@ class Agent:
         beat_s: float = 10.0,
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
     ) -> None:
-        self.identity, self.store, self.now = identity, store, now
+        self.identity, self.store, self._clocks = identity, store, now
         self.models: dict[str, ModelState] = {}
         self.serving: dict[str, Serving] = {}
         self.work: dict[str, Work] = {}
@@ -129,11 +137,17 @@ class Agent:
             device_class=identity.device_class,
             runtime=identity.runtime,
             threads=threads,
-            now=now,
+            now=self.now,
             traffic=traffic,
         )
-        self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
+        backlog = Backlog(store.folder / "backlog", store.disk)
+        self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
+        self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+
+    def now(self) -> Now:
+        """Both clocks, the wall clock as far as it is believed."""
+        return self._time.believed(self._clocks())
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -197,6 +211,7 @@ class Agent:
         elif isinstance(message, bytes):
             self._heard(message)
         elif message == "connected":
+            self.outbox.work()
             self.reporter.presence(online=True)
             self.report()
         else:
@@ -230,6 +245,7 @@ class Agent:
         children = [work.take_child() for work in (*self.work.values(), *self.loading.values())]
         self.reporter.presence(online=False)
         self.link.stop()
+        self.outbox.close()
         for child in (*children, *(serving.process for serving in self.serving.values())):
             if child is not None:
                 child.close()
@@ -241,7 +257,12 @@ class Agent:
     def _heard(self, payload: bytes) -> None:
         """The controller's word."""
         desired = open_order(payload, self._trust, self.identity.device)
-        for model, entry in desired.models.items() if desired is not None else ():
+        if desired is None:
+            return
+        if self._time.signed(desired.signed_at, self._clocks()):
+            with contextlib.suppress(DiskFull, OSError):  # it is known until the next boot, and written with the rest
+                self.persist()
+        for model, entry in desired.models.items():
             self.handle(model, DesiredChanged(entry, self.now()))
 
     def _new_session(self, name: bytes) -> None:
@@ -284,6 +305,7 @@ class Agent:
             self.handle(work.model, result)
 
     def _tick(self) -> None:
+        self.outbox.work()
         for model in list(self.models):
             serving, work = self.serving.get(model), self.work.get(model)
             if serving is not None and not serving.process.alive:
@@ -339,9 +361,14 @@ class Agent:
         identity = self.identity
         self._record.write(
             AgentRecord(
-                device=identity.device, device_class=identity.device_class, broker=identity.broker, models=self.models
+                device=identity.device,
+                device_class=identity.device_class,
+                broker=identity.broker,
+                models=self.models,
+                signed_time_s=self._time.floor_s,
             )
         )
+        self._time.written()
 
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
@@ -367,6 +394,7 @@ class Agent:
 
     def _read_record(self) -> None:
         record = self._record.read()
+        self._time = SignedTime(record.signed_time_s if record is not None else 0.0, self._clocks())
         if record is None:
             return
         if record.device != self.identity.device:

@@ -109,7 +109,8 @@ def _bring_in(state: ModelState, event: DesiredChanged) -> Stepped:
     if digest in state.known_bad:
         return _end(state, Outcome.REJECTED, Reason.KNOWN_BAD, f"{digest[:12]} failed on this device before")
     if event.now.wall_s >= entry.expires_at:
-        return _end(state, Outcome.REJECTED, Reason.EXPIRED, "the order had expired when it arrived")
+        late = f"{event.now.wall_s - entry.expires_at:.0f} s before it arrived, by what this device believes of the time"
+        return _end(state, Outcome.REJECTED, Reason.EXPIRED, f"the order had expired {late}")
     if digest == state.candidate and state.state is S.TRIAL:
         if commit:
             return _commit(state)

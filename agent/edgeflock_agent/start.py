@@ -21,6 +21,9 @@ from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.link import Link, parse_broker
 from edgeflock_deploy.runtime_name import runtime_name
 
+_SPREAD_S = 5.0  # a thousand boards that lose a broker together come back 200 a second, at once if it is there
+_MAX_QUEUED = 1_000  # what is to outlive a lost connection waits on the disk
+
 log = logging.getLogger(__name__)
 
 
@@ -78,7 +81,14 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
 def _agent(options: Options, identity: Identity, store: Store, trust: Trust) -> Agent:
     def make_link(on_connect: Callable[[], None]) -> Link:
         will = last_will(identity.device, identity.boot_id)
-        return Link(options.broker, f"edgeflock-agent-{identity.device}", will=will, on_connect=on_connect)
+        return Link(
+            options.broker,
+            f"edgeflock-agent-{identity.device}",
+            will=will,
+            on_connect=on_connect,
+            spread_s=_SPREAD_S,
+            max_queued=_MAX_QUEUED,
+        )
 
     return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s)
 
