@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgeflock_agent.children.runner import ModelProcess
+from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
 from edgeflock_agent.jobs import Jobs, Work, guarded
@@ -45,6 +45,7 @@ from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.watch import Watch
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.heap import give_back_freed
@@ -76,6 +77,13 @@ class AgentLink(Subscriptions, Sender, Protocol):
 class _Happened:
     work: Work
     event: Event
+
+
+@dataclass(frozen=True)
+class _Misbehaved:
+    model: str
+    serving: Serving
+    stop: HardStop
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,9 @@ class Agent:
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
         self._session = b""
         self._record = RecordFile(store.folder, store.disk)
-        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Session | bytes | str] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | _Session | bytes | str] = (
+            queue.SimpleQueue()
+        )
         self._read_record()
         self.link = make_link(lambda: self._inbox.put("connected"))
         traffic = Traffic()
@@ -143,6 +153,8 @@ class Agent:
         backlog = Backlog(store.folder / "backlog", store.disk)
         self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
         self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
+        self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
+        self.reporter.nan_answers = lambda: self.watch.nan_answers
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
 
     def now(self) -> Now:
@@ -206,6 +218,8 @@ class Agent:
             self._happened(message)
         elif isinstance(message, _Windowed):
             self._windowed(message)
+        elif isinstance(message, _Misbehaved):
+            self._misbehaved(message)
         elif isinstance(message, _Session):
             self._new_session(message.name)
         elif isinstance(message, bytes):
@@ -312,8 +326,13 @@ class Agent:
                 self._serving_gone(
                     model, serving, ServingStopped(serving.digest, *_ending(serving.process), self.now())
                 )
+            elif serving is not None and (stop := self.watch.memory(serving.process)):
+                gone = ServingStopped(serving.digest, stop.reason, stop.detail, self.now())
+                self._serving_gone(model, serving, gone)
             if work is not None and work.child is not None and not work.child.alive:
                 self.handle(model, HardStopped(work.digest, *_ending(work.child)))
+            elif work is not None and work.child is not None and (stop := self.watch.memory(work.child)):
+                self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
 
@@ -322,6 +341,14 @@ class Agent:
             del self.serving[model]
             self.close(serving.process)
             self.handle(model, event)
+
+    def _misbehaved(self, message: _Misbehaved) -> None:
+        """What serves answers, but not rightly: it goes on until something else is loaded."""
+        now = self.serving.get(message.model)
+        if now is not None and now.process is message.serving.process:
+            stop = message.stop
+            event = ServingStopped(message.serving.digest, stop.reason, stop.detail, self.now())
+            self.handle(message.model, event)
 
     # --- what effects use ---------------------------------------------------------------------------------------------
 

@@ -72,7 +72,14 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
         _run(
             agent,
             on_end,
-            Endpoint.start(agent.serving.get, agent.expected, host=host, port=port, socket_path=options.socket),
+            Endpoint.start(
+                agent.serving.get,
+                agent.expected,
+                witness=agent.watch.answered,
+                host=host,
+                port=port,
+                socket_path=options.socket,
+            ),
         )
     finally:
         store.unlock()

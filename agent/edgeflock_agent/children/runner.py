@@ -62,10 +62,14 @@ class ItemResult(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
+    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
+
+    `nan`: an output holds NaN although no input did.
+    """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
+    nan: bool = False
 
 
 class Block(NamedTuple):
@@ -238,7 +242,7 @@ class ModelProcess:
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
             start += length
-        return Inference(tuple(outputs), reply.header["latency_ms"])
+        return Inference(tuple(outputs), reply.header["latency_ms"], reply.header.get("nan", False))
 
     def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
         """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
