@@ -36,7 +36,7 @@ from edgeflock_agent.model_state import (
 )
 from edgeflock_agent.orders import open_order
 from edgeflock_agent.outbox import Outbox, Sender
-from edgeflock_agent.reports import Reporter, in_words
+from edgeflock_agent.reports import Reporter, in_fields, in_words
 from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.signed_time import SignedTime
 from edgeflock_agent.storage.backlog import Backlog
@@ -155,6 +155,7 @@ class Agent:
         self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
         self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
         self.reporter.nan_answers = lambda: self.watch.nan_answers
+        self.on_tick: Callable[[], None] = lambda: None
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
 
     def now(self) -> Now:
@@ -194,11 +195,18 @@ class Agent:
             now_s = self.now().mono_s
             if now_s >= tick_at_s:
                 self._tick()
+                self.on_tick()
                 tick_at_s = now_s + TICK_S
             if now_s >= beat_at_s:
                 self.report()
                 beat_at_s = now_s + self._beat_s
         self._shut_down()
+
+    def in_words(self) -> str:
+        """How it stands, in a line."""
+        serving = [f"{model} {serving.digest[:12]}" for model, serving in sorted(self.serving.items())]
+        link = "connected" if self.link.connected else f"no broker, {self.outbox.waiting} messages wait"
+        return f"serves {', '.join(serving) or 'nothing'}; {link}"
 
     def expected(self) -> list[str]:
         """The models that this device should be serving; called from the endpoint's threads."""
@@ -237,7 +245,7 @@ class Agent:
         after, effects = step(before, event)
         self.models[model] = after
         if after.state is not before.state or (after.outcome is not before.outcome and after.outcome is not None):
-            log.info("%s", in_words(before, after))
+            log.info("%s", in_words(before, after), extra={"about": in_fields(before, after)})
         if after.state is not before.state:
             self.reporter.transition(before, after, self.now().wall_s)
         for effect in effects:

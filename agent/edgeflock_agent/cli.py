@@ -1,4 +1,4 @@
-"""`edgeflock-agent`: run an agent on this board, look at one, measure a model, calibrate its power.
+"""`edgeflock-agent`: run an agent on this board, or have systemd run it, look at one, measure a model.
 
 Exit codes: 0 done, 1 the answer is no, 2 bad input (one line on stderr).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,11 +16,13 @@ from typing import Any
 
 import click
 
+from edgeflock_agent import logs
+from edgeflock_agent.logs import Format
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
 
-# Measuring brings in what a running agent does not need: these are imported when they are asked for.
-_RARE = ("bench", "calibrate")
+# Measuring and installing bring in what a running agent does not need: these are imported when they are asked for.
+_RARE = ("bench", "calibrate", "install")
 
 
 class _Group(click.Group):
@@ -75,6 +77,9 @@ def main() -> None:
     help="A Unix socket where applications ask too; the agent's user and group may.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Layout of log lines."
+)
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
 def run(
     device: str,
@@ -87,6 +92,7 @@ def run(
     socket: Path | None,
     threads: int,
     quota: int | None,
+    log_format: Format,
 ) -> None:
     """Run an agent until it is told to stop.
 
@@ -94,7 +100,7 @@ def run(
     """
     from edgeflock_agent.start import Options, start
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logs.set_up(sys.stderr, log_format, os.environ)
     options = Options(
         device=device,
         broker=broker,

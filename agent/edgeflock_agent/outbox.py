@@ -1,9 +1,9 @@
 """How windows and events reach the broker: at once where it is there, over the disk where it is not, always in order.
 
-Decided here: a message that the broker has not acknowledged belongs to the disk as soon as the connection is gone; while
-anything waits on the disk, everything waits behind it; a board that comes back sends a bounded number at a time, so that
-a fleet that comes back does not bury its headquarters. A message may go twice, never out of order, and is lost only
-where the backlog says so. Not known here: what a message says.
+Decided here: a message that the broker has not acknowledged belongs to the disk as soon as the connection is gone;
+while anything waits on the disk, everything waits behind it; a board that comes back sends a bounded number at a time,
+so that a fleet that comes back does not bury its headquarters. What had not been acknowledged goes again, with all that
+followed it; a message is lost only where the backlog counts it. Not known here: what a message says.
 
 The loop's thread alone calls this; the link's thread calls back with acknowledgements.
 """

@@ -177,3 +177,16 @@ def in_words(before: ModelState, after: ModelState) -> str:
     if after.reason is not None:
         words.append(f"{after.reason.value}: {after.detail}")
     return ", ".join(words)
+
+
+def in_fields(before: ModelState, after: ModelState) -> dict[str, str | None]:
+    """The same for a log that is read by programs."""
+    return {
+        "model": after.model,
+        "before": before.state.value,
+        "after": after.state.value,
+        "digest": after.candidate or after.slots.active or before.candidate,
+        "rollout": after.desired.rollout if after.desired is not None else None,
+        "outcome": after.outcome.value if after.outcome is not None else None,
+        "reason": after.reason.value if after.reason is not None else None,
+    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.store import Store
+from edgeflock_agent.supervision import Supervision
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import Trust
@@ -101,15 +104,24 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust) -> 
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:
+    supervision = Supervision.of(os.environ, time.monotonic)
+
+    def end() -> None:
+        supervision.stopping()
+        agent.stop()
+
     note, disk = agent.store.folder / "endpoint.json", agent.store.disk
     try:
-        on_end(agent.stop)
+        on_end(end)
         agent.reporter.endpoint = endpoint.url
         where = {"url": endpoint.url} | ({"socket": str(endpoint.socket_path)} if endpoint.socket_path else {})
         disk.write_whole(note, [json.dumps(where).encode()])
         device, board = agent.identity.device, agent.identity.device_class
         log.info("device %s, class %s, endpoint %s", device, board, " and unix:".join(where.values()))
         agent.boot()
+        supervision.ready()
+        lanes = (agent.delivery, agent.bench, agent.serving_lane)
+        agent.on_tick = lambda: supervision.turned(lanes, agent.in_words())
         agent.run()
     finally:
         endpoint.stop()

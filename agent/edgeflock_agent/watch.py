@@ -1,7 +1,7 @@
 """What is watched of a variant that serves: answers that are no numbers, and memory that grows without end.
 
-Decided here: how many NaN answers, and how much growth, are too many. An application may send what it likes: only NaN that
-came of numbers counts, and one alone is no verdict. Not known here: what becomes of a variant that is found out.
+Decided here: how many NaN answers, and how much growth, are too many. An application may send what it likes: only NaN
+that came of numbers counts, and one alone is no verdict. Not known here: what becomes of a variant that is found out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Watch:
     """Watches what serves.
 
     Args:
-        tell: is given a model, what served it and what is wrong; called from the endpoint's threads, so it must be quick.
+        tell: is given a model, what served it and what is wrong; called from the endpoint's threads: it must be quick.
     """
 
     def __init__(self, tell: Callable[[str, Serving, HardStop], None]) -> None:

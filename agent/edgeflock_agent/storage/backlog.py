@@ -5,10 +5,9 @@ in streams of their own, each with its bound, so that a week of windows never di
 message means, and when it is sent.
 
 A stream is a row of segments, `NAME-ORDINAL.log`, named for their first ordinal; ordinals count over both streams. A
-line is `CRC32 ORDINAL PAYLOAD`. A segment goes as a whole, when all of it was sent or when the stream is over its bound;
-what goes unsent is counted, and the counts are kept in `dropped`. A line that a power cut tore does not count as a
-message. Appends are synced at most every SYNC_EVERY_S, so that flash lives: a power cut costs what came since, a kill
-nothing.
+line is `CRC32 ORDINAL PAYLOAD`. A segment goes as a whole, when all of it was sent or when the stream is over its
+bound; what goes unsent is counted, and the counts are kept in `dropped`. A line that a power cut tore is no message.
+Appends are synced at most every SYNC_EVERY_S, so that flash lives: a power cut costs what came since, a kill nothing.
 """
 
 from __future__ import annotations

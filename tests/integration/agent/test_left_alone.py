@@ -20,8 +20,9 @@ from edgeflock_deploy.messages import AgentEvent, DeviceState, Outcome, Phase, R
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:
-    from edgeflock_agent.model_state import ModelState
     from tests.integration.agent.conftest import Board, Headquarters
+
+    from edgeflock_agent.model_state import ModelState
 
 NOWHERE = "mqtt://127.0.0.1:9"
 PATIENCE_S = 60.0
