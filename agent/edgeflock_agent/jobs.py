@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
+from edgeflock_agent.lane import still_at_work
 from edgeflock_agent.model_state import (
     BlobsReady,
     Event,
@@ -58,6 +59,11 @@ class Work:
     window_running: bool = False
     rest_until_s: float = 0.0  # on the monotonic clock: no window before, so that a trial does not own the board
     compared_with: ModelProcess | None = None
+
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more; asked now and then by what takes long."""
+        still_at_work()
+        return self.cancelled.is_set()
 
     def take_child(self) -> ModelProcess | None:
         """Hand the process over."""
@@ -179,8 +185,7 @@ class Jobs:
                 for child in (old.process, new):
                     _open_slice(child, slice_path, manifest, "new" if child is new else "old")
                 work.compared_with = old.process
-            stop = work.cancelled.is_set
-            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=stop)
+            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=work.given_up)
         except SideStopped as error:
             if error.stop is None:
                 return None
@@ -236,7 +241,7 @@ class Jobs:
         return open_manifest(self._store.manifest_envelope(digest) or b"", self._trust, digest)
 
     def _download(self, work: Work) -> Download:
-        return Download(self._link, self._store, self._traffic, work.cancelled.is_set)
+        return Download(self._link, self._store, self._traffic, work.given_up)
 
 
 def _open_slice(child: ModelProcess, path: Path, manifest: Manifest, side: Literal["old", "new"]) -> None:

@@ -60,6 +60,8 @@ MAX_ATTEMPTS = 3  # an agent that died so often while warming or trying a candid
 MAX_RESTARTS = 3  # restarts of the serving process within RESTARTS_WITHIN_S before the device goes back by itself
 RESTARTS_WITHIN_S = 300.0
 MAX_KNOWN_BAD = 64
+# What no restart mends: the device goes back at once, if there is something to go back to.
+NOT_MENDED = frozenset({Reason.NAN_OUTPUT, Reason.GOLDEN_MISMATCH, Reason.MEMORY_OVER_BUDGET})
 
 S = DeviceState
 BEFORE_TRIAL = (S.DOWNLOADING, S.VERIFYING, S.STAGED, S.WARMING)
@@ -109,7 +111,10 @@ def _bring_in(state: ModelState, event: DesiredChanged) -> Stepped:
     if digest in state.known_bad:
         return _end(state, Outcome.REJECTED, Reason.KNOWN_BAD, f"{digest[:12]} failed on this device before")
     if event.now.wall_s >= entry.expires_at:
-        return _end(state, Outcome.REJECTED, Reason.EXPIRED, "the order had expired when it arrived")
+        late = (
+            f"{event.now.wall_s - entry.expires_at:.0f} s before it arrived, by what this device believes of the time"
+        )
+        return _end(state, Outcome.REJECTED, Reason.EXPIRED, f"the order had expired {late}")
     if digest == state.candidate and state.state is S.TRIAL:
         if commit:
             return _commit(state)
@@ -230,19 +235,27 @@ def _serving_stopped(state: ModelState, event: ServingStopped) -> Stepped:
         return _end(state, Outcome.FAILED, Reason.NO_ROLLBACK_TARGET, detail)
     if event.digest != state.slots.active:
         return state, ()
+    target = _older(state, event.digest)
+    if event.reason in NOT_MENDED and (target is not None or event.reason is Reason.NAN_OUTPUT):
+        return _give_up_incumbent(state, event, event.reason, f"{event.digest[:12]}: {event.detail}")
     recent = tuple(at for at in state.restarts_s if event.now.mono_s - at < RESTARTS_WITHIN_S)
     if len(recent) < MAX_RESTARTS:
         return state.but(restarts_s=(*recent, event.now.mono_s)), (Load(event.digest), Report())
-    return _give_up_incumbent(state, event)
+    detail = f"{event.digest[:12]} stopped {MAX_RESTARTS + 1} times in {RESTARTS_WITHIN_S:.0f} s ({event.detail})"
+    return _give_up_incumbent(state, event, Reason.CRASH_LOOP, detail)
 
 
-def _give_up_incumbent(state: ModelState, event: ServingStopped) -> Stepped:
+def _older(state: ModelState, digest: str) -> str | None:
+    """What to go back to from this bundle."""
+    older = (state.slots.previous, state.slots.factory)
+    return next((d for d in older if d not in (None, digest, *state.known_bad)), None)
+
+
+def _give_up_incumbent(state: ModelState, event: ServingStopped, why: Reason, detail: str) -> Stepped:
     # Only what the controller ordered last is to blame for its rollout; what served before is another story.
     ordered = state.desired is not None and event.digest == state.desired.digest
-    reason = Reason.CRASH_LOOP if ordered else Reason.INCUMBENT_CRASH_LOOP
-    older = (state.slots.previous, state.slots.factory)
-    target = next((d for d in older if d not in (None, event.digest, *state.known_bad)), None)
-    detail = f"{event.digest[:12]} stopped {MAX_RESTARTS + 1} times in {RESTARTS_WITHIN_S:.0f} s ({event.detail})"
+    reason = why if ordered else Reason.INCUMBENT_CRASH_LOOP
+    target = _older(state, event.digest)
     if target is None:
         # Nothing to go back to: a board that serves late is better than one that never serves again.
         after = state.but(restarts_s=(), retry_at_s=event.now.mono_s + RESTARTS_WITHIN_S)

@@ -12,6 +12,7 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import (
     AgentEvent,
+    Desired,
     DeviceState,
     Malformed,
     Presence,
@@ -51,6 +52,15 @@ def test_every_message_survives_the_wire(message: Presence | Reported | AgentEve
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.kind)
 def test_fields_of_a_newer_release_are_accepted(message: Presence | Reported | AgentEvent | Window) -> None:
     assert decode_up(json.dumps(json.loads(encode(message)) | {"introduced_later": [1]}).encode()) == message
+
+
+def test_words_of_the_release_before_are_read() -> None:
+    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
+    assert Desired.model_validate_json(old).signed_at is None
+    said = json.loads(encode(MESSAGES[1]))
+    for field in ("windows_dropped", "events_dropped", "nan_answers"):
+        del said[field]
+    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
 
 
 @pytest.mark.parametrize("change", [{"kind": "introduced_later"}, {"v": 2}])
