@@ -142,6 +142,7 @@ class Reporter:
 def reported_model(state: ModelState, running: str | None) -> ReportedModel:
     """How a model stands, for the controller; `running` is the digest that really answers."""
     entry = state.desired
+    ordered = state.bundles.get(state.candidate or (entry.digest if entry is not None else None) or "")
     return ReportedModel(
         digest=running,
         generation=entry.generation if entry is not None else 0,
@@ -153,7 +154,15 @@ def reported_model(state: ModelState, running: str | None) -> ReportedModel:
         detail=state.detail,
         slots=state.slots,
         measurement=_measured(state, state.candidate or "") or _measured(state, running or ""),
+        variant=_variant(state, running),
+        candidate_variant=_variant(state, state.candidate),
+        tried=ordered.tried if ordered is not None else (),
     )
+
+
+def _variant(state: ModelState, digest: str | None) -> str | None:
+    facts = state.bundles.get(digest or "")
+    return facts.variant if facts is not None else None
 
 
 def _measured(state: ModelState, digest: str) -> Measurement | None:

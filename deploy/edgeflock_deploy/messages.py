@@ -3,7 +3,8 @@
 Unknown fields are accepted (a newer peer may send them), unknown kinds decode to `Unknown` (log and drop), malformed
 bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
 
-Version history: 1, the first.
+Version history: 1, the first; `ReportedModel` has gained `variant`, `candidate_variant` and `tried` since, with
+defaults.
 """
 
 from __future__ import annotations
@@ -148,11 +149,21 @@ class Slots(Frozen):
     factory: str | None = None
 
 
+class Tried(Frozen):
+    """A form of a bundle that did not fit the device, and why."""
+
+    variant: str
+    reason: Reason
+    detail: str
+
+
 class ReportedModel(Frozen):
     """What a device says of one model.
 
     `digest` is what the interpreter really runs now. `generation` and `rollout` name the desired entry that this
-    answers. `outcome` is set once that entry has been dealt with.
+    answers. `outcome` is set once that entry has been dealt with. `variant` and `candidate_variant` name the forms that
+    `digest` runs as and that the candidate is tried as; None: not known. `tried` are the forms that did not fit, of the
+    bundle that was ordered last.
     """
 
     digest: str | None
@@ -165,6 +176,9 @@ class ReportedModel(Frozen):
     detail: str | None = None
     slots: Slots = Slots()
     measurement: Measurement | None = None
+    variant: str | None = None
+    candidate_variant: str | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 class _Up(Frozen):

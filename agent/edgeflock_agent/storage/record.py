@@ -3,7 +3,8 @@
 Layout of `record`: one line of JSON, one line with the SHA-256 of the first. The record before it is kept as
 `record.1`: a reader that meets a torn `record` goes back to it. This file does not know what the fields mean.
 
-Version history: 1, the first.
+Version history: 1, the first; what is remembered of a bundle has gained `form`, `variants` and `tried` since, with
+defaults that say of an older record that its bundles run as their first form.
 """
 
 from __future__ import annotations
