@@ -50,5 +50,15 @@ def in_words(state: ModelState, digest: str, detail: str) -> str:
     return "no form fits: " + "; ".join(f"{one.variant}: {one.reason.value} ({one.detail})" for one in facts.tried)
 
 
+def gave_way(before: ModelState, after: ModelState) -> Tried | None:
+    """The form that gave way between these two moments, with where the chain stands now in its detail; else None."""
+    digest = after.candidate or ""
+    was, now = before.bundles.get(digest), after.bundles.get(digest)
+    if was is None or now is None or now.form == was.form:
+        return None
+    last = now.tried[-1]
+    return last.model_copy(update={"detail": f"{last.variant} does not fit: {last.detail}; {now.variant} is next"})
+
+
 def _with(state: ModelState, digest: str, facts: BundleFacts) -> ModelState:
     return state.but(bundles=state.bundles | {digest: facts})

@@ -204,11 +204,8 @@ def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
 
 def _give_way(state: ModelState, digest: str) -> Stepped:
     """Bring the form in hand of a candidate in; the files of the one before it go."""
-    facts = state.bundles[digest]
-    last = facts.tried[-1]
-    detail = f"{last.variant} does not fit ({last.reason.value}: {last.detail}); {facts.variant} is next"
     after = state.but(**_NO_CANDIDATE)
-    after = after.but(state=S.DOWNLOADING, candidate=digest, outcome=None, reason=None, detail=detail)
+    after = after.but(state=S.DOWNLOADING, candidate=digest, outcome=None, reason=None, detail=None)
     return after, (StopWork(), Persist(), CollectGarbage(), FetchManifest(digest), Report())
 
 

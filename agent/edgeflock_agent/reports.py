@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
+from edgeflock_agent import chain
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.storage.download import Traffic
@@ -83,6 +84,7 @@ class Reporter:
 
     def transition(self, before: ModelState, after: ModelState, at: float) -> None:
         """Say that a model's state changed; `at` in seconds since 1970."""
+        why = chain.gave_way(before, after) or after
         message = AgentEvent(
             device=self._device,
             boot_id=self._boot_id,
@@ -91,8 +93,8 @@ class Reporter:
             rollout=after.desired.rollout if after.desired is not None else None,
             before=before.state,
             after=after.state,
-            reason=after.reason,
-            detail=after.detail,
+            reason=why.reason,
+            detail=why.detail,
             at=at,
         )
         self._link.publish(topics.up(self._device, "event"), encode(message))
@@ -185,6 +187,7 @@ def in_words(before: ModelState, after: ModelState) -> str:
         words.append(f"rollout {after.desired.rollout}")
     if after.outcome is not None:
         words.append(after.outcome.value)
-    if after.reason is not None:
-        words.append(f"{after.reason.value}: {after.detail}")
+    why = chain.gave_way(before, after) or after
+    if why.reason is not None:
+        words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)

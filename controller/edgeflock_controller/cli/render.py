@@ -141,7 +141,8 @@ def chain_in_words(bundle: Json) -> list[str]:
     ]
     sentences = [f"where it does not fit, {', then '.join(said)}"] if said else []
     p95, memory = bundle["limits"]["latency_ms_p95"], bundle["limits"]["memory_bytes"]
-    declared = [f"{p95:g} ms at p95"] * (p95 is not None) + [f"{kilobytes(memory)} KB of memory"] * (memory is not None)
+    declared = [] if p95 is None else [f"{p95:g} ms at p95"]
+    declared += [] if memory is None else [f"{memory / 1e6:g} MB of memory"]
     return sentences + ([f"declared to take at most {' and '.join(declared)}"] if declared else [])
 
 
