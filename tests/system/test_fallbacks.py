@@ -72,7 +72,7 @@ def test_where_no_form_fits_the_rollout_is_taken_back_for_all_the_reasons(site: 
     for told in (done["reason"], site.command("why", name)):
         assert "no form fits: tiny_slow: MEMORY_OVER_BUDGET (" in told
         assert "tiny: LOAD_FAILED (" in told
-    shown = site.command("devices", "show", BOARD)
-    assert f"{model}: tiny_slow did not fit: MEMORY_OVER_BUDGET: " in shown
-    assert f"{model}: tiny did not fit: LOAD_FAILED: " in shown
+    steps = [event for event in site.device(BOARD)["events"] if event["rollout"] == name and event["reason"]]
+    assert [event["reason"] for event in sorted(steps, key=lambda e: e["seq"])] == ["MEMORY_OVER_BUDGET", "LOAD_FAILED"]
+    assert any(event["detail"].endswith("; tiny is next") for event in steps)
     assert site.failure(BOARD, name) == "LOAD_FAILED"
