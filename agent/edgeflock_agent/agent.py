@@ -174,7 +174,7 @@ class Agent:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
         for model, state in list(self.models.items()):
             slots = (state.slots.active, state.slots.previous, state.slots.factory)
-            whole = frozenset(d for d in slots if d is not None and self.store.intact(d, self._trust) is not None)
+            whole = frozenset(d for d in slots if d is not None and self._is_whole(state, d))
             self.handle(model, Booted(whole, self.now()))
         try:
             self.persist()
@@ -413,7 +413,8 @@ class Agent:
 
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
-        self.store.collect_garbage({digest for state in self.models.values() for digest in state.held})
+        held = {digest: state.form_of(digest) for state in self.models.values() for digest in state.held}
+        self.store.collect_garbage(held, held)
         self.reporter.forget_windows(self._rollouts_in_trial())
         give_back_freed()
 
@@ -432,6 +433,9 @@ class Agent:
         """Close a process after the request that it is answering, without waiting for it."""
         if child is not None:
             self.serving_lane.submit(child.close)
+
+    def _is_whole(self, state: ModelState, digest: str) -> bool:
+        return self.store.intact(digest, self._trust, state.form_of(digest)) is not None
 
     def _read_record(self) -> None:
         record = self._record.read()

@@ -130,6 +130,9 @@ class Child:
             raise Stop(Reason.LOAD_FAILED, detail) from None
         if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        if budget is not None:  # cases and requests come on top of what the model itself may take
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
