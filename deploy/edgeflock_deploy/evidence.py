@@ -28,7 +28,7 @@ class MetricEvidence(Frozen):
 
 
 class DeviceEvidence(Frozen):
-    """What one device showed, and the windows that it was heard in, by boot id.
+    """What one device showed, and the windows that it was heard in, by boot id; `emulated` once one of them was.
 
     `unpaired` of the windows compared nothing pair by pair; what they said stands in `alerts`, with nothing staked on
     it. `pairs` counts those of the others, `live_pairs` how many of them were applications' requests.
@@ -38,6 +38,7 @@ class DeviceEvidence(Frozen):
     unpaired: int = 0
     pairs: int = 0
     live_pairs: int = 0
+    emulated: bool = False
     alerts: dict[Metric, MetricEvidence] = Field(default_factory=dict)
     seen: dict[str, Runs] = Field(default_factory=dict)
     metrics: dict[Metric, MetricEvidence] = Field(default_factory=dict)
@@ -56,6 +57,7 @@ class DeviceEvidence(Frozen):
             unpaired=self.unpaired + (not window.paired),
             pairs=self.pairs + window.pairs,
             live_pairs=self.live_pairs + window.live_pairs,
+            emulated=self.emulated or window.conditions.emulated,
             alerts=dict(alerts),
             seen=seen,
             metrics=dict(metrics),

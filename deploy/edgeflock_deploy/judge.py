@@ -33,6 +33,9 @@ stakes nothing: it cannot FAIL, and above all it cannot PASS.
 
 A window that is not paired compares other inputs, or another hour: of it, only memory counts, which was measured alone
 anyway. The rest is kept beside the evidence and said in the sentence, for people: an alert, on which nothing is staked.
+
+A device that says it is emulated is not judged by its latency: software translates its processor, so its times are its
+host's. They are shown, nothing is staked on them, and its other guardrails decide.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from __future__ import annotations
 import math
 
 from edgeflock_deploy import betting
-from edgeflock_deploy.evidence import Evidence, MetricEvidence
+from edgeflock_deploy.evidence import DeviceEvidence, Evidence, MetricEvidence
 from edgeflock_deploy.messages import VariantWindow, Window
 from edgeflock_deploy.policy import Guardrail, Metric, Policy
 from edgeflock_deploy.verdict import EvidenceRow, count, effect_in_words, shown_effect
@@ -86,7 +89,8 @@ def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     device = evidence.of(window.device)
     if device.has_seen(window.boot_id, window.number):
         return evidence
-    guardrails = {guardrail.metric: guardrail for guardrail in policy.guardrail}
+    emulated = device.emulated or window.conditions.emulated
+    guardrails = {g.metric: g for g in policy.guardrail if not (emulated and g.metric in _LATENCIES)}
     metrics, alerts = dict(device.metrics), dict(device.alerts)
     for metric, z in observations(window).items():
         if window.paired or metric == _EXACT:
@@ -126,7 +130,7 @@ def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
     """What still stands between this device and its PASS, one phrase per guardrail."""
     own = evidence.of(device)
     phrases = []
-    for guardrail in policy.guardrail:
+    for guardrail in _judged(own, policy):
         metric = own.metrics.get(guardrail.metric)
         if metric is None:
             phrases.append(f"no data for {guardrail.metric}")
@@ -146,7 +150,7 @@ def alert(evidence: Evidence, device: str, policy: Policy) -> str | None:
         return None
     bad = [
         effect_in_words(guardrail.metric, shown_effect(guardrail.metric, _typical(guardrail.metric, seen)))
-        for guardrail in policy.guardrail
+        for guardrail in _judged(own, policy)
         if (seen := own.alerts.get(guardrail.metric)) is not None
         and _typical(guardrail.metric, seen) > _fail_at(guardrail)
     ]
@@ -159,13 +163,13 @@ def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
     own = evidence.of(device)
     shown = [
         effect_in_words(metric, shown_effect(metric, _typical(metric, own.metrics[metric])))
-        for metric in (guardrail.metric for guardrail in policy.guardrail)
+        for metric in (guardrail.metric for guardrail in _judged(own, policy))
     ]
     held = f"PASS: {device} holds {count(len(shown), 'guardrail')} ({count(own.windows, 'window')})"
-    sentence = (
-        f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
-    )
-    return "; ".join(part for part in (sentence, alert(evidence, device, policy)) if part)
+    said = f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
+    if len(shown) < len(policy.guardrail):
+        said += "; it is emulated, so latency is not judged"
+    return "; ".join(part for part in (said, alert(evidence, device, policy)) if part)
 
 
 def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:
@@ -175,8 +179,18 @@ def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:
     for device in sorted(evidence.devices):
         own = evidence.devices[device]
         for metric in gates + tuple(metric for metric in own.metrics if metric not in gates):
-            found.append(_row(device, metric, own.metrics.get(metric), metric in gates))
+            judged = metric in gates and _speaks_of(own, metric)
+            found.append(_row(device, metric, own.metrics.get(metric), judged))
     return tuple(found)
+
+
+def _speaks_of(own: DeviceEvidence, metric: Metric) -> bool:
+    """Whether what this device shows of a metric is about boards: an emulated one's latency is not."""
+    return not (own.emulated and metric in _LATENCIES)
+
+
+def _judged(own: DeviceEvidence, policy: Policy) -> tuple[Guardrail, ...]:
+    return tuple(guardrail for guardrail in policy.guardrail if _speaks_of(own, guardrail.metric))
 
 
 def _row(device: str, metric: Metric, seen: MetricEvidence | None, gates: bool) -> EvidenceRow:
@@ -233,13 +247,19 @@ def _beyond(evidence: Evidence, guardrail: Guardrail) -> list[str]:
     return [
         device
         for device, own in sorted(evidence.devices.items())
-        if guardrail.metric in own.metrics and _typical(guardrail.metric, own.metrics[guardrail.metric]) > margin
+        if guardrail.metric in own.metrics
+        and _speaks_of(own, guardrail.metric)
+        and _typical(guardrail.metric, own.metrics[guardrail.metric]) > margin
     ]
 
 
 def _fail_sentence(evidence: Evidence, guardrail: Guardrail, blamed: list[str], numbers: str) -> str:
     metric = guardrail.metric
-    heard = {device: own.metrics[metric] for device, own in evidence.devices.items() if metric in own.metrics}
+    heard = {
+        device: own.metrics[metric]
+        for device, own in evidence.devices.items()
+        if metric in own.metrics and _speaks_of(own, metric)
+    }
     shown = [_typical(metric, heard[device]) for device in blamed if device in heard]
     effect = shown_effect(metric, math.fsum(shown) / len(shown))
     windows = sum(seen.windows for seen in heard.values())

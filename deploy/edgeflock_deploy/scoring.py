@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Kind = Literal["classification", "regression"]
-_SHARES_SUM_WITHIN = 0.02
 
 
 def answers(kind: Kind, outputs: Array) -> Array:
@@ -27,19 +26,6 @@ def answers(kind: Kind, outputs: Array) -> Array:
     if kind == "regression":
         return rows.astype(np.float64)
     return np.where(np.isnan(rows).any(axis=1), -1, rows.argmax(axis=1))
-
-
-def confidence(scores: Array) -> float:
-    """Probability of the answer of one item's scores (...): the largest, after a softmax unless they are shares.
-
-    Scores are shares when none is negative and they sum to 1 within 0.02 (a quantized softmax rounds). NaN gives 0.
-    """
-    row = scores.reshape(-1).astype(np.float64)
-    if np.isnan(row).any():
-        return 0.0
-    if row.min() >= 0 and abs(row.sum() - 1) <= _SHARES_SUM_WITHIN:
-        return min(1.0, float(row.max()))
-    return float(1 / np.exp(row - row.max()).sum())
 
 
 def accuracy(classes: Array, y: Array) -> float:

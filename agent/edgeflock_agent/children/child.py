@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeflock_agent.children import sandbox
+from edgeflock_agent.children.confidence import top_probability
 from edgeflock_agent.children.frames import BadFrame, Channel, Data, Ended
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden, write_evaluation, write_golden
@@ -39,7 +40,7 @@ from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
-from edgeflock_deploy.scoring import answers, confidence, variance
+from edgeflock_deploy.scoring import answers, variance
 
 Array = NDArray[Any]
 Payload = bytearray | memoryview
@@ -69,6 +70,7 @@ class Child:
         self._takes: list[tuple[np.dtype[Any], tuple[int, ...], int]] = []  # type, shape and bytes of each input
         self._next_item = 0
         self._first_ms = 0.0
+        self._tells_confidence = False
         self._cpu_s = 0.0  # processor time that a request may take
         self._status = os.open("/proc/self/status", os.O_RDONLY)  # opened now: later nothing is
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
@@ -82,6 +84,7 @@ class Child:
             "random": self._random,
             "block": self._block,
             "infer": self._infer,
+            "tell_confidence": self._tell_confidence,
         }
 
     @property
@@ -127,6 +130,9 @@ class Child:
             raise Stop(Reason.LOAD_FAILED, detail) from None
         if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        if budget is not None:  # cases and requests come on top of what the model itself may take
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
@@ -187,10 +193,10 @@ class Child:
 
     def _answered(self, output: Array) -> dict[str, Any]:
         """What the first output answers, as it is compared and counted."""
-        values = self.model.outputs[0].decode(output)
+        info = self.model.outputs[0]
         if self._kind == "classification":
-            return {"answer": int(answers("classification", output)[0]), "confidence": confidence(values)}
-        return {"answer": answers("regression", values)[0].tolist()}
+            return {"answer": int(answers("classification", output)[0]), "confidence": top_probability(info, output)}
+        return {"answer": answers("regression", info.decode(output))[0].tolist()}
 
     def _random(self, header: dict[str, Any], _: Payload) -> Reply:
         rng = np.random.default_rng(header["seed"])
@@ -214,16 +220,25 @@ class Child:
             start += length
         self._take_switches()
         latency_ms = self._run(tuple(given))
-        told = self._judged() if header.get("judged") else {}
-        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in self.model.outputs_now()]
-        return told | {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, outputs
+        answer = list(self.model.outputs_now())
+        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
+        reply: dict[str, Any] = {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}
+        if header.get("judged"):
+            reply |= self._judged(answer)
+        if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
+            reply["nan"] = True  # NaN that went in may come out: that is the application's doing
+        if self._tells_confidence:
+            reply["confidence"] = top_probability(self.model.outputs[0], answer[0])
+        return reply, outputs
 
-    def _judged(self) -> dict[str, Any]:
-        """What a trial wants to know of an application's request beside its outputs."""
-        outputs = self.model.outputs_now()
-        if any(np.issubdtype(output.dtype, np.floating) and np.isnan(output).any() for output in outputs):
-            return {"nan": True, "switches": self._take_switches()}
-        return {"nan": False, "switches": self._take_switches()} | self._answered(outputs[0])
+    def _judged(self, outputs: list[Array]) -> dict[str, Any]:
+        """What a trial wants to know of an application's request beside its outputs; of NaN, no answer."""
+        switches = {"switches": self._take_switches()}
+        return switches | (self._answered(outputs[0]) if all(map(_is_numbers, outputs)) else {"answer": None})
+
+    def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
+        self._tells_confidence = True
+        return {}, b""
 
     def _own_memory(self, field: str) -> int:
         for line in os.pread(self._status, 1 << 16, 0).decode().splitlines():
@@ -291,6 +306,10 @@ def _loads_with_more_memory(path: Path, threads: int) -> bool:
 
 def _describe(tensors: Sequence[TensorInfo]) -> list[list[Any]]:
     return [[info.name, info.dtype, list(info.shape)] for info in tensors]
+
+
+def _is_numbers(tensor: Array) -> bool:
+    return tensor.dtype.kind != "f" or not np.isnan(tensor).any()
 
 
 def _refuse_nan(output: Array, what: str) -> None:

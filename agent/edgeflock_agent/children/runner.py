@@ -74,10 +74,16 @@ class ItemResult(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
+    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
+
+    `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
+    `nan`: an output holds NaN although no input did.
+    """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
+    confidence: float | None = None
+    nan: bool = False
 
 
 class Judged(NamedTuple):
@@ -271,7 +277,7 @@ class ModelProcess:
             ValueError, HardStop, InferenceFailed, Closed: see `infer`.
         """
         reply = self._ask_infer({"op": "infer", "judged": True}, inputs)
-        return Judged(_inference(reply), None if reply.header["nan"] else _item_result(reply.header))
+        return Judged(_inference(reply), None if reply.header["answer"] is None else _item_result(reply.header))
 
     def _ask_infer(self, header: dict[str, Any], inputs: Sequence[bytes | bytearray | memoryview]) -> Frame:
         if len(inputs) != len(self.inputs):
@@ -280,6 +286,14 @@ class ModelProcess:
             if len(data) != tensor.nbytes:
                 raise ValueError(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(data)} were given")
         return self._child.ask(header, inputs)
+
+    def tell_confidence(self) -> None:
+        """From now on have `infer` say how sure the variant is of each answer: for classifications.
+
+        Raises:
+            HardStop: CRASHED, HUNG.
+        """
+        self._child.ask({"op": "tell_confidence"})
 
     def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
         """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
@@ -316,7 +330,8 @@ def _inference(reply: Frame) -> Inference:
     for length in reply.header["lengths"]:
         outputs.append(bytes(reply.payload[start : start + length]))
         start += length
-    return Inference(tuple(outputs), reply.header["latency_ms"])
+    header = reply.header
+    return Inference(tuple(outputs), header["latency_ms"], header.get("confidence"), header.get("nan", False))
 
 
 def _item_result(header: dict[str, Any]) -> ItemResult:
@@ -347,7 +362,9 @@ def _opened(path: Path, reason: Reason) -> Iterator[int]:
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
     """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
     stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
-    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in stop.detail.lower():
+    # The runtime says in which of its functions a model failed, and one is called AllocateTensors.
+    words = stop.detail.lower().replace("allocatetensors", "")
+    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in words:
         return HardStop(Reason.MEMORY_OVER_BUDGET, stop.detail)
     return HardStop(Reason.LOAD_CRASHED, stop.detail) if stop.reason is Reason.CRASHED else stop
 

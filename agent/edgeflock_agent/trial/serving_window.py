@@ -151,6 +151,7 @@ def run_serving_window(
     install: Callable[[Turn | None], None],
     *,
     should_stop: Callable[[], bool] = lambda: False,
+    over: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     root: Path = Path("/"),
@@ -164,6 +165,7 @@ def run_serving_window(
         rng: draws items, orders and the CPU.
         install: gives the turns to the endpoint; None takes them back.
         should_stop: asked between pairs; a window that is stopped is given up.
+        over: asked at each request, on its thread: whether the trial has ended, and whoever serves answers.
         clock: monotonic seconds, the endpoint's.
         sleep: waits for requests.
         root: of the file system, for the conditions.
@@ -177,7 +179,7 @@ def run_serving_window(
     """
     task = same_task(old.process, new.process)
     sides = Side("old", old.process, task), Side("new", new.process, task)
-    turns = ServingTurns((old, sides[0]), (new, sides[1]), settings, rng, clock, should_stop)
+    turns = ServingTurns((old, sides[0]), (new, sides[1]), settings, rng, clock, over)
     pairs = Pairs(*sides, rng, lambda: None)
     snapshot = conditions.begin(clock(), root)
     install(turns)

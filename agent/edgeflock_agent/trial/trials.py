@@ -12,14 +12,13 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.serving.endpoint import Serving, Turn, end_turn
+from edgeflock_agent.trial.board import Board, Bundle, Exchanged
 from edgeflock_agent.trial.likeness import same_inputs, same_outputs
-from edgeflock_agent.trial.live_inputs import LiveInputs
 from edgeflock_agent.trial.side import SideName, SideStopped
 from edgeflock_agent.trial.window import WindowSides, run_window
 from edgeflock_deploy.bundle import Manifest
@@ -30,49 +29,36 @@ if TYPE_CHECKING:  # rarely needed, and imported when it is, as are the windows 
     from edgeflock_agent.trial.seat import Seat
 
 
-class Bundle(NamedTuple):
-    """A bundle on the disk: its manifest, and its evaluation slice if it has one."""
+class Over(NamedTuple):
+    """Whether a trial has ended.
 
-    manifest: Manifest
-    evaluation: Path | None
+    `now` is asked on the lane that closes the window, again and again, and shows that it goes on; `at_all` anywhere.
+    """
 
-
-class Exchanged(NamedTuple):
-    """A model's incumbent has a new process after an exchange; `stop` says why it has none."""
-
-    model: str
-    seat: Seat
-    before: Serving
-    after: Serving | None
-    stop: HardStop | None
+    now: Callable[[], bool]
+    at_all: Callable[[], bool]
 
 
 class Trials:
     """The windows of all trials of this device.
 
     Args:
-        open_bundle: gives a bundle that is on the disk.
+        open_bundle: gives a model's bundle that is on the disk.
         start: starts a variant in a child; raises HardStop.
-        serving: what serves now, by model; written where `settled` says.
-        turns: whose say the endpoint hears, by model.
-        live: what applications ask.
-        exchanged: is told, on any thread, of each exchange that ended.
+        board: what trials share with the rest of the agent.
         rng: draws items and orders.
     """
 
     def __init__(
         self,
-        open_bundle: Callable[[str], Bundle],
-        start: Callable[[str], ModelProcess],
-        serving: MutableMapping[str, Serving],
-        turns: MutableMapping[str, Turn],
-        live: LiveInputs,
-        exchanged: Callable[[Exchanged], None],
+        open_bundle: Callable[[str, str], Bundle],
+        start: Callable[[Manifest], ModelProcess],
+        board: Board,
         rng: random.Random,
     ) -> None:
-        self._open_bundle, self._start, self._turns, self._live = open_bundle, start, turns, live
-        self._serving, self._exchanged, self._rng = serving, exchanged, rng
-        self._unlike: set[tuple[str, str]] = set()  # candidates, and incumbents that cannot run their items
+        self._open_bundle, self._start, self._rng = open_bundle, start, rng
+        self._board, self._turns, self._live = board, board.turns, board.live
+        self._unlike: set[tuple[str, str, str]] = set()  # candidates, their forms, and incumbents unlike them
         self._exchanging = threading.Lock()  # one exchange at a time, from its first vacating to its last letting in
         self._places = threading.Lock()  # held for moments: who is in a seat, and what serves, change together
         # by model, the two that have their slices open, and whether the candidate's items fit both
@@ -87,14 +73,14 @@ class Trials:
         new: ModelProcess,
         old: Serving | None,
         settings: TrialSettings,
-        over: Callable[[], bool],
+        over: Over,
     ) -> WindowSides | None:
         """Close one window of two variants that are both loaded, or of a candidate alone; None: no slice, or no time.
 
         Raises:
             SideStopped: one of the two must not run any longer, or was closed.
         """
-        bundle = self._open_bundle(digest)
+        bundle = self._open_bundle(model, digest)
         if bundle.evaluation is None:
             return None
         if old is None:
@@ -113,25 +99,27 @@ class Trials:
                 else:
                     self._turns[model] = turn
 
-            return run_serving_window(old, Serving(digest, new), settings, self._rng, install, should_stop=over)
+            return run_serving_window(
+                old, Serving(digest, new), settings, self._rng, install, should_stop=over.now, over=over.at_all
+            )
         if live:
-            self._live.keep(model, old.digest, settings.live_share, over)
+            self._live.keep(model, old.digest, settings.live_share, over.at_all)
         return run_window(
             old.process,
             new,
             settings,
             self._rng,
             time.monotonic,
-            should_stop=over,
+            should_stop=over.now,
             live=(lambda: self._live.take(model)) if live else (lambda: None),
         )
 
     def _alone(
-        self, old: ModelProcess | None, new: ModelProcess, settings: TrialSettings, over: Callable[[], bool]
+        self, old: ModelProcess | None, new: ModelProcess, settings: TrialSettings, over: Over
     ) -> WindowSides | None:
         from edgeflock_agent.trial.alone_window import run_alone_window
 
-        return run_alone_window(old, new, settings, self._rng, time.monotonic, over)
+        return run_alone_window(old, new, settings, self._rng, time.monotonic, over.now)
 
     def _same_items(self, model: str, bundle: Bundle, old: Serving, new: ModelProcess) -> bool:
         """Open the candidate's slice in both, once; False: the incumbent cannot run it, and has its own open if any."""
@@ -145,7 +133,7 @@ class Trials:
         except SideStopped as stopped:
             if stopped.stop is None or stopped.stop.reason is not Reason.MANIFEST_INVALID:
                 raise
-            fits, own = False, self._open_bundle(old.digest)
+            fits, own = False, self._open_bundle(model, old.digest)
             if own.evaluation is not None:
                 _open_slice(old.process, own, "old")
         self._side_by_side[model] = (old.process, new, fits)
@@ -154,30 +142,30 @@ class Trials:
     # --- one place for two --------------------------------------------------------------------------------------------
 
     def alternating(
-        self, model: str, digest: str, old: Serving, settings: TrialSettings, over: Callable[[], bool]
+        self, model: str, digest: str, old: Serving, settings: TrialSettings, over: Over
     ) -> WindowSides | None:
         """Close one window of two variants of which one is loaded at a time; None: no slice, or no time.
 
         Raises:
             SideStopped: the candidate must not run any longer, or one of the two was closed.
         """
-        bundle = self._open_bundle(digest)
+        bundle, incumbent = self._open_bundle(model, digest), self._open_bundle(model, old.digest)
         if bundle.evaluation is None:
             return None
+        pair = (digest, bundle.manifest.variant, old.digest)
         with self.exchange(model, old) as seat:
 
             def enter(side: SideName) -> ModelProcess:
-                return self._entered(seat, side, old.digest if side == "old" else digest, bundle)
+                return self._entered(seat, side, incumbent if side == "old" else bundle, bundle)
 
-            def stopped() -> bool:
-                return over() or seat.recall
+            stopped = Over(lambda: over.now() or seat.recall, over.at_all)
 
             try:
-                sides = self._in_turns(enter, (digest, old.digest), settings, stopped)
+                sides = self._in_turns(enter, pair, settings, stopped)
             except SideStopped as error:
                 if error.side == "new" or error.stop is None or error.stop.reason is not Reason.MANIFEST_INVALID:
                     raise
-                self._unlike.add((digest, old.digest))  # the next window leaves the incumbent out
+                self._unlike.add(pair)  # the next window leaves the incumbent out
                 sides = None
         if seat.stop is not None:
             raise SideStopped("new", seat.stop)
@@ -186,25 +174,25 @@ class Trials:
     def _in_turns(
         self,
         enter: Callable[[SideName], ModelProcess],
-        pair: tuple[str, str],
+        pair: tuple[str, str, str],
         settings: TrialSettings,
-        stopped: Callable[[], bool],
+        stopped: Over,
     ) -> WindowSides | None:
         if pair in self._unlike:
             return self._alone(None, enter("new"), settings, stopped)
         from edgeflock_agent.trial.alternating_window import run_alternating_window
 
-        return run_alternating_window(enter, settings, self._rng, time.monotonic, stopped)
+        return run_alternating_window(enter, settings, self._rng, time.monotonic, stopped.now)
 
-    def _entered(self, seat: Seat, side: SideName, wanted: str, bundle: Bundle) -> ModelProcess:
+    def _entered(self, seat: Seat, side: SideName, wanted: Bundle, bundle: Bundle) -> ModelProcess:
         """Have a variant in the seat, with the candidate's slice open."""
-        if seat.taken_by is None or seat.taken_by.digest != wanted:
+        if seat.taken_by is None or seat.taken_by.digest != wanted.digest:
             seat.vacate()
             try:
-                process = self._start(wanted)
+                process = self._start(wanted.manifest)
             except HardStop as stop:
                 raise SideStopped(side, stop) from None
-            seat.put(Serving(wanted, process))
+            seat.put(Serving(wanted.digest, process))
         taken = seat.taken_by
         if taken is None:
             raise SideStopped(side, None)
@@ -218,38 +206,38 @@ class Trials:
         from edgeflock_agent.trial.seat import Seat
 
         with self._exchanging:
-            seat = Seat(old)
+            incumbent, seat = self._open_bundle(model, old.digest).manifest, Seat(old)
             self._turns[model] = seat
             try:
                 yield seat
             finally:
-                self._bring_back(model, old, seat)
+                self._bring_back(model, old, incumbent, seat)
 
-    def _bring_back(self, model: str, old: Serving, seat: Seat) -> None:
+    def _bring_back(self, model: str, old: Serving, incumbent: Manifest, seat: Seat) -> None:
         taken, stop = seat.taken_by, None
         if taken is None or taken.digest != old.digest or not taken.process.alive:
             seat.vacate()
             try:
-                taken = Serving(old.digest, self._start(old.digest))
+                taken = Serving(old.digest, self._start(incumbent))
                 seat.put(taken)
             except HardStop as failed:
                 taken, stop = None, failed
         if taken is not None:
             with contextlib.suppress(HardStop, Closed):
                 seat.settle()
-        self._exchanged(Exchanged(model, seat, old, taken, stop))
+        self._board.exchanged(Exchanged(model, seat, old, taken, stop))
 
     def settled(self, ended: Exchanged) -> bool:
         """Have the process that an exchange left in serve, without the seat; False: somebody took over meanwhile."""
         with self._places:
-            if self._serving.get(ended.model) is not ended.before or ended.seat.taken_by is not ended.after:
+            if self._board.serving.get(ended.model) is not ended.before or ended.seat.taken_by is not ended.after:
                 return False
             end_turn(self._turns, ended.model)
             if ended.after is not None:
-                self._serving[ended.model] = ended.after
+                self._board.serving[ended.model] = ended.after
             return True
 
-    def take_over(self, model: str, digest: str) -> ModelProcess:
+    def take_over(self, model: str, bundle: Bundle) -> ModelProcess:
         """Load a variant in the place of what serves, which is closed first; requests wait, and the new answers them.
 
         Raises:
@@ -259,18 +247,18 @@ class Trials:
 
         with self._exchanging:
             with self._places:
-                held, now = self._turns.get(model), self._serving.get(model)
+                held, now = self._turns.get(model), self._board.serving.get(model)
                 seat = held if isinstance(held, Seat) else Seat(now)
                 self._turns[model] = seat
-                out = seat.hand_to(digest)
+                out = seat.hand_to(bundle.digest)
             if out is not None:
                 out.process.close()
             try:
-                process = self._start(digest)
+                process = self._start(bundle.manifest)
             except BaseException:
                 end_turn(self._turns, model)
                 raise
-            seat.put(Serving(digest, process))
+            seat.put(Serving(bundle.digest, process))
             return process
 
 

@@ -3,13 +3,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edgeflock_agent.children.runner import ItemResult, ModelProcess, Slice
 from edgeflock_agent.trial.outcomes import CLASS_BINS, OutcomeCounts, class_bin, even_bin
 from edgeflock_deploy.messages import Outcomes, VariantWindow, encode
-from edgeflock_deploy.scoring import confidence
 
 DATA = Path(__file__).parents[2] / "data"
 CLASSES = Slice(64, "classification", None, None)
@@ -69,10 +67,3 @@ def test_the_outcomes_of_a_window_take_less_than_a_kilobyte(process: ModelProces
     )
     with_them, without = VariantWindow(n=1, outcomes=fullest), VariantWindow(n=1)
     assert 2 * (len(encode(with_them)) - len(encode(without))) < 1024
-
-
-def test_confidence_is_a_share_or_a_softmax() -> None:
-    assert confidence(np.array([[0.1, 0.7, 0.2]])) == pytest.approx(0.7)
-    assert confidence(np.array([0.0, 0.0, 0.0])) == pytest.approx(1 / 3)
-    assert confidence(np.array([-900.0, 900.0])) == pytest.approx(1.0)
-    assert confidence(np.array([1.0, np.nan])) == 0.0

@@ -11,9 +11,9 @@ import pytest
 
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.serving.endpoint import Serving, Turn
-from edgeflock_agent.trial.live_inputs import LiveInputs
+from edgeflock_agent.trial.board import Board, Bundle, Exchanged
 from edgeflock_agent.trial.seat import Seat
-from edgeflock_agent.trial.trials import Bundle, Exchanged, Trials
+from edgeflock_agent.trial.trials import Over, Trials
 from edgeflock_deploy.bundle import Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.messages import TrialSettings
 from edgeflock_deploy.reasons import Reason
@@ -45,11 +45,12 @@ class Bench:
         self.started: list[ModelProcess] = []
         self.old = Serving(serves, self.start(serves))
         self.serving = {"digits": self.old}
-        rng = random.Random(0)
-        self.trials = Trials(self.bundle, self.start, self.serving, self.turns, LiveInputs(rng), self.ended.append, rng)
+        board = Board(serving=self.serving, turns=self.turns, exchanged=self.ended.append)
+        self.trials = Trials(self.bundle, lambda manifest: self.start(manifest.variant), board, random.Random(0))
 
-    def bundle(self, digest: str) -> Bundle:
-        return Bundle(MANIFEST, self.slices.get(digest, EVALUATION))
+    def bundle(self, _model: str, digest: str) -> Bundle:
+        named = MANIFEST.model_copy(update={"variant": digest})
+        return Bundle(digest, named, self.slices.get(digest, EVALUATION))
 
     def start(self, digest: str) -> ModelProcess:
         if digest in self.lost:
@@ -69,16 +70,14 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def never() -> bool:
-    return False
-
-
+NEVER = Over(lambda: False, lambda: False)
+AT_ONCE = Over(lambda: True, lambda: True)
 SETTINGS = TrialSettings(window_pairs=12, window_max_s=60)
 
 
 def test_two_that_are_loaded_run_side_by_side(stack: ExitStack) -> None:
     bench = Bench(stack)
-    window = bench.trials.window("digits", "tiny_other", bench.start("tiny_other"), bench.old, SETTINGS, never)
+    window = bench.trials.window("digits", "tiny_other", bench.start("tiny_other"), bench.old, SETTINGS, NEVER)
     assert window is not None
     assert (window.mode, window.paired, window.pairs) == ("shadow", True, 12)
 
@@ -88,14 +87,14 @@ def test_an_incumbent_that_cannot_run_the_candidates_items_is_not_compared_and_n
     bench.slices["tiny_mixed"] = None
     new = bench.start("tiny")
     for _ in range(2):
-        window = bench.trials.window("digits", "tiny", new, bench.old, SETTINGS, never)
+        window = bench.trials.window("digits", "tiny", new, bench.old, SETTINGS, NEVER)
         assert window is not None
         assert (window.mode, window.paired, window.old.n, window.new.accuracy) == ("alone", False, 0, 1.0)
 
 
 def test_a_candidate_without_an_incumbent_is_measured_alone(stack: ExitStack) -> None:
     bench = Bench(stack)
-    window = bench.trials.window("digits", "tiny", bench.start("tiny"), None, SETTINGS, never)
+    window = bench.trials.window("digits", "tiny", bench.start("tiny"), None, SETTINGS, NEVER)
     assert window is not None
     assert not window.paired
 
@@ -103,14 +102,14 @@ def test_a_candidate_without_an_incumbent_is_measured_alone(stack: ExitStack) ->
 def test_a_serving_trial_of_variants_with_other_tensors_stays_in_the_shadow(stack: ExitStack) -> None:
     bench = Bench(stack)
     settings = SETTINGS.model_copy(update={"mode": "serving"})
-    window = bench.trials.window("digits", "tiny_int8", bench.start("tiny_int8"), bench.old, settings, never)
+    window = bench.trials.window("digits", "tiny_int8", bench.start("tiny_int8"), bench.old, settings, NEVER)
     assert window is not None
     assert window.mode == "shadow"
 
 
 def test_without_memory_for_both_one_is_loaded_at_a_time_and_the_incumbent_is_in_at_the_end(stack: ExitStack) -> None:
     bench = Bench(stack)
-    window = bench.trials.alternating("digits", "tiny_other", bench.old, SETTINGS, never)
+    window = bench.trials.alternating("digits", "tiny_other", bench.old, SETTINGS, NEVER)
     assert window is not None
     assert (window.mode, window.paired) == ("alternating", True)
     assert bench.loaded == 1
@@ -123,7 +122,7 @@ def test_without_memory_for_both_one_is_loaded_at_a_time_and_the_incumbent_is_in
 
 def test_a_given_up_window_gives_the_place_back(stack: ExitStack) -> None:
     bench = Bench(stack)
-    assert bench.trials.alternating("digits", "tiny_other", bench.old, SETTINGS, lambda: True) is None
+    assert bench.trials.alternating("digits", "tiny_other", bench.old, SETTINGS, AT_ONCE) is None
     assert bench.trials.settled(bench.ended[0])
     assert bench.serving["digits"].process.infer(ROW).outputs
 
@@ -132,10 +131,10 @@ def test_without_memory_an_incumbent_that_cannot_run_the_items_is_left_out_from_
     stack: ExitStack,
 ) -> None:
     bench = Bench(stack, "tiny_mixed")
-    first = bench.trials.alternating("digits", "tiny", bench.old, SETTINGS, never)
+    first = bench.trials.alternating("digits", "tiny", bench.old, SETTINGS, NEVER)
     assert first is None
     assert bench.trials.settled(bench.ended[0])
-    window = bench.trials.alternating("digits", "tiny", bench.serving["digits"], SETTINGS, never)
+    window = bench.trials.alternating("digits", "tiny", bench.serving["digits"], SETTINGS, NEVER)
     assert window is not None
     assert (window.mode, window.paired) == ("alone", False)
     assert bench.ended[1].after is not None
@@ -154,8 +153,10 @@ def test_an_incumbent_that_does_not_come_back_is_told(stack: ExitStack) -> None:
 
 def test_a_take_over_right_after_an_exchange_wins_and_nothing_stays_loaded_twice(stack: ExitStack) -> None:
     bench = Bench(stack)
-    assert bench.trials.alternating("digits", "tiny_other", bench.old, SETTINGS, never) is not None
-    process = bench.trials.take_over("digits", "tiny_other")  # before anybody heard that the exchange has ended
+    assert bench.trials.alternating("digits", "tiny_other", bench.old, SETTINGS, NEVER) is not None
+    process = bench.trials.take_over(
+        "digits", bench.bundle("digits", "tiny_other")
+    )  # before anybody heard that the exchange has ended
     assert not bench.trials.settled(bench.ended[0])
     assert bench.loaded == 1
     turn = bench.turns["digits"]
@@ -167,5 +168,5 @@ def test_a_take_over_that_fails_leaves_no_seat_in_which_requests_would_wait(stac
     bench = Bench(stack)
     bench.lost.add("tiny_other")
     with pytest.raises(HardStop):
-        bench.trials.take_over("digits", "tiny_other")
+        bench.trials.take_over("digits", bench.bundle("digits", "tiny_other"))
     assert not bench.turns
