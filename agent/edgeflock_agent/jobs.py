@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
+from edgeflock_agent.lane import still_at_work
 from edgeflock_agent.limits import exceeded, sampling_ms
 from edgeflock_agent.model_state import (
     BlobsReady,
@@ -63,6 +64,11 @@ class Work:
     rest_until_s: float = 0.0  # on the monotonic clock: no window before, so that a trial does not own the board
     compared_with: ModelProcess | None = None
 
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more; asked now and then by what takes long."""
+        still_at_work()
+        return self.cancelled.is_set()
+
     def take_child(self) -> ModelProcess | None:
         """Hand the process over."""
         child, self.child = self.child, None
@@ -81,6 +87,7 @@ class Jobs:
         threads: of each interpreter.
         now: both clocks.
         traffic: is counted up.
+        tell_confidence: whether classifications are to say how sure they are of each answer.
     """
 
     def __init__(
@@ -94,8 +101,10 @@ class Jobs:
         threads: int,
         now: Callable[[], Now],
         traffic: Traffic,
+        tell_confidence: bool = False,
     ) -> None:
         self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
+        self._tell_confidence = tell_confidence
         self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
         self._rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
 
@@ -176,8 +185,7 @@ class Jobs:
                 for child in (old.process, new):
                     _open_slice(child, slice_path, manifest, "new" if child is new else "old")
                 work.compared_with = old.process
-            stop = work.cancelled.is_set
-            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=stop)
+            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=work.given_up)
         except SideStopped as error:
             if error.stop is None:
                 return None
@@ -213,6 +221,8 @@ class Jobs:
                 exact=integers and tolerance.runtime == self._runtime,
             )
             child.open_golden(files["golden"])
+            if self._tell_confidence and manifest.task.kind == "classification":
+                child.tell_confidence()
         except BaseException:
             child.close()
             raise
@@ -248,7 +258,7 @@ class Jobs:
         return open_manifest(envelope, self._trust, work.digest).as_form(work.form)
 
     def _download(self, work: Work) -> Download:
-        return Download(self._link, self._store, self._traffic, work.cancelled.is_set)
+        return Download(self._link, self._store, self._traffic, work.given_up)
 
 
 def _open_slice(child: ModelProcess, path: Path, manifest: Manifest, side: Literal["old", "new"]) -> None:

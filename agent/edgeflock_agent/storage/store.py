@@ -3,6 +3,7 @@
     STATE/blobs/<sha256>                    decoded blobs, named by their content
     STATE/manifests/<digest>                signed manifests, as they came
     STATE/incoming/<container>/{data,bitmap}  a container that is arriving, and which of its chunks are on the disk
+    STATE/captures/                         inputs of applications, where they are kept (see `ring`)
     STATE/{record,record.1,lock,trust.json,endpoint.json}
 
 Known here: which bytes are whole, how much room there is, what may go. Not known: which bundle serves and why.

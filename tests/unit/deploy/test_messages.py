@@ -12,6 +12,7 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import (
     AgentEvent,
+    Desired,
     DeviceState,
     Malformed,
     Presence,
@@ -72,6 +73,15 @@ def test_a_report_of_before_forms_were_told_is_read() -> None:
     read = decode_up(json.dumps(old).encode())
     assert isinstance(read, Reported)
     assert (read.models["m"].variant, read.models["m"].candidate_variant, read.models["m"].tried) == (None, None, ())
+
+
+def test_words_of_the_release_before_are_read() -> None:
+    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
+    assert Desired.model_validate_json(old).signed_at is None
+    said = json.loads(encode(MESSAGES[1]))
+    for field in ("windows_dropped", "events_dropped", "nan_answers"):
+        del said[field]
+    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
 
 
 @pytest.mark.parametrize("change", [{"kind": "introduced_later"}, {"v": 2}])
