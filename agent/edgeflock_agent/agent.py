@@ -39,8 +39,9 @@ from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
-from edgeflock_agent.storage.store import Store
+from edgeflock_agent.storage.store import CAPTURES, Store
 from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.uploads import Uploads
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.heap import give_back_freed
@@ -139,6 +140,7 @@ class Agent:
             tell_confidence=capture is not None,
         )
         self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
+        self.uploads = Uploads(store.folder / CAPTURES, _why_not_sent(capture), self.reporter.capture)
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -247,14 +249,18 @@ class Agent:
     def _heard(self, payload: bytes) -> None:
         """The controller's word."""
         desired = open_order(payload, self._trust, self.identity.device)
-        for model, entry in desired.models.items() if desired is not None else ():
+        if desired is None:
+            return
+        for model, entry in desired.models.items():
             self.handle(model, DesiredChanged(entry, self.now()))
+        self.uploads.wanted(desired.captures_wanted)
 
     def _new_session(self, name: bytes) -> None:
         """Another session than the last: the controller may have missed windows meanwhile."""
         if name != self._session:
             self._session = name
             self.reporter.resend_windows(self._rollouts_in_trial())
+            self.uploads.again()
 
     def _rollouts_in_trial(self) -> set[str]:
         return {
@@ -382,6 +388,12 @@ class Agent:
                 f"start it with --id {record.device}, or name another folder with --state",
             )
         self.models = dict(record.models)
+
+
+def _why_not_sent(capture: Capture | None) -> str | None:
+    if capture is None:
+        return "the board keeps no inputs: its owner may start it with --capture-mb"
+    return None if capture.may_be_sent else "the board's owner keeps them there: --capture-send would allow it"
 
 
 def _ending(child: ModelProcess) -> tuple[Reason, str]:

@@ -11,26 +11,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from edgeflock_agent.children.runner import Answer, Tensor
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.serving.endpoint import Answered, Serving
-from edgeflock_agent.storage.captured import About, Captured, KeptTensor, Why
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.ring import Ring
+from edgeflock_deploy.captured import About, Captured, KeptTensor, Why
 
 _MOST_WAITING = 4  # inputs in memory that a slow disk has not taken yet
 
 Data = bytes | bytearray | memoryview
 
 log = logging.getLogger(__name__)
-
-
-def captures_folder(state: Path) -> Path:
-    """Where an agent's ring lies in its state folder."""
-    return state / "captures"
 
 
 class Capture:
@@ -41,9 +35,13 @@ class Capture:
         below: an answer of a lower confidence is worth keeping.
         every_s: of each model and reason one is kept in so many seconds, at most.
         now: both clocks.
+        may_be_sent: whether headquarters may fetch what is kept.
     """
 
-    def __init__(self, ring: Ring, *, below: float, every_s: float, now: Callable[[], Now]) -> None:
+    def __init__(
+        self, ring: Ring, *, below: float, every_s: float, now: Callable[[], Now], may_be_sent: bool = False
+    ) -> None:
+        self.may_be_sent = may_be_sent
         self._ring, self._below, self._every_s, self._now = ring, below, every_s, now
         self._lock = threading.Lock()
         self._next_s: dict[tuple[str, Why], float] = {}
