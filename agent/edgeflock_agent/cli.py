@@ -75,6 +75,7 @@ def main() -> None:
     help="A Unix socket where applications ask too; the agent's user and group may.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
+@click.option("--emulated", is_flag=True, help="Software plays this board: its times are not judged. Mostly found out.")
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
 @click.option(
     "--capture-mb",
@@ -107,6 +108,7 @@ def run(
     http: str,
     socket: Path | None,
     threads: int,
+    emulated: bool,
     quota: int | None,
     capture_mb: float | None,
     capture_below: float,
@@ -130,6 +132,7 @@ def run(
         http=http,
         socket=socket.expanduser().absolute() if socket is not None else None,
         threads=threads,
+        emulated=emulated,
         quota_bytes=quota,
         capture=None
         if capture_mb is None

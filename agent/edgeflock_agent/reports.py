@@ -117,7 +117,7 @@ class Reporter:
             old=_with_memory(sides.old, _measured(state, old_digest)),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
-            conditions=sides.conditions,
+            conditions=sides.conditions.model_copy(update={"emulated": self._identity.emulated}),
         )
         payload = encode(message)
         self._kept[rollout].append(payload)

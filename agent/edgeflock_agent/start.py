@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.agent import Agent
-from edgeflock_agent.device import Identity, device_class, new_boot_id
+from edgeflock_agent.device import Identity, device_class, is_emulated, new_boot_id
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
@@ -55,6 +55,7 @@ class Options:
     threads: int = 1
     quota_bytes: int | None = None
     capture: CaptureOptions | None = None
+    emulated: bool = False
 
 
 def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> None:
@@ -75,9 +76,11 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
+        emulated = options.emulated or is_emulated()
         identity = Identity(
             device=options.device,
-            device_class=options.device_class or device_class(runtime),
+            device_class=options.device_class or device_class(runtime, emulated=emulated),
+            emulated=emulated,
             runtime=runtime,
             boot_id=new_boot_id(),
             broker=options.broker,

@@ -235,8 +235,12 @@ class VariantWindow(Frozen):
 
 
 class Conditions(Frozen):
-    """What might have disturbed a window; both variants ran under it alike."""
+    """What might have disturbed a window; both variants ran under it alike.
 
+    `emulated`: the processor was translated by software, so times and energy say nothing about a board.
+    """
+
+    emulated: bool = False
     contended: bool = False
     cpu_pressure_pct: float | None = None
     involuntary_switches: int = 0
