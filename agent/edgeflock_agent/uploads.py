@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from edgeflock_agent.storage import ring
-from edgeflock_deploy.captured import pack, read_captured
 from edgeflock_deploy.messages import CAPTURE_PIECE_BYTES, CAPTURE_PIECES
 
 Send = Callable[[str, str, int, int, str, str | None], None]
@@ -49,12 +48,16 @@ class Uploads:
         if self._refused is not None:
             self._send(model, token, 0, 1, "", self._refused)
             return
+        from edgeflock_deploy.captured import pack  # few boards are asked
+
         parcel = pack(self._items(model), CAPTURE_PIECES * CAPTURE_PIECE_BYTES)
         pieces = [parcel[at : at + CAPTURE_PIECE_BYTES] for at in range(0, len(parcel), CAPTURE_PIECE_BYTES)] or [b""]
         for number, piece in enumerate(pieces):
             self._send(model, token, number, len(pieces), base64.b64encode(piece).decode(), None)
 
     def _items(self, model: str) -> Iterator[bytes]:
+        from edgeflock_deploy.captured import read_captured
+
         for _, item in ring.items(self._folder, newest_first=True):
             one = read_captured(item)
             if one is not None and one.about.model == model:
