@@ -52,7 +52,7 @@ class Capture:
     def answered(self, answered: Answered) -> None:
         """A witness of answered requests: keeps what the variant was not sure of."""
         confidence = answered.inference.confidence
-        if confidence is None or confidence >= self._below:
+        if confidence is None or confidence >= self._below or self._too_soon(answered.model, Why.LOW_CONFIDENCE):
             return
         about = About(
             model=answered.model,
@@ -76,6 +76,8 @@ class Capture:
             new_digest: the candidate.
             answers: of the two; None for a candidate that gave none.
         """
+        if self._too_soon(model, Why.DISAGREEMENT):
+            return
         about = About(
             model=model,
             digest=old.digest,
@@ -92,10 +94,13 @@ class Capture:
         """Write what waits, and end."""
         self._lane.stop(2.0)
 
+    def _too_soon(self, model: str, why: Why) -> bool:
+        return self._now().mono_s < self._next_s.get((model, why), 0.0)
+
     def _keep(self, about: About, inputs: Sequence[Data]) -> None:
         key, now_s = (about.model, about.why), self._now().mono_s
         with self._lock:
-            if now_s < self._next_s.get(key, now_s) or self._waiting >= _MOST_WAITING:
+            if now_s < self._next_s.get(key, 0.0) or self._waiting >= _MOST_WAITING:
                 return
             self._next_s[key] = now_s + self._every_s
             if sum(map(len, inputs)) > self._ring.most_bytes:
