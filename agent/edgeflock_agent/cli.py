@@ -1,4 +1,4 @@
-"""`edgeflock-agent`: run an agent on this board, look at one, measure a model, calibrate its power, fetch kept inputs.
+"""`edgeflock-agent`: an agent on this board, by hand or by systemd; measuring a model; inputs that were kept.
 
 Exit codes: 0 done, 1 the answer is no, 2 bad input (one line on stderr).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,11 +16,13 @@ from typing import Any
 
 import click
 
+from edgeflock_agent import logs
+from edgeflock_agent.logs import Format
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
 
-# Measuring brings in what a running agent does not need: these are imported when they are asked for.
-_RARE = ("bench", "calibrate", "captures")
+# What a running agent does not need is imported when it is asked for.
+_RARE = ("bench", "calibrate", "captures", "install")
 
 
 class _Group(click.Group):
@@ -76,6 +78,9 @@ def main() -> None:
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
 @click.option("--emulated", is_flag=True, help="Software plays this board: its times are not judged. Mostly found out.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Layout of log lines."
+)
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
 @click.option(
     "--capture-mb",
@@ -114,6 +119,7 @@ def run(
     capture_below: float,
     capture_every_s: float,
     capture_send: bool,
+    log_format: Format,
 ) -> None:
     """Run an agent until it is told to stop.
 
@@ -121,7 +127,7 @@ def run(
     """
     from edgeflock_agent.start import CaptureOptions, Options, start
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logs.set_up(sys.stderr, log_format, os.environ)
     options = Options(
         device=device,
         broker=broker,

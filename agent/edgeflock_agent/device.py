@@ -51,9 +51,7 @@ class Identity:
     emulated: bool = False
 
 
-def device_class(
-    runtime: str, root: Path = Path("/"), machine: str | None = None, *, emulated: bool = False
-) -> str:
+def device_class(runtime: str, root: Path = Path("/"), machine: str | None = None, *, emulated: bool = False) -> str:
     """The class of this device.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.serving.witnesses import each_of
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.store import CAPTURES, Store
+from edgeflock_agent.supervision import Supervision
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import Trust
@@ -27,6 +29,8 @@ from edgeflock_deploy.runtime_name import runtime_name
 
 if TYPE_CHECKING:
     from edgeflock_agent.serving.capture import Capture
+_SPREAD_S = 5.0  # a thousand boards that lose a broker together come back 200 a second, at once if it is there
+_MAX_QUEUED = 1_000  # what is to outlive a lost connection waits on the disk
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +94,7 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
         endpoint = Endpoint.start(
             agent.serving.get,
             agent.expected,
-            witness=each_of(*([capture.answered] if capture is not None else [])),
+            witness=each_of(agent.watch.answered, *([capture.answered] if capture is not None else [])),
             host=host,
             port=port,
             socket_path=options.socket,
@@ -128,21 +132,37 @@ def _capture(options: Options, store: Store) -> Capture | None:
 def _agent(options: Options, identity: Identity, store: Store, trust: Trust, capture: Capture | None) -> Agent:
     def make_link(on_connect: Callable[[], None]) -> Link:
         will = last_will(identity.device, identity.boot_id)
-        return Link(options.broker, f"edgeflock-agent-{identity.device}", will=will, on_connect=on_connect)
+        return Link(
+            options.broker,
+            f"edgeflock-agent-{identity.device}",
+            will=will,
+            on_connect=on_connect,
+            spread_s=_SPREAD_S,
+            max_queued=_MAX_QUEUED,
+        )
 
     return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s, capture=capture)
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:
+    supervision = Supervision.of(os.environ, time.monotonic)
+
+    def end() -> None:
+        supervision.stopping()
+        agent.stop()
+
     note, disk = agent.store.folder / "endpoint.json", agent.store.disk
     try:
-        on_end(agent.stop)
+        on_end(end)
         agent.reporter.endpoint = endpoint.url
         where = {"url": endpoint.url} | ({"socket": str(endpoint.socket_path)} if endpoint.socket_path else {})
         disk.write_whole(note, [json.dumps(where).encode()])
         device, board = agent.identity.device, agent.identity.device_class
         log.info("device %s, class %s, endpoint %s", device, board, " and unix:".join(where.values()))
         agent.boot()
+        supervision.ready()
+        lanes = (agent.delivery, agent.bench, agent.serving_lane)
+        agent.on_tick = lambda: supervision.turned(lanes, agent.in_words())
         agent.run()
     finally:
         endpoint.stop()

@@ -183,7 +183,9 @@ class Machines:
             seed = Path(name_of_seed)
             shutil.copy(source / "deploy/qemu/init.py", seed)
             for part in ("agent/edgeflock_agent", "deploy/edgeflock_deploy"):
-                shutil.copytree(source / part, seed / "code" / Path(part).name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    source / part, seed / "code" / Path(part).name, ignore=shutil.ignore_patterns("__pycache__")
+                )
             try:
                 shutil.copy(join.trust, seed / "trust.json")
             except OSError:

@@ -152,7 +152,9 @@ def _wheels(name: str, version: str, site: Path) -> None:
         ]  # fmt: skip
     else:
         if version != "3.11":
-            raise Missing(f"armhf: tflite-runtime has no wheel for Python {version}; the sources of Debian 12 have 3.11")
+            raise Missing(
+                f"armhf: tflite-runtime has no wheel for Python {version}; the sources of Debian 12 have 3.11"
+            )
         abis = [f"--abi={abi}" for abi in ("cp311", "abi3", "none")]
         command = [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",

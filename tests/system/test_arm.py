@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
 from qemu.packages import Missing
 from qemu.userland import REPOSITORY, userland
 

@@ -130,6 +130,9 @@ class Child:
             raise Stop(Reason.LOAD_FAILED, detail) from None
         if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        if budget is not None:  # cases and requests come on top of what the model itself may take
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
@@ -206,11 +209,13 @@ class Child:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
         latency_ms = self._run(tuple(given))
-        arrays = self.model.outputs_now()
-        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in arrays]
+        answer = list(self.model.outputs_now())
+        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
         reply: dict[str, Any] = {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}
+        if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
+            reply["nan"] = True  # NaN that went in may come out: that is the application's doing
         if self._tells_confidence:
-            reply["confidence"] = top_probability(self.model.outputs[0], arrays[0])
+            reply["confidence"] = top_probability(self.model.outputs[0], answer[0])
         return reply, outputs
 
     def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
@@ -283,6 +288,10 @@ def _loads_with_more_memory(path: Path, threads: int) -> bool:
 
 def _describe(tensors: Sequence[TensorInfo]) -> list[list[Any]]:
     return [[info.name, info.dtype, list(info.shape)] for info in tensors]
+
+
+def _is_numbers(tensor: Array) -> bool:
+    return tensor.dtype.kind != "f" or not np.isnan(tensor).any()
 
 
 def _refuse_nan(output: Array, what: str) -> None:

@@ -68,11 +68,13 @@ class Inference(NamedTuple):
     """Raw little-endian bytes per output, and the time of the interpreter's call alone.
 
     `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
+    `nan`: an output holds NaN although no input did.
     """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
     confidence: float | None = None
+    nan: bool = False
 
 
 class Block(NamedTuple):
@@ -262,7 +264,8 @@ class ModelProcess:
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
             start += length
-        return Inference(tuple(outputs), reply.header["latency_ms"], reply.header.get("confidence"))
+        header = reply.header
+        return Inference(tuple(outputs), header["latency_ms"], header.get("confidence"), header.get("nan", False))
 
     def tell_confidence(self) -> None:
         """From now on have `infer` say how sure the variant is of each answer: for classifications.
