@@ -13,7 +13,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
@@ -52,6 +52,9 @@ from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import DeviceState
 from edgeflock_deploy.reasons import Reason
+
+if TYPE_CHECKING:
+    from edgeflock_agent.serving.capture import Capture
 
 TICK_S = 1.0
 _BOOT_S = 60.0  # how long the link waits for what serves to be loaded
@@ -110,6 +113,7 @@ class Agent:
         threads: of each interpreter.
         beat_s: how often `reported` is sent when nothing changes.
         now: both clocks.
+        capture: keeps inputs of applications, where the board's owner wants that.
 
     Raises:
         BadInput: the state folder belongs to another device, or to a newer release.
@@ -125,8 +129,9 @@ class Agent:
         threads: int = 1,
         beat_s: float = 10.0,
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
+        capture: Capture | None = None,
     ) -> None:
-        self.identity, self.store, self._clocks = identity, store, now
+        self.identity, self.store, self._clocks, self.capture = identity, store, now, capture
         self.models: dict[str, ModelState] = {}
         self.serving: dict[str, Serving] = {}
         self.work: dict[str, Work] = {}
@@ -149,6 +154,7 @@ class Agent:
             threads=threads,
             now=self.now,
             traffic=traffic,
+            tell_confidence=capture is not None,
         )
         backlog = Backlog(store.folder / "backlog", store.disk)
         self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
@@ -168,7 +174,7 @@ class Agent:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
         for model, state in list(self.models.items()):
             slots = (state.slots.active, state.slots.previous, state.slots.factory)
-            whole = frozenset(d for d in slots if d is not None and self.store.intact(d, self._trust) is not None)
+            whole = frozenset(d for d in slots if d is not None and self._is_whole(state, d))
             self.handle(model, Booted(whole, self.now()))
         try:
             self.persist()
@@ -407,7 +413,8 @@ class Agent:
 
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
-        self.store.collect_garbage({digest for state in self.models.values() for digest in state.held})
+        held = {digest: state.form_of(digest) for state in self.models.values() for digest in state.held}
+        self.store.collect_garbage(held, held)
         self.reporter.forget_windows(self._rollouts_in_trial())
         give_back_freed()
 
@@ -426,6 +433,9 @@ class Agent:
         """Close a process after the request that it is answering, without waiting for it."""
         if child is not None:
             self.serving_lane.submit(child.close)
+
+    def _is_whole(self, state: ModelState, digest: str) -> bool:
+        return self.store.intact(digest, self._trust, state.form_of(digest)) is not None
 
     def _read_record(self) -> None:
         record = self._record.read()

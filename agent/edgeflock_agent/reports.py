@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 
+from edgeflock_agent import chain
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.outbox import Outbox, Sender
@@ -81,6 +82,7 @@ class Reporter:
 
     def transition(self, before: ModelState, after: ModelState, at: float) -> None:
         """Say that a model's state changed; `at` in seconds since 1970."""
+        why = chain.gave_way(before, after) or after
         message = AgentEvent(
             device=self._device,
             boot_id=self._boot_id,
@@ -89,8 +91,8 @@ class Reporter:
             rollout=after.desired.rollout if after.desired is not None else None,
             before=before.state,
             after=after.state,
-            reason=after.reason,
-            detail=after.detail,
+            reason=why.reason,
+            detail=why.detail,
             at=at,
         )
         self._outbox.send("event", encode(message))
@@ -114,7 +116,7 @@ class Reporter:
             old=_with_memory(sides.old, _measured(state, old_digest)),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
-            conditions=sides.conditions,
+            conditions=sides.conditions.model_copy(update={"emulated": self._identity.emulated}),
         )
         payload = encode(message)
         self._kept[rollout].append(payload)
@@ -140,6 +142,7 @@ class Reporter:
 def reported_model(state: ModelState, running: str | None) -> ReportedModel:
     """How a model stands, for the controller; `running` is the digest that really answers."""
     entry = state.desired
+    ordered = state.bundles.get(state.candidate or (entry.digest if entry is not None else None) or "")
     return ReportedModel(
         digest=running,
         generation=entry.generation if entry is not None else 0,
@@ -151,7 +154,15 @@ def reported_model(state: ModelState, running: str | None) -> ReportedModel:
         detail=state.detail,
         slots=state.slots,
         measurement=_measured(state, state.candidate or "") or _measured(state, running or ""),
+        variant=_variant(state, running),
+        candidate_variant=_variant(state, state.candidate),
+        tried=ordered.tried if ordered is not None else (),
     )
+
+
+def _variant(state: ModelState, digest: str | None) -> str | None:
+    facts = state.bundles.get(digest or "")
+    return facts.variant if facts is not None else None
 
 
 def _measured(state: ModelState, digest: str) -> Measurement | None:
@@ -174,8 +185,9 @@ def in_words(before: ModelState, after: ModelState) -> str:
         words.append(f"rollout {after.desired.rollout}")
     if after.outcome is not None:
         words.append(after.outcome.value)
-    if after.reason is not None:
-        words.append(f"{after.reason.value}: {after.detail}")
+    why = chain.gave_way(before, after) or after
+    if why.reason is not None:
+        words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)
 
 

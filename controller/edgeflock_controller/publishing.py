@@ -166,4 +166,4 @@ class Publisher:
 
 
 def _encodings(bundle: Bundle) -> list[Encoding]:
-    return [way for blob in bundle.manifest.blobs.values() for way in blob.encodings]
+    return [way for blob in bundle.manifest.all_blobs for way in blob.encodings]

@@ -4,7 +4,7 @@ Unknown fields are accepted (a newer peer may send them), unknown kinds decode t
 bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
 
 Version history: 1, the first; since then, each with a default: `Desired.signed_at`; `Reported.windows_dropped`,
-`events_dropped` and `nan_answers`.
+`events_dropped` and `nan_answers`; `ReportedModel.variant`, `candidate_variant` and `tried`.
 """
 
 from __future__ import annotations
@@ -153,11 +153,21 @@ class Slots(Frozen):
     factory: str | None = None
 
 
+class Tried(Frozen):
+    """A form of a bundle that did not fit the device, and why."""
+
+    variant: str
+    reason: Reason
+    detail: str
+
+
 class ReportedModel(Frozen):
     """What a device says of one model.
 
     `digest` is what the interpreter really runs now. `generation` and `rollout` name the desired entry that this
-    answers. `outcome` is set once that entry has been dealt with.
+    answers. `outcome` is set once that entry has been dealt with. `variant` and `candidate_variant` name the forms that
+    `digest` runs as and that the candidate is tried as; None: not known. `tried` are the forms that did not fit, of the
+    bundle that was ordered last.
     """
 
     digest: str | None
@@ -170,6 +180,9 @@ class ReportedModel(Frozen):
     detail: str | None = None
     slots: Slots = Slots()
     measurement: Measurement | None = None
+    variant: str | None = None
+    candidate_variant: str | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 class _Up(Frozen):
@@ -241,8 +254,12 @@ class VariantWindow(Frozen):
 
 
 class Conditions(Frozen):
-    """What might have disturbed a window; both variants ran under it alike."""
+    """What might have disturbed a window; both variants ran under it alike.
 
+    `emulated`: the processor was translated by software, so times and energy say nothing about a board.
+    """
+
+    emulated: bool = False
     contended: bool = False
     cpu_pressure_pct: float | None = None
     involuntary_switches: int = 0

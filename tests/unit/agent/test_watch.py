@@ -44,7 +44,7 @@ def serving(late_nan: ModelProcess) -> Serving:
 
 def feed(watch: Watch, serving: Serving, *nans: bool) -> None:
     for nan in nans:
-        watch.answered(Answered("digits", (), serving, Inference((), 0.1, nan)))
+        watch.answered(Answered("digits", (), serving, Inference((), 0.1, nan=nan)))
 
 
 def test_nan_of_numbers_is_told_apart_from_nan_of_nan(late_nan: ModelProcess) -> None:
