@@ -18,6 +18,7 @@ from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (
     AgentEvent,
+    CapturePiece,
     Measurement,
     Presence,
     Reported,
@@ -133,6 +134,21 @@ class Reporter:
         """Drop the windows of rollouts that are over on this device."""
         for rollout in self._kept.keys() - set(running):
             del self._kept[rollout]
+
+    def capture(self, model: str, token: str, number: int, pieces: int, data: str, refused: str | None) -> None:
+        """Send a piece of the inputs that the board keeps; see `CapturePiece`."""
+        message = CapturePiece(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=self._next(),
+            model=model,
+            token=token,
+            number=number,
+            pieces=pieces,
+            data=data,
+            refused=refused,
+        )
+        self._link.publish(topics.up(self._device, "capture"), encode(message))
 
     def _next(self) -> int:
         self._seq += 1
