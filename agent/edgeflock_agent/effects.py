@@ -92,7 +92,8 @@ def _switch(agent: Agent, model: str, effect: Switch) -> None:
         if child is None:  # its process ended meanwhile: until a new one is up the old one goes on
             _load(agent, model, Load(effect.digest))
             return
-        agent.serving[model] = Serving(effect.digest, child)
+        facts = agent.models[model].bundles.get(effect.digest)
+        agent.serving[model] = Serving(effect.digest, child, facts.variant if facts is not None else None)
     else:
         old = None
     work = agent.work.get(model)

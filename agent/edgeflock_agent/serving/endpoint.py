@@ -30,10 +30,11 @@ _LENGTH_FIELD = inference.LENGTH_FIELD.lower()
 
 
 class Serving(NamedTuple):
-    """The variant that serves a model: its bundle's digest and its child."""
+    """The variant that serves a model: its bundle's digest, its child, and which form of the bundle it is, if known."""
 
     digest: str
     process: ModelProcess
+    variant: str | None = None
 
 
 class Answered(NamedTuple):
@@ -218,6 +219,8 @@ def _response(name: str, now: Serving, asked: inference.InferRequest, done: Infe
         header["id"] = asked.id
     header["parameters"] = {"digest": now.digest, "latency_ms": done.latency_ms}
     wanted = inference.wanted_outputs(asked, now.process.outputs)
+    if now.variant is not None:
+        header["parameters"]["variant"] = now.variant
     try:
         text, binary = inference.response_parts(header, now.process.outputs, done.outputs, wanted)
     except ValueError:
