@@ -25,6 +25,7 @@ from edgeflock_agent.model_state import (
     AskTurn,
     BlobsReady,
     Booted,
+    BundleFacts,
     CollectGarbage,
     DesiredChanged,
     DownloadFailed,

@@ -32,10 +32,11 @@ _LENGTH_FIELD = inference.LENGTH_FIELD.lower()
 
 
 class Serving(NamedTuple):
-    """The variant that serves a model: its bundle's digest and its child."""
+    """The variant that serves a model: its bundle's digest, its child, and which form of the bundle it is, if known."""
 
     digest: str
     process: ModelProcess
+    variant: str | None = None
 
 
 RawInputs = tuple[bytes | bytearray | memoryview, ...]
@@ -273,8 +274,15 @@ def _response(
     header: dict[str, Any] = {"model_name": name, "model_version": digest}
     if asked.id is not None:
         header["id"] = asked.id
+<<<<<<< HEAD
     header["parameters"] = {"digest": digest, "latency_ms": done.latency_ms}
     wanted = inference.wanted_outputs(asked, outputs)
+=======
+    header["parameters"] = {"digest": now.digest, "latency_ms": done.latency_ms}
+    wanted = inference.wanted_outputs(asked, now.process.outputs)
+    if now.variant is not None:
+        header["parameters"]["variant"] = now.variant
+>>>>>>> d5ebb1ae11883d5eccc540043b42873343e0a787
     try:
         text, binary = inference.response_parts(header, outputs, done.outputs, wanted)
     except ValueError:
