@@ -29,6 +29,7 @@ from edgeflock_deploy.runtime_name import runtime_name
 
 if TYPE_CHECKING:
     from edgeflock_agent.serving.capture import Capture
+
 _SPREAD_S = 5.0  # a thousand boards that lose a broker together come back 200 a second, at once if it is there
 _MAX_QUEUED = 1_000  # what is to outlive a lost connection waits on the disk
 
