@@ -86,12 +86,13 @@ class Outbox:
         if not self._sender.connected:
             self._gone()
         if self._settled and not self._backlog and len(self._direct) < AT_ONCE:
-            self._tickets += 1
-            self._direct[self._tickets] = (kind, payload)
-            self._publish(kind, payload, self._direct, self._tickets)
-        else:
-            self._backlog.append(kind, payload, self._clock())
+            self._send_past_the_disk(kind, payload)
+        elif self._backlog.append(kind, payload, self._clock()):
             self._replay()
+        elif self._sender.connected and len(self._direct) < AT_ONCE:  # better out of its turn than not at all
+            self._send_past_the_disk(kind, payload)
+        else:
+            self._backlog.lost(kind)
 
     def work(self) -> None:
         """Go on with what waits; called about once a second."""
@@ -117,6 +118,11 @@ class Outbox:
     def _settled(self) -> bool:
         since_s = self._connected_at_s
         return self._sender.connected and since_s is not None and self._clock() - since_s >= SETTLED_S
+
+    def _send_past_the_disk(self, kind: Kind, payload: bytes) -> None:
+        self._tickets += 1
+        self._direct[self._tickets] = (kind, payload)
+        self._publish(kind, payload, self._direct, self._tickets)
 
     def _replay(self) -> None:
         """Send what is next on the disk, if what went before has arrived."""
@@ -152,4 +158,5 @@ class Outbox:
         lost, self._direct = self._direct, {}
         self._replayed, self._sent_up_to = set(), -1
         for kind, payload in lost.values():
-            self._backlog.append(kind, payload, self._clock())
+            if not self._backlog.append(kind, payload, self._clock()):
+                self._backlog.lost(kind)

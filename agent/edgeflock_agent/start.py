@@ -81,15 +81,7 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
-        emulated = options.emulated or is_emulated()
-        identity = Identity(
-            device=options.device,
-            device_class=options.device_class or device_class(runtime, emulated=emulated),
-            emulated=emulated,
-            runtime=runtime,
-            boot_id=new_boot_id(),
-            broker=options.broker,
-        )
+        identity = _identity(options, runtime)
         capture = _capture(options, store)
         agent = _agent(options, identity, store, trust, capture)
         endpoint = Endpoint.start(
@@ -105,6 +97,18 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
             capture.stop()
     finally:
         store.unlock()
+
+
+def _identity(options: Options, runtime: str) -> Identity:
+    emulated = options.emulated or is_emulated()
+    return Identity(
+        device=options.device,
+        device_class=options.device_class or device_class(runtime, emulated=emulated),
+        emulated=emulated,
+        runtime=runtime,
+        boot_id=new_boot_id(),
+        broker=options.broker,
+    )
 
 
 def _capture(options: Options, store: Store) -> Capture | None:

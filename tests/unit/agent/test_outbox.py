@@ -195,3 +195,17 @@ def test_what_is_unacknowledged_at_the_end_is_said_at_the_next_start(board: Boar
     board.boot()
     board.connect()
     assert broker.heard == [1, 2]
+
+
+def test_a_disk_that_takes_nothing_loses_nothing_while_the_broker_is_there_and_counts_what_it_loses_after(
+    board: Board, broker: Broker
+) -> None:
+    board.log_folder.write_text("a file in the way")
+    board.connect()
+    board.send(1, 2)
+    board.pass_s(1)
+    board.send(3)
+    assert broker.heard == [1, 2, 3]
+    board.lose()
+    board.send(4, 5, 7)
+    assert board.box.dropped == {"event": 1, "window": 2}
