@@ -259,7 +259,7 @@ class Agent:
         elif isinstance(message, bytes):
             self._heard(message)
         elif message == "connected":
-            self.outbox.work()
+            self.outbox.connected()
             self.reporter.presence(online=True)
             self.report()
         else:
@@ -318,6 +318,7 @@ class Agent:
         """Another session than the last: the controller may have missed windows meanwhile."""
         if name != self._session:
             self._session = name
+            self.outbox.headquarters_came()
             self.reporter.resend_windows(self._rollouts_in_trial())
             self.uploads.again()
 

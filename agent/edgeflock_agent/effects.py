@@ -94,13 +94,9 @@ def _switch(agent: Agent, model: str, effect: Switch) -> None:
             _end_work(agent, model, effect.digest)
             _load(agent, model, Load(effect.digest))
             return
-<<<<<<< HEAD
-        agent.serving[model] = Serving(effect.digest, child)
-        end_turn(agent.turns, model)
-=======
         facts = agent.models[model].bundles.get(effect.digest)
         agent.serving[model] = Serving(effect.digest, child, facts.variant if facts is not None else None)
->>>>>>> d5ebb1ae11883d5eccc540043b42873343e0a787
+        end_turn(agent.turns, model)
     else:
         old = None
     _end_work(agent, model, effect.digest)

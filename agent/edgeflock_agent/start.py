@@ -29,6 +29,7 @@ from edgeflock_deploy.runtime_name import runtime_name
 
 if TYPE_CHECKING:
     from edgeflock_agent.serving.capture import Capture
+
 _SPREAD_S = 5.0  # a thousand boards that lose a broker together come back 200 a second, at once if it is there
 _MAX_QUEUED = 1_000  # what is to outlive a lost connection waits on the disk
 
@@ -81,15 +82,7 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
-        emulated = options.emulated or is_emulated()
-        identity = Identity(
-            device=options.device,
-            device_class=options.device_class or device_class(runtime, emulated=emulated),
-            emulated=emulated,
-            runtime=runtime,
-            boot_id=new_boot_id(),
-            broker=options.broker,
-        )
+        identity = _identity(options, runtime)
         capture = _capture(options, store)
         agent = _agent(options, identity, store, trust, capture)
         endpoint = Endpoint.start(
@@ -106,6 +99,18 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
             capture.stop()
     finally:
         store.unlock()
+
+
+def _identity(options: Options, runtime: str) -> Identity:
+    emulated = options.emulated or is_emulated()
+    return Identity(
+        device=options.device,
+        device_class=options.device_class or device_class(runtime, emulated=emulated),
+        emulated=emulated,
+        runtime=runtime,
+        boot_id=new_boot_id(),
+        broker=options.broker,
+    )
 
 
 def _capture(options: Options, store: Store) -> Capture | None:

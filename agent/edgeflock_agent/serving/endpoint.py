@@ -227,7 +227,7 @@ class _Answers:
         except InferenceFailed as error:
             raise _Refused(400, str(error)) from None
         self._witness(Answered(name, inputs, by, done))
-        return _response(name, by.digest, _named_as(now.process.outputs, by.process.outputs), asked, done)
+        return _response(name, by, _named_as(now.process.outputs, by.process.outputs), asked, done)
 
     def _exchanging(self, name: str) -> bool:
         turn = self._turns(name)
@@ -269,20 +269,15 @@ def _named_as(known: Sequence[Tensor], given: Sequence[Tensor]) -> Sequence[Tens
 
 
 def _response(
-    name: str, digest: str, outputs: Sequence[Tensor], asked: inference.InferRequest, done: Inference
+    name: str, by: Serving, outputs: Sequence[Tensor], asked: inference.InferRequest, done: Inference
 ) -> Response:
-    header: dict[str, Any] = {"model_name": name, "model_version": digest}
+    header: dict[str, Any] = {"model_name": name, "model_version": by.digest}
     if asked.id is not None:
         header["id"] = asked.id
-<<<<<<< HEAD
-    header["parameters"] = {"digest": digest, "latency_ms": done.latency_ms}
+    header["parameters"] = {"digest": by.digest, "latency_ms": done.latency_ms}
+    if by.variant is not None:
+        header["parameters"]["variant"] = by.variant
     wanted = inference.wanted_outputs(asked, outputs)
-=======
-    header["parameters"] = {"digest": now.digest, "latency_ms": done.latency_ms}
-    wanted = inference.wanted_outputs(asked, now.process.outputs)
-    if now.variant is not None:
-        header["parameters"]["variant"] = now.variant
->>>>>>> d5ebb1ae11883d5eccc540043b42873343e0a787
     try:
         text, binary = inference.response_parts(header, outputs, done.outputs, wanted)
     except ValueError:

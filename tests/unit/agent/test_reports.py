@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import BundleFacts, ModelState
-from edgeflock_agent.outbox import Outbox
+from edgeflock_agent.outbox import SETTLED_S, Outbox
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
 from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import Disk
@@ -28,9 +28,12 @@ class Published(list[Any]):
             done()
 
 
-def reporter(link: Published, folder: Path = Path("/nonexistent")) -> Reporter:
+def reporter(link: Published, folder: Path = Path("/dev/null/none")) -> Reporter:
     identity = Identity(device="a", device_class="c", runtime="none", boot_id="boot", broker="mqtt://h:1")
-    outbox = Outbox("a", link, Backlog(folder, Disk()), lambda: 0.0)
+    now_s = [0.0]
+    outbox = Outbox("a", link, Backlog(folder, Disk()), lambda: now_s[0])
+    outbox.connected()
+    now_s[0] = SETTLED_S
     return Reporter(link, outbox, identity, Traffic(), lambda: 1, beat_s=3.0)
 
 
