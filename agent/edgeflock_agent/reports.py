@@ -17,6 +17,7 @@ from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (
     AgentEvent,
+    Conditions,
     Measurement,
     Presence,
     Reported,
@@ -116,7 +117,7 @@ class Reporter:
             old=_with_memory(sides.old, _measured(state, old_digest)),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
-            conditions=sides.conditions.model_copy(update={"emulated": self._identity.emulated}),
+            conditions=_labelled(sides.conditions, self._identity),
         )
         payload = encode(message)
         self._kept[rollout].append(payload)
@@ -159,6 +160,11 @@ def reported_model(state: ModelState, running: str | None) -> ReportedModel:
 def _measured(state: ModelState, digest: str) -> Measurement | None:
     facts = state.bundles.get(digest)
     return facts.measurement if facts is not None else None
+
+
+def _labelled(conditions: Conditions, identity: Identity) -> Conditions:
+    # Found out where it was measured, or said by whoever started the agent.
+    return conditions.model_copy(update={"emulated": conditions.emulated or identity.emulated})
 
 
 def _with_memory(side: VariantWindow, measurement: Measurement | None) -> VariantWindow:

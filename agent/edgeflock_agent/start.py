@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeflock_agent.agent import Agent
-from edgeflock_agent.device import Identity, device_class, is_emulated, new_boot_id
+from edgeflock_agent.device import Identity, device_class, new_boot_id
+from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.storage.disk import Disk
