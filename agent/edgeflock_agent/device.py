@@ -1,7 +1,7 @@
 """What this device is: its class, and the id of this run of the agent.
 
 A device class names boards that behave alike: `<machine>-<cpu>-<runtime>` (`x86_64-epyc-litert2.3`), or for a board
-that names itself `<board>-<machine>-<runtime>` (`rpi4-aarch64-litert2.3`). One whose processor is translated by software
+that names itself `<board>-<machine>-<runtime>` (`rpi4-aarch64-litert2.3`). One whose processor is played by software
 says so at the end (`aarch64-cortex-a72-litert2.3-emulated`): it behaves like no board. The root of the file system is
 passed in, so that a recorded tree stands for a board.
 """
@@ -32,8 +32,6 @@ _ARM_PARTS = {
 }
 
 
-
-
 @dataclass(frozen=True)
 class Identity:
     """Who this agent is: its id, its class, the runtime's name, the id of this run, and its broker.
@@ -49,9 +47,7 @@ class Identity:
     emulated: bool = False
 
 
-def device_class(
-    runtime: str, root: Path = Path("/"), machine: str | None = None, *, emulated: bool = False
-) -> str:
+def device_class(runtime: str, root: Path = Path("/"), machine: str | None = None, *, emulated: bool = False) -> str:
     """The class of this device.
 
     Args:

@@ -3,8 +3,9 @@
 For a user without boards, and for tests that cut a board's power. Decided here: what a machine consists of (a folder
 with its disk, its console's log and its record), how it is started, and that killing its process is the power cut: what
 the guest had not brought to its disk is lost. All machines share one read-only root, kernel and ramdisk, which
-deploy/qemu/image.py makes; the agent's code is copied to a machine's disk when the disk is made. A machine reaches this
-computer's loopback as 10.0.2.2, and its agent's endpoint is forwarded to a loopback port here. Not known here: rollouts.
+deploy/qemu/image.py makes; the agent's code is copied to a machine's disk when the disk is made. A machine reaches
+this computer's loopback as 10.0.2.2, and its agent's endpoint is forwarded to a loopback port here. Not known here:
+rollouts.
 
 Version history of machine.json (on the disk) and running.json (beside it): 1, the first.
 """
@@ -127,7 +128,8 @@ class Machines:
             "-device", "virtio-blk-device,drive=root,serial=root",
             "-drive", f"if=none,id=own,file={machine.folder / 'own.img'},format=raw",
             "-device", "virtio-blk-device,drive=own,serial=own",
-            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{_AGENT_PORT}", "-device", "virtio-net-device,netdev=net",
+            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{_AGENT_PORT}",
+            "-device", "virtio-net-device,netdev=net",
         ]  # fmt: skip
         lifeline = [sys.executable, "-m", "edgeflock_deploy.lifeline"] if self._dies_with_parent else []
         with (machine.folder / "qemu.log").open("wb") as log:
@@ -183,7 +185,9 @@ class Machines:
             seed = Path(name_of_seed)
             shutil.copy(source / "deploy/qemu/init.py", seed)
             for part in ("agent/edgeflock_agent", "deploy/edgeflock_deploy"):
-                shutil.copytree(source / part, seed / "code" / Path(part).name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    source / part, seed / "code" / Path(part).name, ignore=shutil.ignore_patterns("__pycache__")
+                )
             try:
                 shutil.copy(join.trust, seed / "trust.json")
             except OSError:

@@ -91,7 +91,9 @@ def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     for metric, z in observations(window).items():
         before = metrics.get(metric) or MetricEvidence()
         metrics[metric] = _bet(before, z, guardrails.get(metric))
-    return evidence.with_device(window.device, device.counting(window.boot_id, window.number, metrics, emulated=emulated))
+    return evidence.with_device(
+        window.device, device.counting(window.boot_id, window.number, metrics, emulated=emulated)
+    )
 
 
 def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:

@@ -243,7 +243,9 @@ class Site:
             return any((e.device, e.rollout, e.after) == (board, rollout, state) for e in self.heard)
 
         with self._changed:
-            assert self._changed.wait_for(heard, self.patience_s), f"{board} did not enter {state.value}: {self.log(board)}"
+            assert self._changed.wait_for(heard, self.patience_s), (
+                f"{board} did not enter {state.value}: {self.log(board)}"
+            )
 
     def failure(self, board: str, rollout: str) -> str | None:
         """The reason with which the board said that it gave a rollout's candidate up."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from qemu.packages import Missing
-from qemu.userland import REPOSITORY, userland
 
 from edgeflock_deploy.codec import encode
+from qemu.packages import Missing
+from qemu.userland import REPOSITORY, userland
 
 if TYPE_CHECKING:
     from tests.system.conftest import Site
@@ -138,6 +138,8 @@ def test_a_container_is_unpacked_to_the_same_bytes(kind: str, tmp_path: Path) ->
     full.write_bytes(encode(data))
     delta.write_bytes(encode(bytes(other), data))
     env = os.environ | {"PYTHONPATH": SOURCES, "EDGEFLOCK_PARENT": str(os.getpid())}
-    unpack = [python, "-m", "edgeflock_agent.storage.unpacking", str(len(data))]
-    assert subprocess.run([*unpack, full], env=env, capture_output=True, check=True).stdout == data
-    assert subprocess.run([*unpack, delta, base], env=env, capture_output=True, check=True).stdout == bytes(other)
+    unpack = [str(python), "-m", "edgeflock_agent.storage.unpacking", str(len(data))]
+    assert subprocess.run([*unpack, str(full)], env=env, capture_output=True, check=True).stdout == data
+    assert subprocess.run([*unpack, str(delta), str(base)], env=env, capture_output=True, check=True).stdout == bytes(
+        other
+    )

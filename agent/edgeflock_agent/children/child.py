@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeflock_agent.children import sandbox
+from edgeflock_agent.children.confidence import top_probability
 from edgeflock_agent.children.frames import BadFrame, Channel, Data, Ended
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden, write_evaluation, write_golden
@@ -69,6 +70,7 @@ class Child:
         self._takes: list[tuple[np.dtype[Any], tuple[int, ...], int]] = []  # type, shape and bytes of each input
         self._next_item = 0
         self._first_ms = 0.0
+        self._tells_confidence = False
         self._cpu_s = 0.0  # processor time that a request may take
         self._status = os.open("/proc/self/status", os.O_RDONLY)  # opened now: later nothing is
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
@@ -82,6 +84,7 @@ class Child:
             "random": self._random,
             "block": self._block,
             "infer": self._infer,
+            "tell_confidence": self._tell_confidence,
         }
 
     @property
@@ -127,6 +130,9 @@ class Child:
             raise Stop(Reason.LOAD_FAILED, detail) from None
         if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        if budget is not None:  # cases and requests come on top of what the model itself may take
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
@@ -203,8 +209,18 @@ class Child:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
         latency_ms = self._run(tuple(given))
-        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in self.model.outputs_now()]
-        return {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, outputs
+        answer = list(self.model.outputs_now())
+        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
+        reply: dict[str, Any] = {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}
+        if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
+            reply["nan"] = True  # NaN that went in may come out: that is the application's doing
+        if self._tells_confidence:
+            reply["confidence"] = top_probability(self.model.outputs[0], answer[0])
+        return reply, outputs
+
+    def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
+        self._tells_confidence = True
+        return {}, b""
 
     def _own_memory(self, field: str) -> int:
         for line in os.pread(self._status, 1 << 16, 0).decode().splitlines():
@@ -272,6 +288,10 @@ def _loads_with_more_memory(path: Path, threads: int) -> bool:
 
 def _describe(tensors: Sequence[TensorInfo]) -> list[list[Any]]:
     return [[info.name, info.dtype, list(info.shape)] for info in tensors]
+
+
+def _is_numbers(tensor: Array) -> bool:
+    return tensor.dtype.kind != "f" or not np.isnan(tensor).any()
 
 
 def _refuse_nan(output: Array, what: str) -> None:

@@ -65,10 +65,16 @@ class ItemResult(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
+    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
+
+    `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
+    `nan`: an output holds NaN although no input did.
+    """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
+    confidence: float | None = None
+    nan: bool = False
 
 
 class Block(NamedTuple):
@@ -256,7 +262,16 @@ class ModelProcess:
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
             start += length
-        return Inference(tuple(outputs), reply.header["latency_ms"])
+        header = reply.header
+        return Inference(tuple(outputs), header["latency_ms"], header.get("confidence"), header.get("nan", False))
+
+    def tell_confidence(self) -> None:
+        """From now on have `infer` say how sure the variant is of each answer: for classifications.
+
+        Raises:
+            HardStop: CRASHED, HUNG.
+        """
+        self._child.ask({"op": "tell_confidence"})
 
     def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
         """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
@@ -304,7 +319,9 @@ def _opened(path: Path, reason: Reason) -> Iterator[int]:
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
     """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
     stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
-    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in stop.detail.lower():
+    # The runtime says in which of its functions a model failed, and one is called AllocateTensors.
+    words = stop.detail.lower().replace("allocatetensors", "")
+    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in words:
         return HardStop(Reason.MEMORY_OVER_BUDGET, stop.detail)
     return HardStop(Reason.LOAD_CRASHED, stop.detail) if stop.reason is Reason.CRASHED else stop
 

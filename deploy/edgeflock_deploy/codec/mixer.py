@@ -61,9 +61,7 @@ class Mixer:
         if self._seen.size <= at.size:
             stretched = STRETCH.take(_places((self._ones * 40960 + 16384) // (self._seen * 10 + 8))).take(at)
         else:
-            stretched = STRETCH.take(
-                _places((self._ones.take(at) * 40960 + 16384) // (self._seen.take(at) * 10 + 8))
-            )
+            stretched = STRETCH.take(_places((self._ones.take(at) * 40960 + 16384) // (self._seen.take(at) * 10 + 8)))
         return stretched
 
     def _learn(self, at: Ints, inputs: Ints, bits: Ints, ones: Ints) -> None:
