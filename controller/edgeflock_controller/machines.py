@@ -77,6 +77,7 @@ class Machines:
 
     def __init__(self, folder: Path, *, dies_with_parent: bool = False) -> None:
         self._folder, self._dies_with_parent = folder.resolve(), dies_with_parent
+        self._started: dict[str, subprocess.Popen[bytes]] = {}  # by us; others are known by their record alone
 
     def all(self) -> list[Machine]:
         """Every machine that has a disk, by id."""
@@ -145,6 +146,7 @@ class Machines:
         if process.poll() is not None:
             said = (machine.folder / "qemu.log").read_text().strip().splitlines()
             raise BadInput(f"machine {name}", f"QEMU ended: {said[-1] if said else process.returncode}", "mend that")
+        self._started[name] = process
         record = {"v": 1, "pid": process.pid, "pid_started": pid_started(process.pid), "port": port}
         (machine.folder / "running.json").write_text(json.dumps(record))
         return self.machine(name)
@@ -156,8 +158,8 @@ class Machines:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(machine.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(machine.pid, 0)
+        if name in self._started:
+            self._started.pop(name).wait()
         until = time.monotonic() + _END_S
         while self.machine(name).running and time.monotonic() < until:
             time.sleep(0.02)
