@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -117,6 +117,7 @@ class ModelProcess:
         memory_budget_bytes: int | None = None,
         timeout_s: float = 10.0,
         inference_timeout_s: float | None = None,
+        start_child: Callable[[float], ChildProcess] = ChildProcess.start,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
 
@@ -129,6 +130,7 @@ class ModelProcess:
             memory_budget_bytes: what the model may add to the child's address space and resident memory.
             timeout_s: how long the load may take.
             inference_timeout_s: how long each inference may take later; as long as the load if left out.
+            start_child: starts the process; takes the seconds that an answer may take.
 
         Raises:
             HardStop: LOAD_FAILED, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
@@ -136,7 +138,7 @@ class ModelProcess:
         limit_s = timeout_s if inference_timeout_s is None else inference_timeout_s
         load = {"op": "load", "name": model_path.name, "threads": threads, "cpu_s": max(timeout_s, limit_s) * threads}
         with _opened(model_path, Reason.LOAD_FAILED) as model:
-            child = ChildProcess.start(timeout_s)
+            child = start_child(timeout_s)
             try:
                 loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}, files=[model]).header
                 unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
