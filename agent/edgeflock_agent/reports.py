@@ -19,6 +19,7 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (
     AgentEvent,
     CapturePiece,
+    Conditions,
     Measurement,
     Presence,
     Reported,
@@ -122,7 +123,7 @@ class Reporter:
             paired=sides.paired,
             mode=sides.mode,
             live_pairs=sides.live_pairs,
-            conditions=sides.conditions.model_copy(update={"emulated": self._identity.emulated}),
+            conditions=_labelled(sides.conditions, self._identity),
         )
         payload = encode(message)
         self._kept[rollout].append(payload)
@@ -189,6 +190,11 @@ def _variant(state: ModelState, digest: str | None) -> str | None:
 def _measured(state: ModelState, digest: str) -> Measurement | None:
     facts = state.bundles.get(digest)
     return facts.measurement if facts is not None else None
+
+
+def _labelled(conditions: Conditions, identity: Identity) -> Conditions:
+    # Found out where it was measured, or said by whoever started the agent.
+    return conditions.model_copy(update={"emulated": conditions.emulated or identity.emulated})
 
 
 def _with_memory(side: VariantWindow, measurement: Measurement | None) -> VariantWindow:

@@ -52,6 +52,9 @@ LATENCY_SCALE = 0.20
 SHARE_SCALE = 0.05
 _LATENCIES = ("latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95")
 _EXACT = "peak_rss_bytes"
+# Kernels before 6.2 count resident pages in batches of 64 per thread: a tiny model may show nothing at all. What is
+# smaller than this is compared with this.
+_MEMORY_FLOOR_BYTES = 64 * 4096
 
 
 def fail_needs(policy: Policy) -> float:
@@ -272,6 +275,6 @@ def _log_ratio(old: float | None, new: float | None) -> float | None:
 
 
 def _excess(old: VariantWindow, new: VariantWindow) -> float | None:
-    if not old.peak_rss_bytes or new.peak_rss_bytes is None:
+    if old.peak_rss_bytes is None or new.peak_rss_bytes is None:
         return None
-    return new.peak_rss_bytes / old.peak_rss_bytes - 1
+    return (new.peak_rss_bytes - old.peak_rss_bytes) / max(old.peak_rss_bytes, _MEMORY_FLOOR_BYTES)
