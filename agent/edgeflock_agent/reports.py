@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 
-from edgeflock_agent import chain
+from edgeflock_agent import forms
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.outbox import Outbox, Sender
@@ -83,7 +83,7 @@ class Reporter:
 
     def transition(self, before: ModelState, after: ModelState, at: float) -> None:
         """Say that a model's state changed; `at` in seconds since 1970."""
-        why = chain.gave_way(before, after) or after
+        why = forms.gave_way(before, after) or after
         message = AgentEvent(
             device=self._device,
             boot_id=self._boot_id,
@@ -201,7 +201,7 @@ def in_words(before: ModelState, after: ModelState) -> str:
         words.append(f"rollout {after.desired.rollout}")
     if after.outcome is not None:
         words.append(after.outcome.value)
-    why = chain.gave_way(before, after) or after
+    why = forms.gave_way(before, after) or after
     if why.reason is not None:
         words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)

@@ -69,15 +69,6 @@ def test_fields_of_a_newer_release_are_accepted(message: Up) -> None:
     assert decode_up(json.dumps(json.loads(encode(message)) | {"introduced_later": [1]}).encode()) == message
 
 
-def test_words_of_the_release_before_are_read() -> None:
-    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
-    assert Desired.model_validate_json(old).signed_at is None
-    said = json.loads(encode(MESSAGES[1]))
-    for field in ("windows_dropped", "events_dropped", "nan_answers"):
-        del said[field]
-    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
-
-
 def test_a_report_of_before_forms_were_told_is_read() -> None:
     old = json.loads(encode(MESSAGES[1]))
     for field in ("variant", "candidate_variant", "tried"):
@@ -85,6 +76,15 @@ def test_a_report_of_before_forms_were_told_is_read() -> None:
     read = decode_up(json.dumps(old).encode())
     assert isinstance(read, Reported)
     assert (read.models["m"].variant, read.models["m"].candidate_variant, read.models["m"].tried) == (None, None, ())
+
+
+def test_words_of_the_release_before_are_read() -> None:
+    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
+    assert Desired.model_validate_json(old).signed_at is None
+    said = json.loads(encode(MESSAGES[1]))
+    for field in ("windows_dropped", "events_dropped", "nan_answers"):
+        del said[field]
+    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
 
 
 @pytest.mark.parametrize("change", [{"kind": "introduced_later"}, {"v": 2}])
