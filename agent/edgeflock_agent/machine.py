@@ -25,7 +25,6 @@ from edgeflock_agent.model_state import (
     AskTurn,
     BlobsReady,
     Booted,
-    BundleFacts,
     CollectGarbage,
     DesiredChanged,
     DownloadFailed,
