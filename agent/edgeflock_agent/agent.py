@@ -171,6 +171,7 @@ class Agent:
                 memory=Memory(limit_bytes=memory_bytes),
                 form_of=lambda model, digest: self.models[model].form_of(digest),
                 exchanged=self._inbox.put,
+                disagreed=capture.disagreed if capture is not None else None,
             ),
         )
         backlog = Backlog(store.folder / "backlog", store.disk)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeflock_agent.children.runner import HardStop
+from edgeflock_agent.children.runner import Answer, HardStop
 from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.serving.endpoint import Serving, Turn
 from edgeflock_agent.trial.live_inputs import LiveInputs
+from edgeflock_agent.trial.side import Inputs
 from edgeflock_deploy.bundle import Manifest
 
 if TYPE_CHECKING:  # few boards need a seat
@@ -54,6 +55,8 @@ class Board:
         memory: for models.
         form_of: which form of a model's bundle is in hand; called from other threads than the main loop's.
         exchanged: is told, on any thread, of each exchange that ended.
+        disagreed: is told of applications' inputs on which a candidate differs: the model, the inputs, who serves, the
+            candidate, and the answers of both.
     """
 
     serving: MutableMapping[str, Serving] = field(default_factory=dict)
@@ -62,3 +65,4 @@ class Board:
     memory: Memory = field(default_factory=Memory)
     form_of: Callable[[str, str], int] = lambda _model, _digest: 0
     exchanged: Callable[[Exchanged], None] = _unheard
+    disagreed: Callable[[str, Inputs, Serving, str, tuple[Answer, Answer | None]], None] | None = None

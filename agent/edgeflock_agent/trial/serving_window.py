@@ -180,7 +180,7 @@ def run_serving_window(
     task = same_task(old.process, new.process)
     sides = Side("old", old.process, task), Side("new", new.process, task)
     turns = ServingTurns((old, sides[0]), (new, sides[1]), settings, rng, clock, over)
-    pairs = Pairs(*sides, rng, lambda: None)
+    pairs = Pairs(*sides, rng)
     snapshot = conditions.begin(clock(), root)
     install(turns)
     try:

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
+from edgeflock_agent.children.runner import Answer, Closed, HardStop, ModelProcess
 from edgeflock_agent.serving.endpoint import Serving, Turn, end_turn
 from edgeflock_agent.trial.board import Board, Bundle, Exchanged
 from edgeflock_agent.trial.likeness import same_inputs, same_outputs
-from edgeflock_agent.trial.side import SideName, SideStopped
-from edgeflock_agent.trial.window import WindowSides, run_window
+from edgeflock_agent.trial.side import Inputs, SideName, SideStopped
+from edgeflock_agent.trial.window import Differed, WindowSides, run_window
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.messages import TrialSettings
 from edgeflock_deploy.reasons import Reason
@@ -112,7 +112,18 @@ class Trials:
             time.monotonic,
             should_stop=over.now,
             live=(lambda: self._live.take(model)) if live else (lambda: None),
+            differed=self._kept(model, old, digest),
         )
+
+    def _kept(self, model: str, old: Serving, digest: str) -> Differed:
+        """What becomes of an application's input on which the two differ."""
+        keep = self._board.disagreed
+
+        def differed(inputs: Inputs, old_answer: Answer, new_answer: Answer | None) -> None:
+            if keep is not None:
+                keep(model, inputs, old, digest, (old_answer, new_answer))
+
+        return differed
 
     def _alone(
         self, old: ModelProcess | None, new: ModelProcess, settings: TrialSettings, over: Over

@@ -45,7 +45,16 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+Differed = Callable[[Inputs, Answer, Answer | None], None]
 _SLICE_EVERY = 4  # pairs
+
+
+def _none() -> None:
+    """Nobody asks."""
+
+
+def _nobody(_inputs: Inputs, _old: Answer, _new: Answer | None) -> None:
+    """Nobody looks at inputs on which the two differ."""
 
 
 class WindowSides(NamedTuple):
@@ -70,10 +79,18 @@ class Pairs:
         new: the candidate's.
         rng: draws items and orders.
         live: gives an application's input that nobody took yet, or None.
+        differed: is told of each such input on which the two differ; a candidate's answer may be None, an error.
     """
 
-    def __init__(self, old: Side, new: Side, rng: random.Random, live: Callable[[], Inputs | None]) -> None:
-        self.old, self.new, self._rng, self._live = old, new, rng, live
+    def __init__(
+        self,
+        old: Side,
+        new: Side,
+        rng: random.Random,
+        live: Callable[[], Inputs | None] = _none,
+        differed: Differed = _nobody,
+    ) -> None:
+        self.old, self.new, self._rng, self._live, self._differed = old, new, rng, live, differed
         self.run, self.live_run = 0, 0
         self._agreed = self._compared = 0
         self._new_first = False
@@ -94,14 +111,16 @@ class Pairs:
             (old, old_nan), (new, new_nan) = self._in_order(lambda side: side.run_live(inputs))
             if new_nan and not old_nan:
                 raise SideStopped("new", HardStop(Reason.NAN_OUTPUT, "an application's input gave NaN"))
-            self.compare(old, new)
+            if old is not None and not self.compare(old, new):
+                self._differed(inputs, old.answer, new.answer if new is not None else None)
         self.run += 1
 
-    def compare(self, old: ItemResult | None, new: ItemResult | None) -> None:
-        """Take one pair of answers into the agreement."""
-        if old is not None:
-            self._compared += 1
-            self._agreed += new is not None and agrees(self.new.task, old.answer, new.answer)
+    def compare(self, old: ItemResult | None, new: ItemResult | None) -> bool:
+        """Take one pair of answers into the agreement, and say whether they agree; nothing does with an error."""
+        agreed = old is not None and new is not None and agrees(self.new.task, old.answer, new.answer)
+        self._compared += old is not None
+        self._agreed += agreed
+        return agreed
 
     @property
     def agreement(self) -> float | None:
@@ -126,7 +145,8 @@ def run_window(
     clock: Callable[[], float],
     should_stop: Callable[[], bool] = lambda: False,
     root: Path = Path("/"),
-    live: Callable[[], Inputs | None] = lambda: None,
+    live: Callable[[], Inputs | None] = _none,
+    differed: Differed = _nobody,
 ) -> WindowSides | None:
     """Run one window in the shadow of what serves.
 
@@ -139,6 +159,7 @@ def run_window(
         should_stop: asked before each pair; a window that is stopped is given up.
         root: of the file system, for the conditions.
         live: see Pairs; the inputs fit both.
+        differed: see Pairs.
 
     Returns:
         The window, or None if it was stopped.
@@ -148,7 +169,7 @@ def run_window(
         ValueError: the two do not have the same slice open.
     """
     task = same_task(old, new)
-    pairs = Pairs(Side("old", old, task), Side("new", new, task), rng, live)
+    pairs = Pairs(Side("old", old, task), Side("new", new, task), rng, live, differed)
     snapshot = conditions.begin(clock(), root)
     with on_one_cpu(old, new, rng):
         while pairs.run < settings.window_pairs and (not pairs.run or clock() - snapshot.at_s < settings.window_max_s):

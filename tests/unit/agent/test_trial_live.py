@@ -78,6 +78,29 @@ def test_live_answers_that_differ_are_disagreements_and_move_no_accuracy(start: 
     assert window.old.accuracy == 1.0  # of the 20 labelled items alone
 
 
+def test_whoever_keeps_inputs_is_told_of_live_ones_on_which_the_two_differ(start: Start) -> None:
+    rng = np.random.default_rng(0)
+    told: list[tuple[Inputs, object, object]] = []
+    asked: list[Inputs] = []
+
+    def random_row() -> Inputs:
+        asked.append((rng.normal(size=(1, 8)).astype("float32").tobytes(),))
+        return asked[-1]
+
+    window = run_window(
+        start("tiny"),
+        start("tiny_other"),
+        TrialSettings(window_pairs=40, window_max_s=60),
+        random.Random(7),
+        time.monotonic,
+        live=random_row,
+        differed=lambda inputs, old, new: told.append((inputs, old, new)),
+    )
+    assert window is not None
+    assert 0 < len(told) <= 30
+    assert all(inputs in asked and old != new for inputs, old, new in told)
+
+
 def test_an_error_on_a_live_input_is_an_error_and_a_disagreement(start: Start) -> None:
     window = _window(start("tiny"), start("tiny", RefusingLive), lambda: ROW)
     assert (window.new.errors, window.new.n, window.new.accuracy) == (30, 10, 1.0)
