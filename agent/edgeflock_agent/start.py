@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.agent import Agent
-from edgeflock_agent.device import Identity, device_class, is_emulated, new_boot_id
+from edgeflock_agent.device import Identity, device_class, new_boot_id
+from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
@@ -59,6 +60,7 @@ class Options:
     socket: Path | None = None
     threads: int = 1
     quota_bytes: int | None = None
+    memory_bytes: int | None = None
     capture: CaptureOptions | None = None
     emulated: bool = False
 
@@ -87,7 +89,8 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
         endpoint = Endpoint.start(
             agent.serving.get,
             agent.expected,
-            witness=each_of(agent.watch.answered, *([capture.answered] if capture is not None else [])),
+            witness=each_of(agent.watch.answered, agent.live, *([capture.answered] if capture is not None else [])),
+            turns=agent.turns.get,
             host=host,
             port=port,
             socket_path=options.socket,
@@ -146,7 +149,16 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust, cap
             max_queued=_MAX_QUEUED,
         )
 
-    return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s, capture=capture)
+    return Agent(
+        identity,
+        store,
+        trust,
+        make_link,
+        threads=options.threads,
+        beat_s=options.beat_s,
+        memory_bytes=options.memory_bytes,
+        capture=capture,
+    )
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:
