@@ -46,7 +46,7 @@ from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_agent.storage.store import CAPTURES, Store
-from edgeflock_agent.trial.board import Board, Exchanged
+from edgeflock_agent.trial.board import Board, Exchanged, unkept
 from edgeflock_agent.trial.live_inputs import LiveInputs
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.uploads import Uploads
@@ -171,6 +171,7 @@ class Agent:
                 memory=Memory(limit_bytes=memory_bytes),
                 form_of=lambda model, digest: self.models[model].form_of(digest),
                 exchanged=self._inbox.put,
+                differed=capture.disagreed if capture is not None else unkept,
             ),
         )
         backlog = Backlog(store.folder / "backlog", store.disk)
