@@ -23,6 +23,13 @@ class Now(NamedTuple):
     mono_s: float
 
 
+class BakedBundle(NamedTuple):
+    """A bundle of the board's image."""
+
+    digest: str
+    version: int
+
+
 class BundleFacts(Frozen):
     """What the device remembers of a bundle that it holds."""
 
