@@ -187,7 +187,8 @@ def _next_life(
     cut, tree, recorded = rng.choice(survivors)
     acknowledged = life.acknowledged(cut)
     # The last answer may have been heard, or lost on its way.
-    generation = min(len(STORY), max(1, acknowledged + rng.randrange(2)))
+    given = recorded.desired.generation if recorded is not None and recorded.desired is not None else 1
+    generation = min(len(STORY), max(given, acknowledged + rng.randrange(2)))
     try:
         return live(world, place, tree, generation=generation, began_with=(recorded, acknowledged))
     except AssertionError as bad:

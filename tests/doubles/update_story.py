@@ -1,14 +1,14 @@
 """A whole life of a board in one thread: the real agent, with a headquarters and interpreters that are played.
 
-The story installs a bundle, updates twice with a trial before each commit, goes back, and calls a trial off. Everything
-that touches the disk is the agent's own code; jobs are done at once instead of on lanes, so that the same story makes
-the same operations in the same order.
+The story installs a bundle, updates twice with a trial before each commit, goes back, calls a trial off, and updates
+twice more. Everything that touches the disk is the agent's own code; jobs are done at once instead of on lanes, so that
+the same story makes the same operations in the same order.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
 from edgeflock_agent.jobs import Jobs, Work
 from edgeflock_agent.lane import Lane
-from edgeflock_agent.model_state import Event, Loaded, ModelState, Now, ServingStopped, Warmed
+from edgeflock_agent.model_state import Event, ModelState, Now, Warmed
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
@@ -35,7 +35,6 @@ from edgeflock_deploy.messages import (
     ReportedModel,
     decode_up,
 )
-from edgeflock_deploy.reasons import Reason
 
 MODEL = "digits"
 DEVICE = "board"
@@ -73,8 +72,10 @@ STORY = (
     Order(Phase.REVERT, "b"),
     Order(Phase.TRIAL, "d"),
     Order(Phase.REVERT, "b"),
+    Order(Phase.COMMIT, "c"),
+    Order(Phase.COMMIT, "d"),
 )
-WILL_SERVE = ("a", "a", "b", "b", "c", "b", "b", "b")
+WILL_SERVE = ("a", "a", "b", "b", "c", "b", "b", "b", "c", "d")
 """What serves when each order has been followed."""
 
 
@@ -218,15 +219,11 @@ class PlayedJobs(Jobs):
     """The agent's jobs; in place of an interpreter, a look at the bytes that it would load."""
 
     def warm(self, work: Work) -> Event:
-        work.child = self._played(work)
+        work.child = self._start(work.digest)
         return Warmed(work.digest, MEASURED, self._now())
 
-    def window(self, *_: Any) -> None:
-        return None
-
-    def load(self, work: Work) -> Event:
-        event = super().load(work)
-        return event
+    def window(self, work: Work, *_: Any) -> None:
+        work.rest_until_s = float("inf")  # there is nothing to compare
 
     def _start(self, digest: str) -> Any:
         manifest = open_manifest(self._store.manifest_envelope(digest) or b"", self._trust, digest)
@@ -234,9 +231,6 @@ class PlayedJobs(Jobs):
             if sha256_hex(path.read_bytes()) != manifest.blobs[role].sha256:
                 raise AssertionError(f"{role} of {digest[:12]} would be loaded with wrong bytes")
         return PlayedProcess()
-
-    def _played(self, work: Work) -> Any:
-        return self._start(work.digest)
 
 
 class AtOnce(Lane):
@@ -300,21 +294,6 @@ class PlayedAgent(Agent):
             if self._idle > _PATIENCE:
                 raise Stuck(f"nothing happens any more: {self.models.get(MODEL)}")
         super()._take(0.0)
-
-
-def stopped_reasons(said: Sequence[ReportedModel]) -> Iterator[Reason]:
-    """The reasons in what was heard."""
-    return (heard.reason for heard in said if heard.reason is not None)
-
-
-def stopped(digest: str, now: Now) -> ServingStopped:
-    """The process that serves ended."""
-    return ServingStopped(digest, Reason.CRASHED, "gone", now)
-
-
-def loaded(digest: str) -> Loaded:
-    """A bundle of a slot is up."""
-    return Loaded(digest)
 
 
 def _random_bytes(size: int, seed: str) -> bytes:
