@@ -23,7 +23,6 @@ from edgeflock_agent.machine import fresh, step
 from edgeflock_agent.model_state import (
     Booted,
     DesiredChanged,
-    DownloadFailed,
     Event,
     HardStopped,
     ModelState,
@@ -32,6 +31,7 @@ from edgeflock_agent.model_state import (
     ServingStopped,
     Stopping,
     Ticked,
+    Unrecorded,
 )
 from edgeflock_agent.orders import open_order
 from edgeflock_agent.reports import Publisher, Reporter, in_words
@@ -116,6 +116,7 @@ class Agent:
         self.work: dict[str, Work] = {}
         self.loading: dict[str, Work] = {}
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
+        self._unsaved = False  # the disk did not take the last record; it is offered again at each beat
         self._session = b""
         self._record = RecordFile(store.folder, store.disk)
         self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Session | bytes | str] = queue.SimpleQueue()
@@ -132,22 +133,20 @@ class Agent:
             now=now,
             traffic=traffic,
         )
-        self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
+        self.reporter = Reporter(self.link, identity, traffic, self._free_bytes, beat_s)
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
-        for model, state in list(self.models.items()):
-            slots = (state.slots.active, state.slots.previous, state.slots.factory)
-            whole = frozenset(d for d in slots if d is not None and self.store.intact(d, self._trust) is not None)
-            self.handle(model, Booted(whole, self.now()))
-        try:
-            self.persist()
-            self.collect_garbage()
-        except (DiskFull, OSError) as error:
-            log.error("the state cannot be written: %s", error)
+        baked = self.store.baked.bundles(self._trust)
+        for model in dict.fromkeys((*self.models, *baked)):
+            slots = (self.models.get(model) or fresh(model)).slots
+            held = (slots.active, slots.previous, slots.factory, baked[model].digest if model in baked else None)
+            whole = frozenset(d for d in held if d is not None and self.store.intact(d, self._trust) is not None)
+            self.handle(model, Booted(whole, self.now(), baked.get(model)))
+        self._save()
         until_s = self.now().mono_s + _BOOT_S
         while self.loading and not self._stopping and (left_s := until_s - self.now().mono_s) > 0:
             self._take(left_s)
@@ -170,13 +169,16 @@ class Agent:
                 self._tick()
                 tick_at_s = now_s + TICK_S
             if now_s >= beat_at_s:
+                if self._unsaved:
+                    self._save()
                 self.report()
                 beat_at_s = now_s + self._beat_s
         self._shut_down()
 
     def expected(self) -> list[str]:
         """The models that this device should be serving; called from the endpoint's threads."""
-        return [model for model, state in list(self.models.items()) if state.slots.active is not None]
+        states = list(self.models.items())
+        return [model for model, state in states if state.slots.active is not None or state.mending is not None]
 
     def stop(self) -> None:
         """Ask the loop to end; may be called from a signal handler or another thread."""
@@ -216,10 +218,11 @@ class Agent:
                 EFFECTS[type(effect)](self, model, effect)
             except (DiskFull, OSError) as error:
                 log.error("%s: %s: %s", model, type(effect).__name__, error)
-                if isinstance(effect, Persist) and not isinstance(event, DownloadFailed):
-                    # What could not be made durable must not be done: the candidate goes instead.
+                if isinstance(effect, Persist):
+                    self._unsaved = True
                     self.models[model] = before
-                    self.handle(model, DownloadFailed(before.candidate or "", Reason.DISK_FULL, str(error)))
+                    reason = Reason.DISK_FULL if isinstance(error, DiskFull) else Reason.DISK_ERROR
+                    self.handle(model, Unrecorded(event, reason, str(error)))
                     return
 
     def _shut_down(self) -> None:
@@ -342,6 +345,22 @@ class Agent:
                 device=identity.device, device_class=identity.device_class, broker=identity.broker, models=self.models
             )
         )
+
+    def _save(self) -> None:
+        """Write the record, and remove what it does not hold; a disk that does not take it is asked again later."""
+        try:
+            self.persist()
+            self._unsaved = False
+            self.collect_garbage()
+        except (DiskFull, OSError) as error:
+            self._unsaved = True
+            log.error("the state cannot be written: %s", error)
+
+    def _free_bytes(self) -> int:
+        try:
+            return self.store.free_bytes()
+        except OSError:  # a disk that cannot even say; the report goes out without it
+            return 0
 
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""

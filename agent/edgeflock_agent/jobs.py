@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.model_state import (
     BlobsReady,
+    Damaged,
     Event,
     HardStopped,
     Loaded,
@@ -189,7 +190,13 @@ class Jobs:
     # --- serving ------------------------------------------------------------------------------------------------------
 
     def load(self, work: Work) -> Event:
-        """Load a bundle of a slot; its golden cases are checked again, for the runtime may have changed."""
+        """Load a bundle of a slot.
+
+        Its hashes are looked at again, for a disk that cannot be read may have ended the process before it; and so are
+        its golden cases, for the runtime may have changed.
+        """
+        if self._store.intact(work.digest, self._trust) is None:
+            return Damaged(frozenset({work.digest}), self._now())
         try:
             work.child = self._start(work.digest)
         except HardStop as stop:

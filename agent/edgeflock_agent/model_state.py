@@ -43,7 +43,8 @@ class ModelState(Frozen):
     `desired` is the entry that is being answered (or was answered last) and `outcome` its end; `candidate` is the
     bundle that is being brought in (or gone back to). `attempts` counts how often warming was begun since the candidate
     came: an agent that died each time has a candidate that kills it. `floor_version` is the version of what was last
-    committed or gone back to. Times in `_s` are of the monotonic clock of this boot.
+    committed or gone back to. `mending` is a bundle that served until its files were damaged, and is to come back.
+    Times in `_s` are of the monotonic clock of this boot.
     """
 
     model: str
@@ -61,6 +62,8 @@ class ModelState(Frozen):
     trial_since_s: float | None = None
     restarts_s: tuple[float, ...] = ()
     retry_at_s: float | None = None
+    mending: str | None = None
+    mend_at_s: float | None = None
 
     @property
     def held(self) -> frozenset[str]:
@@ -82,10 +85,31 @@ class ModelState(Frozen):
 
 @dataclass(frozen=True)
 class Booted:
-    """The agent started; `intact` are the digests of the slots whose files have the right hashes."""
+    """The agent started; `intact` are the digests of the slots, and of `baked`, whose files have the right hashes.
+
+    `baked` is what the board's image brings along for this model.
+    """
 
     intact: frozenset[str]
     now: Now
+    baked: BakedBundle | None = None
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """The files of these bundles have wrong hashes, or cannot be read."""
+
+    digests: frozenset[str]
+    now: Now
+
+
+@dataclass(frozen=True)
+class Unrecorded:
+    """The disk did not take what the machine made of `event`; the state is the one before it."""
+
+    event: Event
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -205,6 +229,8 @@ Event = (
     | ServingStopped
     | Ticked
     | Stopping
+    | Damaged
+    | Unrecorded
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------------
