@@ -17,11 +17,11 @@ from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
 from edgeflock_agent.jobs import Jobs, Work
 from edgeflock_agent.lane import Lane
-from edgeflock_agent.model_state import Event, ModelState, Now, Warmed
+from edgeflock_agent.model_state import ModelState, Now
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
-from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob, open_manifest, seal_manifest, split
+from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob, seal_manifest, split
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.keys import SigningKey, Trust
 from edgeflock_deploy.messages import (
@@ -164,7 +164,11 @@ class Headquarters:
     def unsubscribe(self, topic: str) -> None:
         self._held.pop(topic, None)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, done: Callable[[], None] | None = None
+    ) -> None:
+        if done is not None:
+            done()
         message = decode_up(payload)
         if not isinstance(message, Reported) or MODEL not in message.models:
             return
@@ -218,19 +222,17 @@ class PlayedProcess:
 class PlayedJobs(Jobs):
     """The agent's jobs; in place of an interpreter, a look at the bytes that it would load."""
 
-    def warm(self, work: Work) -> Event:
-        work.child = self._start(work.digest)
-        return Warmed(work.digest, MEASURED, self._now())
-
     def window(self, work: Work, *_: Any) -> None:
         work.rest_until_s = float("inf")  # there is nothing to compare
 
-    def _start(self, digest: str) -> Any:
-        manifest = open_manifest(self._store.manifest_envelope(digest) or b"", self._trust, digest)
+    def _start(self, manifest: Manifest) -> Any:
         for role, path in self._store.files(manifest).items():
             if sha256_hex(path.read_bytes()) != manifest.blobs[role].sha256:
-                raise AssertionError(f"{role} of {digest[:12]} would be loaded with wrong bytes")
+                raise AssertionError(f"{role} of {manifest.variant} would be loaded with wrong bytes")
         return PlayedProcess()
+
+    def _measure(self, *_: Any) -> Measurement:
+        return MEASURED
 
 
 class AtOnce(Lane):

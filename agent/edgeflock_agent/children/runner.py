@@ -8,15 +8,18 @@ Thread-safe: requests of an application and of a trial interleave, and each wait
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from array import array
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.sandbox import Sealed
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [
@@ -62,10 +65,16 @@ class ItemResult(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
+    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
+
+    `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
+    `nan`: an output holds NaN although no input did.
+    """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
+    confidence: float | None = None
+    nan: bool = False
 
 
 class Block(NamedTuple):
@@ -96,11 +105,18 @@ class ModelProcess:
         self._child, self.threads = child, threads
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
         self.load_ms = float(loaded["load_ms"])
+        self.sealed = Sealed(*loaded["sealed"])
         self.slice: Slice | None = None
 
     @classmethod
     def start(
-        cls, model_path: Path, *, threads: int = 1, memory_budget_bytes: int | None = None, timeout_s: float = 10.0
+        cls,
+        model_path: Path,
+        *,
+        threads: int = 1,
+        memory_budget_bytes: int | None = None,
+        timeout_s: float = 10.0,
+        inference_timeout_s: float | None = None,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
 
@@ -108,25 +124,31 @@ class ModelProcess:
         one that lives as long as the model should.
 
         Args:
-            model_path: the `.tflite`; it must stay as it is while the child lives.
+            model_path: the `.tflite`, which is opened here, for reading; it must stay as it is while the child lives.
             threads: threads of the interpreter.
             memory_budget_bytes: what the model may add to the child's address space and resident memory.
-            timeout_s: how long the load, and later each inference, may take.
+            timeout_s: how long the load may take.
+            inference_timeout_s: how long each inference may take later; as long as the load if left out.
 
         Raises:
             HardStop: LOAD_FAILED, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
         """
-        child = ChildProcess.start(timeout_s)
-        load = {"op": "load", "path": str(model_path.resolve()), "threads": threads}
-        try:
-            loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}).header
-            unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
-            if unknown:
-                raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
-        except (HardStop, InferenceFailed) as error:
-            child.close()
-            raise _while_loading(error, bounded=memory_budget_bytes is not None) from None
-        return cls(child, threads, loaded)
+        limit_s = timeout_s if inference_timeout_s is None else inference_timeout_s
+        load = {"op": "load", "name": model_path.name, "threads": threads, "cpu_s": max(timeout_s, limit_s) * threads}
+        with _opened(model_path, Reason.LOAD_FAILED) as model:
+            child = ChildProcess.start(timeout_s)
+            try:
+                loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}, files=[model]).header
+                unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
+                if unknown:
+                    raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
+            except (HardStop, InferenceFailed) as error:
+                child.close()
+                raise _while_loading(error, bounded=memory_budget_bytes is not None) from None
+        child.timeout_s = limit_s
+        process = cls(child, threads, loaded)
+        child.share(max(sum(tensor.nbytes for tensor in tensors) for tensors in (process.inputs, process.outputs)))
+        return process
 
     def __enter__(self) -> ModelProcess:
         return self
@@ -178,10 +200,11 @@ class ModelProcess:
         Raises:
             HardStop: MANIFEST_INVALID for a file that is no golden cases of this model, CRASHED, HUNG.
         """
-        try:
-            return int(self._child.ask({"op": "golden", "path": str(path)}).header["cases"])
-        except InferenceFailed as error:
-            raise HardStop(Reason.MANIFEST_INVALID, f"golden cases: {error}") from None
+        with _opened(path, Reason.MANIFEST_INVALID) as file:
+            try:
+                return int(self._child.ask({"op": "golden"}, files=[file]).header["cases"])
+            except InferenceFailed as error:
+                raise HardStop(Reason.MANIFEST_INVALID, f"golden cases: {error}") from None
 
     def open_slice(self, path: Path, *, kind: Kind, agreement_atol: float | None) -> int:
         """Open an evaluation slice, and return how many items it has.
@@ -194,10 +217,11 @@ class ModelProcess:
         Raises:
             HardStop: MANIFEST_INVALID for a file that is no slice for this model, CRASHED, HUNG.
         """
-        try:
-            reply = self._child.ask({"op": "slice", "path": str(path), "kind": kind}).header
-        except InferenceFailed as error:
-            raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
+        with _opened(path, Reason.MANIFEST_INVALID) as file:
+            try:
+                reply = self._child.ask({"op": "slice", "kind": kind}, files=[file]).header
+            except InferenceFailed as error:
+                raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
         self.slice = Slice(reply["items"], kind, agreement_atol, reply["target_variance"])
         return self.slice.items
 
@@ -233,12 +257,21 @@ class ModelProcess:
         for tensor, data in zip(self.inputs, inputs, strict=True):
             if len(data) != tensor.nbytes:
                 raise ValueError(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(data)} were given")
-        reply = self._child.ask({"op": "infer"}, b"".join(inputs))
+        reply = self._child.ask({"op": "infer"}, inputs)
         outputs, start = [], 0
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
             start += length
-        return Inference(tuple(outputs), reply.header["latency_ms"])
+        header = reply.header
+        return Inference(tuple(outputs), header["latency_ms"], header.get("confidence"), header.get("nan", False))
+
+    def tell_confidence(self) -> None:
+        """From now on have `infer` say how sure the variant is of each answer: for classifications.
+
+        Raises:
+            HardStop: CRASHED, HUNG.
+        """
+        self._child.ask({"op": "tell_confidence"})
 
     def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
         """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
@@ -257,6 +290,10 @@ class ModelProcess:
         latencies.frombytes(reply.payload)
         return Block(tuple(latencies), reply.header["first_inference_ms"], reply.header["switches"])
 
+    def beat(self) -> None:
+        """See whether an idle child still answers; one that does not is gone afterwards, as after any HUNG."""
+        self._child.beat()
+
     def pin(self, cpus: Set[int]) -> None:
         """Have a model of one thread run on these CPUs only."""
         self._child.pin(cpus)
@@ -266,10 +303,25 @@ class ModelProcess:
         self._child.close()
 
 
+@contextlib.contextmanager
+def _opened(path: Path, reason: Reason) -> Iterator[int]:
+    """A descriptor for reading, which the child is handed: it opens no file by its name."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HardStop(reason, f"{path.name}: {error.strerror}") from None
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
     """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
     stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
-    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in stop.detail.lower():
+    # The runtime says in which of its functions a model failed, and one is called AllocateTensors.
+    words = stop.detail.lower().replace("allocatetensors", "")
+    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in words:
         return HardStop(Reason.MEMORY_OVER_BUDGET, stop.detail)
     return HardStop(Reason.LOAD_CRASHED, stop.detail) if stop.reason is Reason.CRASHED else stop
 

@@ -74,9 +74,14 @@ class Disk:
                 os.close(handle)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Rename within a folder, durably."""
-        self.move(old, new)
-        self.sync_folder(new.parent)
+        """Rename within a folder, durably.
+
+        Raises:
+            DiskFull: no room for the entry.
+        """
+        with telling_full(new.name):
+            self.move(old, new)
+            self.sync_folder(new.parent)
 
     def make_folder(self, path: Path) -> None:
         """Make a folder and its parents, durably; one that is there is left alone."""

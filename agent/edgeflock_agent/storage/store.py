@@ -3,6 +3,7 @@
     STATE/blobs/<sha256>                    decoded blobs, named by their content
     STATE/manifests/<digest>                signed manifests, as they came
     STATE/incoming/<container>/             a container that is arriving (`incoming`)
+    STATE/captures/                         inputs of applications, where they are kept (see `ring`)
     STATE/{record,record.1,lock,trust.json,endpoint.json}
 
 Known here: which bytes are whole, how much room there is, what may go. Not known: which bundle serves and why.
@@ -14,8 +15,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from edgeflock_agent.storage.baked import Baked, holds
@@ -119,10 +121,10 @@ class Store:
         """
         self.disk.write_whole(self._manifests / digest, [envelope])
 
-    def intact(self, digest: str, trust: Trust) -> Manifest | None:
+    def intact(self, digest: str, trust: Trust, form: int = 0) -> Manifest | None:
         """The manifest, if it and every blob are here with the right hashes; what has a wrong one is removed."""
         try:
-            manifest = open_manifest(self.manifest_envelope(digest) or b"", trust, digest)
+            manifest = open_manifest(self.manifest_envelope(digest) or b"", trust, digest).as_form(form)
         except Untrusted:
             self._try_to_remove(self._manifests / digest)
             return None
@@ -232,8 +234,12 @@ class Store:
             for way in blob.encodings:
                 self.disk.remove(self._incoming / way.sha256)
 
-    def collect_garbage(self, held: Iterable[str]) -> None:
+    def collect_garbage(self, held: Iterable[str], forms: Mapping[str, int] = MappingProxyType({})) -> None:
         """Remove what no held bundle needs. Call it only when the record that holds them is durable.
+
+        Args:
+            held: digests of bundles.
+            forms: which form of each is needed, where that is not the first.
 
         Raises:
             OSError: something could not be removed; the rest has been.
@@ -243,7 +249,7 @@ class Store:
         containers: set[str] = set()
         for digest in manifests:
             envelope = self.manifest_envelope(digest)
-            for blob in _named_blobs(envelope) if envelope is not None else ():
+            for blob in _named_blobs(envelope, forms.get(digest, 0)) if envelope is not None else ():
                 blobs.add(blob.sha256)
                 # A container is removed when its blob is decoded, which a power cut may undo.
                 if not self.blob_path(blob.sha256).exists():
@@ -274,9 +280,10 @@ class Store:
         return [(f"manifests/{digest}", envelope)] + [(f"blobs/{name}", self.blob_path(name)) for name in sorted(blobs)]
 
 
-def _named_blobs(envelope: bytes) -> Iterable[Blob]:
-    """What a stored manifest names. Its signature was checked when it came; to keep files it needs no second look."""
+def _named_blobs(envelope: bytes, form: int) -> Iterable[Blob]:
+    """What a stored manifest names for a form. Its signature was checked when it came; keeping files needs no more."""
     try:
-        return Manifest.model_validate_json(Envelope.model_validate_json(envelope).payload).blobs.values()
+        manifest = Manifest.model_validate_json(Envelope.model_validate_json(envelope).payload)
+        return manifest.as_form(form).blobs.values()
     except ValueError:
         return ()
