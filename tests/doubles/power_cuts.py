@@ -107,37 +107,45 @@ def check_boot(world: World, life: Life, cut: int, tree: Tree, folder: Path) -> 
     """
     put_on_disk(tree, folder)
     try:
-        return _check_boot(world, life, cut, folder / "state")
+        recorded = check_state(world, folder / "state", life.acknowledged(cut))
+        _law(recorded in life.may_be_recorded(cut), "the record is neither the last one nor the next")
+        return recorded
+    except BadBoot as bad:
+        raise BadBoot(f"cut {cut}: {bad}") from None
     finally:
         shutil.rmtree(folder)
 
 
-def _check_boot(world: World, life: Life, cut: int, state: Path) -> ModelState | None:
+def check_state(world: World, state: Path, acknowledged: int) -> ModelState | None:
+    """Let a board come up on a state folder, without a broker; returns what its record said.
+
+    Raises:
+        BadBoot: not as the law says.
+    """
     gc.freeze()  # the agent collects garbage now and then; what the tests hold need not be looked at each time
     disk = UnsyncedDisk()
     found = RecordFile(state, disk).read()
     recorded = found.models.get(MODEL) if found is not None else None
-    _law(recorded in life.may_be_recorded(cut), f"cut {cut}: the record is neither the last one nor the next")
     generation = recorded.desired.generation if recorded is not None and recorded.desired is not None else 0
-    _law(generation >= life.acknowledged(cut), f"cut {cut}: generation {generation} was acknowledged once")
+    _law(generation >= acknowledged, f"generation {generation} is recorded, {acknowledged} was acknowledged")
     for path in (state / "blobs").iterdir() if (state / "blobs").exists() else ():
         if not path.name.endswith(TEMPORARY):
-            _law(sha256_hex(path.read_bytes()) == path.name, f"cut {cut}: a blob is not what its name says")
+            _law(sha256_hex(path.read_bytes()) == path.name, "a blob is not what its name says")
     agent = PlayedAgent(state, disk, Headquarters(world))
     agent.boot()
     if recorded is None or recorded.slots.active is None:
-        _law(not agent.serving, f"cut {cut}: something serves that nobody committed")
+        _law(not agent.serving, "something serves that nobody committed")
         return recorded
     slots, serving = agent.models[MODEL].slots, agent.serving.get(MODEL)
     if recorded.state is DeviceState.ROLLING_BACK:  # which the boot has ended
-        _law(slots.active == recorded.candidate, f"cut {cut}: the way back was not taken up again")
+        _law(slots.active == recorded.candidate, "the way back was not taken up again")
     else:
-        _law(slots == recorded.slots, f"cut {cut}: the slots are {slots}, recorded was {recorded.slots}")
-    _law(serving is not None and serving.digest == slots.active, f"cut {cut}: the active bundle does not serve")
+        _law(slots == recorded.slots, f"the slots are {slots}, recorded was {recorded.slots}")
+    _law(serving is not None and serving.digest == slots.active, "the active bundle does not serve")
     store = Store(state, disk)
     for digest in (slots.active, slots.previous, slots.factory):
         whole = digest is None or store.intact(digest, world.trust) is not None
-        _law(whole, f"cut {cut}: a slot's bundle is not whole")
+        _law(whole, "a slot's bundle is not whole")
     return recorded
 
 
