@@ -11,7 +11,7 @@ import contextlib
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,6 +43,7 @@ from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
+from edgeflock_agent.storage.scrub import Scrub, Target
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial import WindowSides
 from edgeflock_agent.watch import Watch
@@ -163,6 +164,7 @@ class Agent:
         self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
         self.reporter.nan_answers = lambda: self.watch.nan_answers
         self.on_tick: Callable[[], None] = lambda: None
+        self.scrub = Scrub()
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
 
     def now(self) -> Now:
@@ -353,6 +355,27 @@ class Agent:
                 self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
+        self._look_for_rot()
+
+    def _look_for_rot(self) -> None:
+        def needed() -> Iterator[Target]:
+            for model, state in self.models.items():
+                for digest in state.in_slots:
+                    for sha256 in self.store.needed_blobs(digest, state.form_of(digest)):
+                        yield Target(model, digest, sha256)
+
+        target = self.scrub.due(self.now().mono_s, needed)
+        if target is None:
+            return
+        needed_by = frozenset(one.digest for one in needed() if one.sha256 == target.sha256)
+
+        def job(work: Work) -> Event:
+            try:
+                return self.jobs.look_at(work, target.sha256, needed_by) or Ticked(self.now())
+            finally:
+                self.scrub.done()
+
+        self.begin(self.delivery, Work(target.model, target.digest), job, lambda *_: Ticked(self.now()))
 
     def _serving_gone(self, model: str, serving: Serving, event: ServingStopped) -> None:
         if self.serving.get(model) is serving:  # else it was replaced, or noticed, meanwhile

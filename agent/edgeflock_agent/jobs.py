@@ -211,6 +211,16 @@ class Jobs:
             return ServingStopped(work.digest, stop.reason, stop.detail, self._now(), while_loading=True)
         return Loaded(work.digest)
 
+    def look_at(self, work: Work, sha256: str, needed_by: frozenset[str]) -> Event | None:
+        """Read one blob off the disk; these bundles need it. None: it is as it should be."""
+        from edgeflock_agent.storage.scrub import is_rotten
+
+        if not is_rotten(self._store.blob_path(sha256), sha256):
+            return None
+        log.warning("blob %s of bundle %s is damaged on the disk", sha256[:12], work.digest[:12])
+        self._store.condemn(sha256)
+        return Damaged(needed_by, self._now())
+
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _start(self, manifest: Manifest) -> ModelProcess:

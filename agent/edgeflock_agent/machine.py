@@ -361,7 +361,7 @@ def _booted(state: ModelState, event: Booted) -> Stepped:
 
 
 def _with_baked(state: ModelState, event: Booted) -> ModelState:
-    """The bundle of the board's image is the factory slot, and serves where nothing else was ever ordered or is left."""
+    """The bundle of the board's image is the factory slot; it serves where nothing else was ordered or is left."""
     baked, slots = event.baked, state.slots
     if baked is None or baked.digest not in event.intact:
         return state

@@ -78,6 +78,12 @@ class ModelState(Frozen):
     mend_at_s: float | None = None
 
     @property
+    def in_slots(self) -> tuple[str, ...]:
+        """The digests in the slots, each once, what serves first."""
+        slots = (self.slots.active, self.slots.previous, self.slots.factory)
+        return tuple(dict.fromkeys(digest for digest in slots if digest is not None))
+
+    @property
     def held(self) -> frozenset[str]:
         """The digests whose files must stay on the disk."""
         slots = (self.slots.active, self.slots.previous, self.slots.factory, self.candidate, self.mending)

@@ -26,23 +26,22 @@ from typing import Any
 
 from power_cuts import BadBoot, Tally, check_end, check_state
 from recording_disk import UnsyncedDisk
-from update_story import MODEL, STORY, Headquarters, PlayedAgent, World
+from update_story import STORY, Headquarters, PlayedAgent, World
 
 from edgeflock_agent.storage.disk import Disk
-from edgeflock_agent.storage.record import RecordFile
+from edgeflock_deploy.messages import ReportedModel
 
 _AT = 3_000  # the call at which strace kills; more than a warming process makes
 _BATCH = 40
 _NO_FILE = 1_000_000
 _NOTHING: dict[str, Callable[[], Any]] = {
-    "openat": lambda: os.open("", os.O_RDONLY),
+    "openat": lambda: os.open("/-/-", os.O_RDONLY),
     "write": lambda: os.write(_NO_FILE, b""),
     "fsync": lambda: os.fsync(_NO_FILE),
-    "rename": lambda: os.rename("", ""),
-    "unlink": lambda: os.unlink(""),
-    "mkdir": lambda: os.mkdir(""),
-    "rmdir": lambda: os.rmdir(""),
-    "close": lambda: os.close(_NO_FILE),
+    "rename": lambda: Path("/-/-").rename("/-/-"),
+    "unlink": lambda: Path("/-/-").unlink(),
+    "mkdir": lambda: Path("/-/-").mkdir(),
+    "rmdir": lambda: Path("/-/-").rmdir(),
 }
 """The system calls at which is killed, each with a call that comes to nothing."""
 
@@ -110,11 +109,10 @@ def _run(folder: Path, kind: str, numbers: list[int]) -> list[Path]:
 def _count(folder: Path) -> Counter[str]:
     """How many calls of each kind the story makes."""
     plan, log = folder / "plan", folder / "log"
-    plan.write_text(json.dumps({"kind": "close", "numbers": [_AT], "world": str(folder / "world")}))
+    plan.write_text(json.dumps({"kind": "fsync", "numbers": [_AT], "world": str(folder / "world")}))
     _strace(plan, "-e", f"trace={','.join(_NOTHING)}", "-o", str(log))
     shutil.rmtree(folder / f"{_AT}-0")
     lines = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
-    child = lines[-1][0] if lines else ""
     by_process = Counter(pid for pid, _ in lines)
     child = next(pid for pid in by_process if pid != lines[0][0])
     return Counter(text.split("(")[0] for pid, text in lines if pid == child and "(" in text)
@@ -137,20 +135,24 @@ def main() -> None:
     world: World = pickle.loads(Path(plan["world"]).read_bytes())
     for at, number in enumerate(plan["numbers"]):
         place = path.parent / f"{number}-{at}"
-        os.mkdir(place)
+        place.mkdir()
         child = os.fork()
         if child == 0:
             _live(world, place, plan["kind"], _AT - number)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            os.mkdir(place / "killed")
+            (place / "killed").mkdir()
 
 
 def _live(world: World, place: Path, kind: str, calls_before: int) -> None:
     try:
         answers = os.open(place / "answers", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         headquarters = Headquarters(world)
-        headquarters.on_answer = lambda heard: os.write(answers, b"%d " % heard.generation) and None
+
+        def answered(heard: ReportedModel) -> None:
+            os.write(answers, b"%d " % heard.generation)
+
+        headquarters.on_answer = answered
         for _ in range(calls_before):
             with contextlib.suppress(OSError):
                 _NOTHING[kind]()

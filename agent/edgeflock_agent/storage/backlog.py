@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import os
 import heapq
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field

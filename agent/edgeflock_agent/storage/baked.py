@@ -14,7 +14,6 @@ import hashlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from edgeflock_agent.model_state import BakedBundle
 from edgeflock_deploy.bundle import open_manifest
@@ -38,9 +37,18 @@ class Baked:
         if self._folder is None:
             return None
         try:
-            return (self._folder / "manifests" / digest).read_bytes()
+            return self.envelope_path(digest).read_bytes()
         except OSError:
             return None
+
+    def envelope_path(self, digest: str) -> Path:
+        """Where a manifest lies."""
+        assert self._folder is not None
+        return self._folder / "manifests" / digest
+
+    def condemn(self, sha256: str) -> None:
+        """A blob is damaged: it is not used from here on."""
+        self._spoilt.add(sha256)
 
     def blob(self, sha256: str) -> Path | None:
         """Where a blob lies, unless it is known to be spoilt."""
@@ -73,15 +81,8 @@ class Baked:
         return found
 
 
-class _Copied(NamedTuple):
-    """Where a file is to go, and where it lies."""
-
-    to: Path
-    source: Path
-
-
-def bake(files: Iterable[tuple[str, Path]], to: Path) -> int:
-    """Copy manifests and blobs into a new folder; returns how many files.
+def bake(files: Iterable[tuple[str, Path]], to: Path) -> None:
+    """Copy manifests and blobs into a new folder.
 
     Args:
         files: each with its name below the folder, such as `blobs/<sha256>`.
@@ -92,11 +93,9 @@ def bake(files: Iterable[tuple[str, Path]], to: Path) -> int:
     """
     if to.exists() and any(to.iterdir()):
         raise BadInput(str(to), "holds something already", "name a new folder")
-    copies = [_Copied(to / name, source) for name, source in files]
-    for copy in copies:
-        copy.to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(copy.source, copy.to)
-    return len(copies)
+    for name, source in files:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, to / name)
 
 
 def holds(path: Path, sha256: str) -> bool:

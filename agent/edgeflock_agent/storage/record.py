@@ -9,6 +9,7 @@ remembered of a bundle, `form`, `variants` and `tried` (an older record's bundle
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Literal
 
@@ -85,6 +86,10 @@ def _parse(path: Path) -> AgentRecord | None:
         line, checksum, rest = path.read_bytes().split(b"\n")
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        if error.errno == errno.EIO:  # as good as torn
+            return None
+        raise
     if rest or sha256_hex(line).encode() != checksum:
         return None
     try:

@@ -42,9 +42,7 @@ class Store:
         baked: the bundles of the board's image; they are used where they lie.
     """
 
-    def __init__(
-        self, folder: Path, disk: Disk, quota_bytes: int | None = None, baked: Baked | None = None
-    ) -> None:
+    def __init__(self, folder: Path, disk: Disk, quota_bytes: int | None = None, baked: Baked | None = None) -> None:
         self.folder, self.disk, self._quota_bytes = folder, disk, quota_bytes
         self.baked = baked or Baked(None)
         self._blobs, self._manifests, self._incoming = folder / "blobs", folder / "manifests", folder / "incoming"
@@ -151,6 +149,19 @@ class Store:
         with contextlib.suppress(OSError):  # it is not believed, whether or not it goes
             self.disk.remove(path)
 
+    def condemn(self, sha256: str) -> None:
+        """A blob is damaged on the disk, whatever the page cache says: it is not used from here on."""
+        own = self._blobs / sha256
+        if own.exists():
+            self._try_to_remove(own)
+        else:
+            self.baked.condemn(sha256)
+
+    def needed_blobs(self, digest: str, form: int = 0) -> list[str]:
+        """The names of the blobs that a form of a bundle needs; none if its manifest is not here."""
+        envelope = self.manifest_envelope(digest)
+        return [blob.sha256 for blob in _named_blobs(envelope, form)] if envelope is not None else []
+
     def missing_blobs(self, manifest: Manifest) -> list[Blob]:
         """The blobs of a bundle that are not here yet (each once)."""
         by_name = {blob.sha256: blob for blob in manifest.blobs.values()}
@@ -222,11 +233,7 @@ class Store:
 
     def used_bytes(self) -> int:
         """Bytes that the folder holds."""
-        total = 0
-        for path in self.folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size if path.is_file() else 0
-        return total
+        return used_bytes(self.folder)
 
     def discard_incoming(self, manifest: Manifest) -> None:
         """Remove what has arrived of a bundle that will not be finished."""
@@ -266,18 +273,19 @@ class Store:
         if failed is not None:
             raise failed
 
-    def bundle_files(self, digest: str, trust: Trust) -> list[tuple[str, Path]]:
+    def bundle_files(self, digest: str, trust: Trust, form: int = 0) -> list[tuple[str, Path]]:
         """The files of a whole bundle, each with its name below a folder of bundles.
 
         Raises:
             BadInput: it is not here, or damaged.
         """
-        manifest = self.intact(digest, trust)
+        manifest = self.intact(digest, trust, form)
         if manifest is None:
             raise BadInput(f"bundle {digest[:12]}", "is damaged or not here", "let its agent bring it in again")
-        blobs = {blob.sha256 for blob in manifest.blobs.values()}
-        envelope = self._manifests / digest
-        return [(f"manifests/{digest}", envelope)] + [(f"blobs/{name}", self.blob_path(name)) for name in sorted(blobs)]
+        names = sorted({blob.sha256 for blob in manifest.blobs.values()})
+        own = self._manifests / digest
+        envelope = own if own.exists() else self.baked.envelope_path(digest)
+        return [(f"manifests/{digest}", envelope), *((f"blobs/{name}", self.blob_path(name)) for name in names)]
 
 
 def _named_blobs(envelope: bytes, form: int) -> Iterable[Blob]:
@@ -287,3 +295,12 @@ def _named_blobs(envelope: bytes, form: int) -> Iterable[Blob]:
         return manifest.as_form(form).blobs.values()
     except ValueError:
         return ()
+
+
+def used_bytes(folder: Path) -> int:
+    """Bytes that the files below a folder hold."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
