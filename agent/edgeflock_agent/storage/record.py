@@ -69,8 +69,8 @@ class RecordFile:
         ready = self.path.with_name("record.new")
         self._disk.write_whole(ready, [serialize(record)])
         if self._current_is_whole:
+            self._current_is_whole = False  # before: where only the sync fails, it has moved
             self._disk.rename(self.path, self.previous)
-            self._current_is_whole = False
         self._disk.rename(ready, self.path)
         self._current_is_whole = True
 

@@ -50,9 +50,10 @@ class Store:
         try:
             for part in (folder, self._blobs, self._manifests, self._incoming):
                 disk.make_folder(part)
-        except OSError as error:
+        except (OSError, DiskFull) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise BadInput(
-                f"state folder {folder}", f"cannot be made ({error.strerror})", "name another one with --state"
+                f"state folder {folder}", f"cannot be made ({why})", "name another one with --state"
             ) from None
         with contextlib.suppress(OSError):  # a disk that cannot be written: what is on it still serves
             # An agent that was killed may have left entries that are there and not durable; a record that is written
@@ -84,7 +85,9 @@ class Store:
                 f"state folder {self.folder}", "another agent is using it", "stop that one or name another --state"
             ) from None
         self._lock = file
-        with contextlib.suppress(OSError):  # the number is for `status`; a full disk keeps no agent from serving
+        with contextlib.suppress(
+            OSError, DiskFull
+        ):  # the number is for `status`; a full disk keeps no agent from serving
             os.truncate(path, 0)
             self.disk.write_at(path, 0, f"{os.getpid()}\n".encode())
 
