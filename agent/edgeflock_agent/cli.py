@@ -88,6 +88,12 @@ def main() -> None:
 )
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
 @click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="What all loaded models may take together, about 40 MB for the process of each included; what the board has "
+    "if left out.",
+)
+@click.option(
     "--capture-mb",
     type=click.FloatRange(0.1),
     help="Keep inputs of low confidence, and those on which two variants differ, in so many MB. Off if left out.",
@@ -107,6 +113,7 @@ def main() -> None:
     show_default=True,
     help="Seconds between inputs that are kept for the same model and reason; a flash wears out.",
 )
+@click.option("--capture-send", is_flag=True, help="Let headquarters fetch what is kept (`edgeflock captures`).")
 def run(
     device: str,
     broker: str,
@@ -120,9 +127,11 @@ def run(
     emulated: bool,
     factory: Path | None,
     quota: int | None,
+    memory_mb: int | None,
     capture_mb: float | None,
     capture_below: float,
     capture_every_s: float,
+    capture_send: bool,
     log_format: Format,
 ) -> None:
     """Run an agent until it is told to stop.
@@ -145,9 +154,10 @@ def run(
         emulated=emulated,
         factory=factory,
         quota_bytes=quota,
-        capture=(
-            CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s) if capture_mb is not None else None
-        ),
+        memory_bytes=memory_mb << 20 if memory_mb is not None else None,
+        capture=None
+        if capture_mb is None
+        else CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s, capture_send),
     )
     start(options, _on_end_signals)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 
-from edgeflock_agent import chain
+from edgeflock_agent import forms
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.storage.download import Traffic
-from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (
     AgentEvent,
+    CapturePiece,
+    Conditions,
     Measurement,
     Presence,
     Reported,
@@ -28,6 +30,8 @@ from edgeflock_deploy.messages import (
 )
 
 MAX_KEPT_WINDOWS = 240  # per rollout; the oldest go first. A device has its verdict long before
+
+_LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95")
 
 
 def last_will(device: str, boot_id: str) -> tuple[str, bytes]:
@@ -82,7 +86,7 @@ class Reporter:
 
     def transition(self, before: ModelState, after: ModelState, at: float) -> None:
         """Say that a model's state changed; `at` in seconds since 1970."""
-        why = chain.gave_way(before, after) or after
+        why = forms.gave_way(before, after) or after
         message = AgentEvent(
             device=self._device,
             boot_id=self._boot_id,
@@ -116,7 +120,10 @@ class Reporter:
             old=_with_memory(sides.old, _measured(state, old_digest)),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
-            conditions=sides.conditions.model_copy(update={"emulated": self._identity.emulated}),
+            paired=sides.paired,
+            mode=sides.mode,
+            live_pairs=sides.live_pairs,
+            conditions=_labelled(sides.conditions, self._identity),
         )
         payload = encode(message)
         self._kept[rollout].append(payload)
@@ -133,6 +140,21 @@ class Reporter:
         """Drop the windows of rollouts that are over on this device."""
         for rollout in self._kept.keys() - set(running):
             del self._kept[rollout]
+
+    def capture(self, model: str, token: str, number: int, pieces: int, data: str, refused: str | None) -> None:
+        """Send a piece of the inputs that the board keeps; see `CapturePiece`."""
+        message = CapturePiece(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=self._next(),
+            model=model,
+            token=token,
+            number=number,
+            pieces=pieces,
+            data=data,
+            refused=refused,
+        )
+        self._link.publish(topics.up(self._device, "capture"), encode(message))
 
     def _next(self) -> int:
         self._seq += 1
@@ -170,9 +192,19 @@ def _measured(state: ModelState, digest: str) -> Measurement | None:
     return facts.measurement if facts is not None else None
 
 
+def _labelled(conditions: Conditions, identity: Identity) -> Conditions:
+    # Found out where it was measured, or said by whoever started the agent.
+    return conditions.model_copy(update={"emulated": conditions.emulated or identity.emulated})
+
+
 def _with_memory(side: VariantWindow, measurement: Measurement | None) -> VariantWindow:
+    if measurement is None:
+        return side
     # Peak memory was taken in a fresh process at warming; a process that serves would show a lesser number.
-    return side.model_copy(update={"peak_rss_bytes": measurement.peak_rss_bytes if measurement is not None else None})
+    known: dict[str, int | float | None] = {"peak_rss_bytes": measurement.peak_rss_bytes}
+    if not side.n and not side.errors:  # it did not run in this window: what it once took stands in
+        known |= {name: getattr(measurement, name) for name in _LATENCIES}
+    return side.model_copy(update=known)
 
 
 def in_words(before: ModelState, after: ModelState) -> str:
@@ -185,7 +217,7 @@ def in_words(before: ModelState, after: ModelState) -> str:
         words.append(f"rollout {after.desired.rollout}")
     if after.outcome is not None:
         words.append(after.outcome.value)
-    why = chain.gave_way(before, after) or after
+    why = forms.gave_way(before, after) or after
     if why.reason is not None:
         words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)

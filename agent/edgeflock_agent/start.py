@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.agent import Agent
-from edgeflock_agent.device import Identity, device_class, is_emulated, new_boot_id
+from edgeflock_agent.device import Identity, device_class, new_boot_id
+from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.serving.witnesses import each_of
 from edgeflock_agent.storage.baked import Baked
 from edgeflock_agent.storage.disk import Disk, DiskFull
-from edgeflock_agent.storage.store import Store
+from edgeflock_agent.storage.store import CAPTURES, Store
 from edgeflock_agent.supervision import Supervision
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
@@ -30,6 +31,7 @@ from edgeflock_deploy.runtime_name import runtime_name
 
 if TYPE_CHECKING:
     from edgeflock_agent.serving.capture import Capture
+
 _SPREAD_S = 5.0  # a thousand boards that lose a broker together come back 200 a second, at once if it is there
 _MAX_QUEUED = 1_000  # what is to outlive a lost connection waits on the disk
 
@@ -37,11 +39,12 @@ log = logging.getLogger(__name__)
 
 
 class CaptureOptions(NamedTuple):
-    """How many bytes of inputs are kept, below which confidence, and one in how many seconds."""
+    """How many bytes of inputs are kept, below which confidence, one in how many seconds; whether they may be sent."""
 
     most_bytes: int
     below: float
     every_s: float
+    may_be_sent: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Options:
     socket: Path | None = None
     threads: int = 1
     quota_bytes: int | None = None
+    memory_bytes: int | None = None
     capture: CaptureOptions | None = None
     emulated: bool = False
     factory: Path | None = None
@@ -81,21 +85,14 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
-        emulated = options.emulated or is_emulated()
-        identity = Identity(
-            device=options.device,
-            device_class=options.device_class or device_class(runtime, emulated=emulated),
-            emulated=emulated,
-            runtime=runtime,
-            boot_id=new_boot_id(),
-            broker=options.broker,
-        )
+        identity = _identity(options, runtime)
         capture = _capture(options, store)
         agent = _agent(options, identity, store, trust, capture)
         endpoint = Endpoint.start(
             agent.serving.get,
             agent.expected,
-            witness=each_of(agent.watch.answered, *([capture.answered] if capture is not None else [])),
+            witness=each_of(agent.watch.answered, agent.live, *([capture.answered] if capture is not None else [])),
+            turns=agent.turns.get,
             host=host,
             port=port,
             socket_path=options.socket,
@@ -107,11 +104,23 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
         store.unlock()
 
 
+def _identity(options: Options, runtime: str) -> Identity:
+    emulated = options.emulated or is_emulated()
+    return Identity(
+        device=options.device,
+        device_class=options.device_class or device_class(runtime, emulated=emulated),
+        emulated=emulated,
+        runtime=runtime,
+        boot_id=new_boot_id(),
+        broker=options.broker,
+    )
+
+
 def _capture(options: Options, store: Store) -> Capture | None:
     wanted = options.capture
     if wanted is None:
         return None
-    from edgeflock_agent.serving.capture import Capture, captures_folder  # few boards keep inputs
+    from edgeflock_agent.serving.capture import Capture  # few boards keep inputs
     from edgeflock_agent.storage.ring import Ring
 
     if options.quota_bytes is not None and wanted.most_bytes >= options.quota_bytes:
@@ -120,8 +129,14 @@ def _capture(options: Options, store: Store) -> Capture | None:
             f"takes all of the {options.quota_bytes} bytes of --quota, and bundles need room too",
             "name a smaller one, or a larger quota",
         )
-    ring = Ring(captures_folder(options.state), store.disk, wanted.most_bytes, store.free_bytes)
-    return Capture(ring, below=wanted.below, every_s=wanted.every_s, now=lambda: Now(time.time(), time.monotonic()))
+    ring = Ring(options.state / CAPTURES, store.disk, wanted.most_bytes, store.free_bytes)
+    return Capture(
+        ring,
+        below=wanted.below,
+        every_s=wanted.every_s,
+        now=lambda: Now(time.time(), time.monotonic()),
+        may_be_sent=wanted.may_be_sent,
+    )
 
 
 def _agent(options: Options, identity: Identity, store: Store, trust: Trust, capture: Capture | None) -> Agent:
@@ -136,7 +151,16 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust, cap
             max_queued=_MAX_QUEUED,
         )
 
-    return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s, capture=capture)
+    return Agent(
+        identity,
+        store,
+        trust,
+        make_link,
+        threads=options.threads,
+        beat_s=options.beat_s,
+        memory_bytes=options.memory_bytes,
+        capture=capture,
+    )
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:

@@ -55,11 +55,11 @@ def live_on_a_bad_disk(world: World, folder: Path, first: int, number: int, *, f
         headquarters.story = (*headquarters.story[:at], *headquarters.story[at - 1 :])
 
     headquarters.on_answer = answered
-    agent.live()
+    agent.live_on()
     expected = world.digests[WILL_SERVE[-1]]
     _law(headquarters.said[-1].digest == expected, "the last order was not followed")
     again = PlayedAgent(folder / "state", UnsyncedDisk(), headquarters)
-    again.live()
+    again.live_on()
     check_end(world, folder / "state", again)
     return reasons
 

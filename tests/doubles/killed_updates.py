@@ -90,7 +90,7 @@ def _check(world: World, place: Path, kind: str, tally: Tally) -> None:
         given = recorded.desired.generation if recorded is not None and recorded.desired is not None else 1
         headquarters.generation = min(len(STORY), max(given, acknowledged))
         agent = PlayedAgent(place / "state", UnsyncedDisk(), headquarters)
-        agent.live()
+        agent.live_on()
         check_end(world, place / "state", agent)
     except (BadBoot, AssertionError) as bad:
         tally.bad.append(f"killed at {kind} {place.name}: {bad}")
@@ -156,7 +156,7 @@ def _live(world: World, place: Path, kind: str, calls_before: int) -> None:
         for _ in range(calls_before):
             with contextlib.suppress(OSError):
                 _NOTHING[kind]()
-        PlayedAgent(place / "state", Disk(), headquarters).live()
+        PlayedAgent(place / "state", Disk(), headquarters).live_on()
         os._exit(0)
     except BaseException:
         (place / "failed").write_text(traceback.format_exc())

@@ -74,7 +74,7 @@ def live(
     agent = agent_type(folder / "state", disk, headquarters, lambda: len(disk.operations))
     life = Life(tree or {}, disk, agent.persisted, began_with=began_with, generation=generation)
     headquarters.on_answer = lambda heard: life.answers.append((len(disk.operations), heard.generation))
-    agent.live()
+    agent.live_on()
     check_end(world, folder / "state", agent)
     return life
 

@@ -277,7 +277,7 @@ class PlayedAgent(Agent):
         self.jobs = jobs
         headquarters.finished = self.stop
 
-    def live(self) -> None:
+    def live_on(self) -> None:
         """Boot, and follow orders until headquarters has no more."""
         self.boot()
         self.run()

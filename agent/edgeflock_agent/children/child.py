@@ -169,8 +169,11 @@ class Child:
             raise Untrusted(Reason.MANIFEST_INVALID, "the evaluation slice has another number of inputs than the model")
         self._items = [self._fitting(item) for item in zip(*evaluation.x, strict=True)]
         self._slice, self._kind = evaluation, header["kind"]
-        spread = variance(evaluation.y) if self._kind == "regression" else None
-        return {"items": len(self._items), "target_variance": spread}, b""
+        if self._kind == "classification":
+            return {"items": len(self._items), "target_variance": None, "answer_range": None}, b""
+        means = evaluation.y.reshape(len(evaluation.y), -1).astype(np.float64).mean(axis=1)
+        ends = [float(means.min()), float(means.max())]
+        return {"items": len(self._items), "target_variance": variance(evaluation.y), "answer_range": ends}, b""
 
     def _item(self, header: dict[str, Any], _: Payload) -> Reply:
         assert self._slice is not None, "no evaluation slice is open"
@@ -181,12 +184,19 @@ class Child:
         output = self.model.outputs_now()[0]
         _refuse_nan(output, f"evaluation item {number}")
         target = self._slice.y[number]
+        answered = self._answered(output)
         if self._kind == "classification":
-            answer = int(answers("classification", output)[0])
-            return counts | {"answer": answer, "correct": answer == int(target)}, b""
-        values = answers("regression", self.model.outputs[0].decode(output))[0]
+            return counts | answered | {"correct": answered["answer"] == int(target)}, b""
+        values = np.asarray(answered["answer"])
         error = float(np.mean((values - np.asarray(target, np.float64).reshape(-1)) ** 2))
-        return counts | {"answer": values.tolist(), "squared_error": error}, b""
+        return counts | answered | {"squared_error": error}, b""
+
+    def _answered(self, output: Array) -> dict[str, Any]:
+        """What the first output answers, as it is compared and counted."""
+        info = self.model.outputs[0]
+        if self._kind == "classification":
+            return {"answer": int(answers("classification", output)[0]), "confidence": top_probability(info, output)}
+        return {"answer": answers("regression", info.decode(output))[0].tolist()}
 
     def _random(self, header: dict[str, Any], _: Payload) -> Reply:
         rng = np.random.default_rng(header["seed"])
@@ -203,20 +213,28 @@ class Child:
             self._next_item += 1
         return {"first_inference_ms": self._first_ms, "switches": self._take_switches()}, latencies_ms.tobytes()
 
-    def _infer(self, _: dict[str, Any], payload: Payload) -> Reply:
+    def _infer(self, header: dict[str, Any], payload: Payload) -> Reply:
         given, start, view = [], 0, memoryview(payload)
         for dtype, shape, length in self._takes:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
+        self._take_switches()
         latency_ms = self._run(tuple(given))
         answer = list(self.model.outputs_now())
         outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
         reply: dict[str, Any] = {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}
+        if header.get("judged"):
+            reply |= self._judged(answer)
         if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
             reply["nan"] = True  # NaN that went in may come out: that is the application's doing
         if self._tells_confidence:
             reply["confidence"] = top_probability(self.model.outputs[0], answer[0])
         return reply, outputs
+
+    def _judged(self, outputs: list[Array]) -> dict[str, Any]:
+        """What a trial wants to know of an application's request beside its outputs; of NaN, no answer."""
+        switches = {"switches": self._take_switches()}
+        return switches | (self._answered(outputs[0]) if all(map(_is_numbers, outputs)) else {"answer": None})
 
     def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
         self._tells_confidence = True
@@ -330,7 +348,7 @@ def _random_tensor(info: TensorInfo, rng: np.random.Generator) -> Array:
     return rng.integers(limits.min, limits.max, info.shape, dtype=kind, endpoint=True)
 
 
-def _rehearse() -> None:
+def rehearse() -> None:
     """Do once what is done later: the runtime's libraries and Python's modules are loaded, while files can be opened.
 
     None of it is then charged to the model's load time or its budget either.
@@ -352,8 +370,13 @@ def main() -> None:
     connected = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sandbox.enter(int(sys.argv[1]), (0, 1, 2, connected.fileno()))
+    rehearse()
+    serve(connected)
+
+
+def serve(connected: socket.socket) -> None:
+    """Answer what comes over the socket until its other end is closed; `rehearse` comes first."""
     channel = Channel(connected, child=True, mapping=sandbox.allow_address_space)
-    _rehearse()
     child = Child()
     channel.send({"ready": True})
     while True:

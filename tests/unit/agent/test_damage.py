@@ -131,7 +131,7 @@ INSTALLED = (Order(Phase.COMMIT, "a"), Order(Phase.COMMIT, "b"), Order(Phase.COM
 @pytest.fixture
 def folder(world: World, tmp_path: Path) -> Path:
     agent, _ = board(world, tmp_path / "state", INSTALLED)
-    agent.live()
+    agent.live_on()
     return tmp_path / "state"
 
 
