@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.model_state import (
     BlobsReady,
@@ -201,9 +202,11 @@ class Jobs:
     def _start(self, digest: str) -> ModelProcess:
         manifest = self._manifest(digest)
         files = self._store.files(manifest)
-        child = ModelProcess.start(files["model"], threads=self._threads)
+        view = told(manifest, files.get("labels"))
+        child = ModelProcess.start(files["model"], threads=self._threads, view=view)
         tolerance = manifest.tolerance
-        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in manifest.outputs)
+        held = manifest.held_outputs or manifest.outputs
+        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in held)
         try:
             child.check_golden(
                 files["golden"],

@@ -190,7 +190,9 @@ def _refused(state: ModelState, event: Refused) -> Stepped:
 def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
     if event.reason.blames_variant:
         state = _remember_bad(state, event.digest)
-    return _end(state, Outcome.FAILED, event.reason, event.detail)
+    # What this runtime cannot run was refused, like a bundle for another class of devices; it has not misbehaved.
+    lacking = state.state is S.WARMING and event.reason is Reason.OPERATOR_MISSING
+    return _end(state, Outcome.REJECTED if lacking else Outcome.FAILED, event.reason, event.detail)
 
 
 def _commit(state: ModelState) -> Stepped:

@@ -5,7 +5,8 @@ the digest that was asked for, each chunk has its SHA-256 in the manifest, and s
 therefore not trusted, and it never produces more bytes than the manifest promises.
 
 Version history of the manifest: 1, the first; 2 adds the codec `sections`, `deltas` and `modes`, which one of version 1
-lacks.
+lacks; 3 adds what applications see (`inputs` and `outputs` under names of the version's own, with processing) beside what
+the file has (`held_inputs`, `held_outputs`), `state`, `max_batch` and the blob `labels`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import SigningKey, Trust, open_envelope
 from edgeflock_deploy.messages import Frozen
 from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.tensors import HeldTensor, StatePair
+from edgeflock_deploy.tensors import TensorSpec as TensorSpec  # a manifest's tensors are part of its language
 
 CHUNK_BYTES = 128 * 1024
 _READ_BYTES = 256 * 1024
@@ -31,7 +34,7 @@ _DELTA_SHARE = 0.9  # of the full container's bytes: above that a delta is not w
 _SHA256 = r"^[0-9a-f]{64}$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-BlobRole = Literal["model", "golden", "evaluation"]
+BlobRole = Literal["model", "golden", "evaluation", "labels"]
 Codec = Literal["raw", "zstd", "sections"]
 
 
@@ -94,22 +97,18 @@ class Task(Frozen):
     target_variance: float | None = None
 
 
-class TensorSpec(Frozen):
-    """Name, numpy type and shape of an input or output."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
 class Manifest(Frozen):
     """What a bundle is: the publish key signs its canonical JSON, whose SHA-256 is the bundle's digest.
 
     `modes` are the quantization modes that the model needs kernels for, e.g. `dynamic_wi4`: headquarters keeps a bundle
     from devices whose runtime lacks them. Empty: not known, and not judged.
+
+    `inputs` and `outputs` are what applications see, `held_inputs` and `held_outputs` what the file has, in its order;
+    those are None before version 3, and the former are then the file's own. `state` pairs are hidden from applications.
+    `max_batch` is how many items one request may bring; 1 says that the first dimension is as it stands.
     """
 
-    v: Literal[1, 2] = 2
+    v: Literal[1, 2, 3] = 3
     kind: Literal["manifest"] = "manifest"
     model: str = Field(pattern=_NAME)
     version: int = Field(ge=1)
@@ -117,6 +116,10 @@ class Manifest(Frozen):
     blobs: dict[BlobRole, Blob]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    held_inputs: tuple[HeldTensor, ...] | None = None
+    held_outputs: tuple[HeldTensor, ...] | None = None
+    state: tuple[StatePair, ...] = ()
+    max_batch: int = Field(1, ge=1, le=256)
     tolerance: Tolerance
     task: Task
     ram_bytes: int | None = None

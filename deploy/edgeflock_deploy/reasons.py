@@ -22,6 +22,7 @@ class Reason(str, Enum):
     KNOWN_BAD = "KNOWN_BAD"
     # hard stops: the variant misbehaved on this device
     LOAD_FAILED = "LOAD_FAILED"
+    OPERATOR_MISSING = "OPERATOR_MISSING"  # this runtime lacks an operator of the model
     LOAD_CRASHED = "LOAD_CRASHED"
     HUNG = "HUNG"
     CRASHED = "CRASHED"
@@ -52,6 +53,7 @@ _VARIANT = frozenset(
         Reason.BLOB_HASH_MISMATCH,
         Reason.KNOWN_BAD,
         Reason.LOAD_FAILED,
+        Reason.OPERATOR_MISSING,
         Reason.LOAD_CRASHED,
         Reason.HUNG,
         Reason.CRASHED,

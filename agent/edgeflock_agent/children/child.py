@@ -29,12 +29,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeflock_agent.children.answering import Answering, as_it_is
 from edgeflock_agent.children.frames import BadFrame, Ended, receive, send
+from edgeflock_agent.children.interpreters import Interpreters
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.lifeline import die_with_parent
+from edgeflock_deploy.operators import State, hidden_state, missing_operator
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
 from edgeflock_deploy.scoring import answers, variance
@@ -61,7 +64,8 @@ class Child:
     """The model and its cases, and one method per operation."""
 
     def __init__(self) -> None:
-        self._model: LoadedModel | None = None
+        self._interpreters: Interpreters | None = None
+        self._answering: Answering | None = None  # None: an application's bytes are the model's
         self._golden: Golden | None = None
         self._slice: Evaluation | None = None
         self._kind: Any = "classification"
@@ -78,14 +82,20 @@ class Child:
             "item": self._item,
             "random": self._random,
             "block": self._block,
+            "through": self._through,
             "infer": self._infer,
         }
 
     @property
     def model(self) -> LoadedModel:
         """The model; `load` comes first."""
-        assert self._model is not None, "no model is loaded"
-        return self._model
+        return self.interpreters.model
+
+    @property
+    def interpreters(self) -> Interpreters:
+        """The model's interpreters; `load` comes first."""
+        assert self._interpreters is not None, "no model is loaded"
+        return self._interpreters
 
     def answer(self, header: dict[str, Any], payload: bytearray) -> Reply:
         """Do one operation; whatever goes wrong becomes a reply."""
@@ -101,27 +111,36 @@ class Child:
             return {"error": " ".join(f"{type(error).__name__}: {error}".split())}, b""
 
     def _load(self, header: dict[str, Any], _: bytearray) -> Reply:
+        path, threads = Path(header["path"]), header["threads"]
+        state = hidden_state(path)  # it maps the file, which is not the model's doing: before the limit
         budget = header["memory_budget_bytes"]
         rss = _own_memory("VmRSS")
         if budget is not None:
             size = _own_memory("VmSize")
             resource.setrlimit(resource.RLIMIT_AS, (size + budget, size + max(4 * budget, _TELLING_BYTES)))
-        path, threads = Path(header["path"]), header["threads"]
         try:
-            self._model, load_ms, self._first_ms = _load_and_run(path, threads)
+            model, load_ms, self._first_ms = _load_and_run(path, threads)
         except LoadFailed as error:
+            if (operator := missing_operator(error.detail, path)) is not None:
+                detail = f"this runtime has no operator {operator}: {error.detail}"
+                raise Stop(Reason.OPERATOR_MISSING, detail) from None
             if budget is not None and _loads_with_more_memory(path, threads):
                 raise Stop(Reason.MEMORY_OVER_BUDGET, f"{budget} bytes are not enough: {error.detail}") from None
             raise Stop(Reason.LOAD_FAILED, error.detail) from None
         if budget is not None and (over := _own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        self._interpreters = Interpreters(model, path, threads, state)
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
         gc.freeze()  # what is loaded stays; a collection in the middle of a timing need not look at it
-        tensors = {"inputs": _describe(self.model.inputs), "outputs": _describe(self.model.outputs)}
+        told = header.get("view") or as_it_is(model)
+        answering = Answering(told, self._interpreters, self._run)
+        self._answering = None if answering.is_simple else answering
         give_back_freed()
-        return tensors | {"load_ms": load_ms}, b""
+        tensors = {side: _described(told[side]) for side in ("inputs", "outputs")}
+        what = {"load_ms": load_ms, "max_batch": told["max_batch"], "stateful": answering.stateful}
+        return tensors | what, b""
 
     def _open_golden(self, header: dict[str, Any], _: bytearray) -> Reply:
         golden = read_golden(Path(header["path"]))
@@ -136,8 +155,8 @@ class Child:
     def _golden_case(self, header: dict[str, Any], _: bytearray) -> Reply:
         assert self._golden is not None, "no golden cases are open"
         case = header["case"]
-        self._run(self._fitting([tensor[case] for tensor in self._golden.inputs]))
-        for number, (got, cases) in enumerate(zip(self.model.outputs_now(), self._golden.outputs, strict=True)):
+        _, outputs = self._run_afresh(self._fitting([tensor[case] for tensor in self._golden.inputs]))
+        for number, (got, cases) in enumerate(zip(outputs, self._golden.outputs, strict=True)):
             _refuse_nan(got, f"golden case {case}")
             place = f"golden case {case}, output {number}"
             _compare(got.reshape(-1), cases[case].reshape(-1), header, place)
@@ -156,9 +175,9 @@ class Child:
         assert self._slice is not None, "no evaluation slice is open"
         number = header["item"]
         self._take_switches()
-        latency_ms = self._run(self._items[number])
+        latency_ms, outputs = self._run_afresh(self._items[number])
         counts = {"latency_ms": latency_ms, "switches": self._take_switches()}
-        output = self.model.outputs_now()[0]
+        output = outputs[0]
         _refuse_nan(output, f"evaluation item {number}")
         target = self._slice.y[number]
         if self._kind == "classification":
@@ -178,19 +197,57 @@ class Child:
     def _block(self, header: dict[str, Any], _: bytearray) -> Reply:
         latencies_ms = array("d")
         self._take_switches()
-        while len(latencies_ms) < header["n"] and (not latencies_ms or sum(latencies_ms) < header["max_ms"]):
-            latencies_ms.append(self._run(self._items[self._next_item % len(self._items)]))
-            self._next_item += 1
+        with self.interpreters.apart():
+            if self.interpreters.state is State.TENSORS:
+                self.interpreters.forget()
+            while len(latencies_ms) < header["n"] and (not latencies_ms or sum(latencies_ms) < header["max_ms"]):
+                latencies_ms.append(self._run(self._items[self._next_item % len(self._items)]))
+                self._next_item += 1
         return {"first_inference_ms": self._first_ms, "switches": self._take_switches()}, latencies_ms.tobytes()
 
-    def _infer(self, _: dict[str, Any], payload: bytearray) -> Reply:
+    def _through(self, header: dict[str, Any], _: bytearray) -> Reply:
+        """Whole requests, from an application's bytes to the answer's: what `block` is for the call alone."""
+        assert not self.interpreters.inside or not self.interpreters.inside.in_use, (
+            "an application's sequence is running"
+        )
+        took_ms = array("d")
+        rng = np.random.default_rng(0)
+        while len(took_ms) < header["n"] and (not took_ms or sum(took_ms) < header["max_ms"]):
+            item = self._items[len(took_ms) % len(self._items)]
+            if self._answering is None:
+                asked, payload = {}, b"".join(value.tobytes() for value in item)
+            else:
+                asked, payload = self._answering.as_asked(item, rng)
+            took_ms.append(self._infer(asked, bytearray(payload))[0]["end_to_end_ms"])
+        return {}, took_ms.tobytes()
+
+    def _infer(self, header: dict[str, Any], payload: bytearray) -> Reply:
+        if self._answering is not None:
+            return self._answering.infer(header, payload)
+        begun = time.perf_counter_ns()
         given, start, view = [], 0, memoryview(payload)
         for dtype, shape, length in self._takes:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
         latency_ms = self._run(tuple(given))
         outputs = [output.tobytes() for output in self.model.outputs_now()]
-        return {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, b"".join(outputs)
+        times = {"latency_ms": latency_ms, "end_to_end_ms": (time.perf_counter_ns() - begun) / 1e6}
+        return times | {"lengths": [len(output) for output in outputs]}, b"".join(outputs)
+
+    def _run_afresh(self, item: tuple[Array, ...]) -> tuple[float, tuple[Array, ...]]:
+        """Run an item of our own, on which nothing that came before has a say: its time, and the outputs.
+
+        An interpreter that had to be made anew is timed at its second call: the first packs the weights.
+        """
+        interpreters = self.interpreters
+        with interpreters.apart():
+            interpreters.forget()
+            latency_ms = self._run(item)
+            outputs = self.model.outputs_now()
+            if interpreters.state is State.RESOURCES:
+                self._take_switches()
+                latency_ms = self._run(item)
+        return latency_ms, outputs
 
     def _run(self, item: tuple[Array, ...]) -> float:
         """Run once; only the call of the interpreter is timed (milliseconds)."""
@@ -211,10 +268,11 @@ class Child:
         """Stored values as the model's inputs: real values become the codes of a quantized input."""
         item = []
         for info, value in zip(self.model.inputs, values, strict=True):
-            if value.size != int(np.prod(info.shape)):
+            shape = (1, *value.shape) if -1 in info.signature else info.shape
+            if value.size != int(np.prod(shape)) or not (shape == info.shape or info.opens_to(shape)):
                 raise Untrusted(Reason.MANIFEST_INVALID, f"a case of shape {value.shape} for an input {info.shape}")
             codes = info.encode(value) if np.issubdtype(value.dtype, np.floating) else value.astype(info.dtype)
-            item.append(codes.reshape(info.shape))
+            item.append(codes.reshape(shape))
         return tuple(item)
 
 
@@ -250,8 +308,8 @@ def _loads_with_more_memory(path: Path, threads: int) -> bool:
     return True
 
 
-def _describe(tensors: Sequence[TensorInfo]) -> list[list[Any]]:
-    return [[info.name, info.dtype, list(info.shape)] for info in tensors]
+def _described(tensors: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    return [[one["name"], one["dtype"], one["shape"], one["limit"]] for one in tensors]
 
 
 def _refuse_nan(output: Array, what: str) -> None:

@@ -8,7 +8,6 @@ Thread-safe: requests of an application and of a trial interleave, and each wait
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.tensors import Data, Inference, Shape, Tensor, batch_of, joined, one_by_one
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [
@@ -35,19 +35,6 @@ Kind = Literal["classification", "regression"]
 Answer = int | tuple[float, ...]
 
 
-class Tensor(NamedTuple):
-    """An input or output: its name, numpy type and shape (with the batch of 1)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one item."""
-        return math.prod(self.shape) * DATATYPES[self.dtype].nbytes
-
-
 class ItemResult(NamedTuple):
     """One item of the evaluation slice: `correct` for a classification, `squared_error` for a regression.
 
@@ -59,13 +46,6 @@ class ItemResult(NamedTuple):
     correct: bool | None
     squared_error: float | None
     switches: int
-
-
-class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
-
-    outputs: tuple[bytes, ...]
-    latency_ms: float
 
 
 class Block(NamedTuple):
@@ -96,11 +76,18 @@ class ModelProcess:
         self._child, self.threads = child, threads
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
         self.load_ms = float(loaded["load_ms"])
+        self.stateful = bool(loaded["stateful"])
         self.slice: Slice | None = None
 
     @classmethod
     def start(
-        cls, model_path: Path, *, threads: int = 1, memory_budget_bytes: int | None = None, timeout_s: float = 10.0
+        cls,
+        model_path: Path,
+        *,
+        threads: int = 1,
+        memory_budget_bytes: int | None = None,
+        timeout_s: float = 10.0,
+        view: dict[str, Any] | None = None,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
 
@@ -112,15 +99,16 @@ class ModelProcess:
             threads: threads of the interpreter.
             memory_budget_bytes: what the model may add to the child's address space and resident memory.
             timeout_s: how long the load, and later each inference, may take.
+            view: what applications see, as `manifest_view.told` says it; None: the file's own tensors.
 
         Raises:
-            HardStop: LOAD_FAILED, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
+            HardStop: LOAD_FAILED, OPERATOR_MISSING, MANIFEST_INVALID, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
         """
         child = ChildProcess.start(timeout_s)
         load = {"op": "load", "path": str(model_path.resolve()), "threads": threads}
         try:
-            loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}).header
-            unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
+            loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes, "view": view}).header
+            unknown = [dtype for _, dtype, *_ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
             if unknown:
                 raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
         except (HardStop, InferenceFailed) as error:
@@ -219,26 +207,37 @@ class ModelProcess:
             reply["switches"],
         )
 
-    def infer(self, inputs: Sequence[bytes | bytearray | memoryview]) -> Inference:
-        """Run once on raw little-endian tensors, one per input.
+    def infer(
+        self,
+        inputs: Sequence[Data],
+        shapes: Sequence[Shape] | None = None,
+        sequence: dict[str, Any] | None = None,
+    ) -> Inference:
+        """Run on raw little-endian tensors, one per input that applications see; a batch item by item.
+
+        Args:
+            inputs: the tensors.
+            shapes: of each; None where the model leaves nothing open but the batch.
+            sequence: `key`, `start` and `end` of a stateful model's sequence; None: the default one goes on.
 
         Raises:
-            ValueError: another number of inputs, or of bytes in one, than the model has.
+            ValueError: another number of inputs, shape or number of bytes in one, than the model takes.
             HardStop: CRASHED, HUNG.
             InferenceFailed: the runtime refused it.
             Closed: the child has been closed.
         """
-        if len(inputs) != len(self.inputs):
-            raise ValueError(f"the model has {len(self.inputs)} inputs, {len(inputs)} were given")
-        for tensor, data in zip(self.inputs, inputs, strict=True):
-            if len(data) != tensor.nbytes:
-                raise ValueError(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(data)} were given")
-        reply = self._child.ask({"op": "infer"}, b"".join(inputs))
+        shapes, items = batch_of(self.inputs, inputs, shapes)
+        if items == 1:
+            return self._infer_one(inputs, shapes, sequence)
+        return joined([self._infer_one(item, given, None) for item, given in one_by_one(inputs, shapes, items)])
+
+    def _infer_one(self, inputs: Sequence[Data], shapes: Sequence[Shape], sequence: dict[str, Any] | None) -> Inference:
+        reply = self._child.ask({"op": "infer", "shapes": shapes, "sequence": sequence}, b"".join(inputs))
         outputs, start = [], 0
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
             start += length
-        return Inference(tuple(outputs), reply.header["latency_ms"])
+        return Inference.of(outputs, reply.header, self.outputs)
 
     def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
         """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
@@ -256,6 +255,19 @@ class ModelProcess:
         latencies = array("d")
         latencies.frombytes(reply.payload)
         return Block(tuple(latencies), reply.header["first_inference_ms"], reply.header["switches"])
+
+    def measure_end_to_end(self, n: int, *, max_ms: float = 1000.0) -> tuple[float, ...]:
+        """Milliseconds of whole requests, one item each, with the processing that the bundle declares; see `measure`.
+
+        Raises:
+            HardStop: CRASHED, HUNG, MEMORY_OVER_BUDGET.
+            InferenceFailed: an item could not be run.
+            Closed: the child has been closed.
+        """
+        reply = self._child.ask({"op": "through", "n": n, "max_ms": max_ms}, extra_s=max_ms / 1000)
+        took_ms = array("d")
+        took_ms.frombytes(reply.payload)
+        return tuple(took_ms)
 
     def pin(self, cpus: Set[int]) -> None:
         """Have a model of one thread run on these CPUs only."""
@@ -275,4 +287,7 @@ def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardS
 
 
 def _tensors(described: list[list[Any]]) -> tuple[Tensor, ...]:
-    return tuple(Tensor(name, dtype, tuple(shape)) for name, dtype, shape in described)
+    return tuple(
+        Tensor(name, dtype, tuple(shape), None if limit is None else tuple(limit))
+        for name, dtype, shape, limit in described
+    )

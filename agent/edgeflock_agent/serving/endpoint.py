@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeflock_agent.children.runner import Closed, HardStop, Inference, InferenceFailed, ModelProcess
+from edgeflock_agent.children.tensors import Shape
 from edgeflock_agent.serving import inference, listening, tensor_json
 from edgeflock_agent.serving.http_server import HttpServer, Request, Response, json_response, refusal
 
@@ -37,12 +38,17 @@ class Serving(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """An application's request that was answered: the model, the raw inputs in the model's order, and what came."""
+    """An application's request that was answered: the model, the raw inputs in the model's order, and what came.
+
+    `shapes` are the inputs', None where the model leaves none open; `sequence` is that of a stateful model.
+    """
 
     model: str
     inputs: tuple[bytes | bytearray | memoryview, ...]
     by: Serving
     inference: Inference
+    shapes: tuple[Shape, ...] | None = None
+    sequence: dict[str, Any] | None = None
 
 
 ServingNow = Callable[[str], Serving | None]
@@ -135,7 +141,9 @@ class _Answers:
             version = importlib.metadata.version("edgeflock")
         except importlib.metadata.PackageNotFoundError:
             version = "unknown"
-        return json_response(200, {"name": "edgeflock-agent", "version": version, "extensions": ["binary_tensor_data"]})
+        return json_response(
+            200, {"name": "edgeflock-agent", "version": version, "extensions": ["binary_tensor_data", "sequence"]}
+        )
 
     def _live(self) -> Response:
         return json_response(200, {"live": True})
@@ -176,12 +184,15 @@ class _Answers:
 
     def _answer(self, name: str, now: Serving, asked: inference.InferRequest) -> Response:
         inference.wanted_outputs(asked, now.process.outputs)  # before the model works for nothing
+        if asked.sequence is not None and not now.process.stateful:
+            raise _Refused(400, f"model '{name}' keeps no state: it knows no sequences")
         inputs = tuple(inference.input_bytes(asked, now.process.inputs))
+        shapes = inference.input_shapes(asked, now.process.inputs)
         try:
-            done = now.process.infer(inputs)
-        except InferenceFailed as error:
+            done = now.process.infer(inputs, shapes, asked.sequence)
+        except (InferenceFailed, ValueError) as error:
             raise _Refused(400, str(error)) from None
-        self._witness(Answered(name, inputs, now, done))
+        self._witness(Answered(name, inputs, now, done, shapes, asked.sequence))
         return _response(name, now, asked, done)
 
     def _now(self, name: str, version: str | None) -> Serving:
@@ -216,10 +227,14 @@ def _response(name: str, now: Serving, asked: inference.InferRequest, done: Infe
     header: dict[str, Any] = {"model_name": name, "model_version": now.digest}
     if asked.id is not None:
         header["id"] = asked.id
-    header["parameters"] = {"digest": now.digest, "latency_ms": done.latency_ms}
+    header["parameters"] = {
+        "digest": now.digest,
+        "latency_ms": done.latency_ms,
+        "end_to_end_ms": done.end_to_end_ms,
+    } | ({"sequence_restarted": True} if done.restarted else {})
     wanted = inference.wanted_outputs(asked, now.process.outputs)
     try:
-        text, binary = inference.response_parts(header, now.process.outputs, done.outputs, wanted)
+        text, binary = inference.response_parts(header, now.process.outputs, done.outputs, wanted, done.shapes)
     except ValueError:
         raise _Refused(500, "the variant's answer holds NaN or an infinity, which JSON cannot say") from None
     if not binary:
