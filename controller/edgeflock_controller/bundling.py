@@ -1,13 +1,15 @@
 """Publishing: variants on disk become signed bundles and are handed to the service. Runs where the publish key lies.
 
-Decided here: what a bundle holds, and which version a publish gets. One publish is one version, shared by the variants
-in it: the one after the newest, unless it is named. Golden outputs are the variant's own, computed now by the runtime
-that boards use, so that a device can tell a broken load from a lossy variant.
+Decided here: what a bundle holds, and which version a publish gets; what applications see stands in `appearance`. One
+publish is one version, shared by the variants in it: the one after the newest, unless it is named. Golden outputs are
+the variant's own, computed now by the runtime that boards use, so that a device can tell a broken load from a lossy
+variant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +18,12 @@ from pydantic import ValidationError
 
 from edgeflock_compression.parent.input_order import input_order
 from edgeflock_compression.quantization.file_modes import modes_in
+from edgeflock_controller.appearance import PLAIN, Appearance, Names, names_in, seen
 from edgeflock_controller.client import Client
 from edgeflock_controller.drafts import Draft
 from edgeflock_deploy.bundle import (
     EncodedBlob,
     Manifest,
-    TensorSpec,
     Tolerance,
     encode_blob,
     seal_manifest,
@@ -29,14 +31,18 @@ from edgeflock_deploy.bundle import (
 from edgeflock_deploy.cases import Golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey
-from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed, TensorInfo
+from edgeflock_deploy.operators import State, hidden_state
+from edgeflock_deploy.runtime import InputMismatch, LoadedModel, LoadFailed
 from edgeflock_deploy.runtime_name import runtime_name
 
 Array = NDArray[Any]
 
 
 class Published(NamedTuple):
-    """A bundle after publishing; `new` is False for one that was there already."""
+    """A bundle after publishing; `new` is False for one that was there already.
+
+    `renamed`: how its names differ from those of the version before it, None where they do not.
+    """
 
     model: str
     version: int
@@ -45,6 +51,7 @@ class Published(NamedTuple):
     raw_bytes: int
     wire_bytes: int
     new: bool
+    renamed: str | None = None
 
 
 class _Built(NamedTuple):
@@ -53,24 +60,31 @@ class _Built(NamedTuple):
 
 
 def publish(
-    client: Client, drafts: Sequence[Draft], model: str, version: int | None, key: SigningKey
+    client: Client,
+    drafts: Sequence[Draft],
+    model: str,
+    version: int | None,
+    key: SigningKey,
+    how: Appearance = PLAIN,
 ) -> list[Published]:
     """Sign and upload drafts as one version of a model.
 
-    What is published already, all of it in one version, is left as it is.
+    What is published already, all of it in one version, is left as it is. All drafts look the same to applications.
 
     Raises:
         BadInput: a name cannot be used, a file does not run, or the service refuses.
     """
     digests = {value["digest"]: Manifest.model_validate(value) for value in client.manifests(model)}
     existing = sorted(digests.values(), key=lambda m: m.version, reverse=True)
-    built = [_build(draft, model, _base(client, existing, draft.variant)) for draft in drafts]
+    names = _outputs_of(drafts)
+    built = [_build(draft, model, _base(client, existing, draft.variant), names, how) for draft in drafts]
     for number in sorted({m.version for m in existing if version in (None, m.version)}, reverse=True):
         there = {m.variant: (digest, m) for digest, m in digests.items() if m.version == number}
         if all(one.manifest.variant in there and _same(one.manifest, there[one.manifest.variant][1]) for one in built):
             return [_published(*there[one.manifest.variant], new=False) for one in built]
     number = version or max((m.version for m in existing), default=0) + 1
-    return [_upload(client, one, number, key) for one in built]
+    before = next((m for m in existing if m.version < number), None)
+    return [_upload(client, one, number, key)._replace(renamed=_renamed(one.manifest, before)) for one in built]
 
 
 def _base(client: Client, newest_first: Sequence[Manifest], variant: str) -> list[bytes]:
@@ -79,11 +93,39 @@ def _base(client: Client, newest_first: Sequence[Manifest], variant: str) -> lis
     return [] if sha256 is None else [client.blob(sha256)]
 
 
-def _build(draft: Draft, model: str, bases: Sequence[bytes]) -> _Built:
+def _outputs_of(drafts: Sequence[Draft]) -> tuple[str, ...]:
+    """What the version calls the outputs, by their place: the first file's names that a converter did not make up."""
+    try:
+        models = [LoadedModel.load(draft.path) for draft in drafts]
+    except LoadFailed as error:
+        raise BadInput("a file to publish", f"does not run here ({error})", "give a .tflite that runs") from None
+    named = next((one for one in models if one.signature_names() is not None), models[0])
+    names = names_in(named).outputs
+    if any(len(one.outputs) != len(names) for one in models):
+        raise BadInput("the variants", "have different numbers of outputs", "publish them as models of their own")
+    return names
+
+
+def _renamed(manifest: Manifest, before: Manifest | None) -> str | None:
+    """How the names differ from those that applications know from the version before; None where they do not."""
+    if before is None:
+        return None
+    known, now = (([one.name for one in m.inputs], [one.name for one in m.outputs]) for m in (before, manifest))
+    if known == now:
+        return None
+    return f"version {before.version} had {', '.join(known[0])} -> {', '.join(known[1])}, this one has " + (
+        f"{', '.join(now[0])} -> {', '.join(now[1])}"
+    )
+
+
+def _build(draft: Draft, model: str, bases: Sequence[bytes], outputs: tuple[str, ...], how: Appearance) -> _Built:
+    state = hidden_state(draft.path)
     try:
         loaded = LoadedModel.load(draft.path)
+        own = names_in(loaded).inputs
         order = list(range(len(loaded.inputs))) if draft.names is None else input_order(loaded, draft.names)
-        golden = _golden(loaded, [draft.inputs[which] for which in order])
+        names = Names(own if draft.names is None else tuple(draft.names[which] for which in order), outputs)
+        golden = _golden(draft.path, loaded, [draft.inputs[which] for which in order], state)
     except (LoadFailed, InputMismatch, RuntimeError) as error:
         raise BadInput(
             str(draft.path), f"does not run here ({error})", "give a .tflite that runs, with its own data"
@@ -94,17 +136,21 @@ def _build(draft: Draft, model: str, bases: Sequence[bytes]) -> _Built:
         "model": encode_blob(draft.path.read_bytes(), bases, draft.hashes, draft.container, draft.decode_s),
         "golden": encode_blob(write_golden(golden)),
     }
+    labels = None if how.declared is None else how.declared.labels
+    if labels is not None:
+        blobs["labels"] = encode_blob("".join(f"{label}\n" for label in labels).encode())
     if draft.evaluation is not None:
         x = tuple(draft.evaluation.x[which] for which in order)
         blobs["evaluation"] = encode_blob(write_evaluation(draft.evaluation._replace(x=x)))
+    first = [array[:1] for array in golden.inputs], [array[:1] for array in golden.outputs]
+    face = seen(loaded, names, how, state, first)
     try:
         manifest = Manifest(
             model=model,
             version=1,
             variant=draft.variant,
             blobs={role: encoded.blob for role, encoded in blobs.items()},
-            inputs=tuple(map(_spec, loaded.inputs)),
-            outputs=tuple(map(_spec, loaded.outputs)),
+            **face._asdict(),
             tolerance=Tolerance(runtime=runtime_name()),
             task=draft.task,
             ram_bytes=draft.ram_bytes,
@@ -120,9 +166,14 @@ def _build(draft: Draft, model: str, bases: Sequence[bytes]) -> _Built:
     return _Built(manifest, {way.sha256: container for way, container in ways})
 
 
-def _golden(loaded: LoadedModel, inputs: Sequence[Array]) -> Golden:
+def _golden(path: Path, loaded: LoadedModel, inputs: Sequence[Array], state: State) -> Golden:
+    """Golden cases of a file, each run as if no other had been run before."""
     held = tuple(info.encode(values) for info, values in zip(loaded.inputs, inputs, strict=True))
-    rows = [loaded.run(*item) for item in zip(*held, strict=True)]
+    rows = []
+    for item in zip(*held, strict=True):
+        if state is State.TENSORS:
+            loaded.forget()
+        rows.append((LoadedModel.load(path) if state is State.RESOURCES else loaded).run(*(v[None] for v in item)))
     return Golden(held, tuple(np.stack([row[i][0] for row in rows]) for i in range(len(loaded.outputs))))
 
 
@@ -146,10 +197,6 @@ def _same(a: Manifest, b: Manifest) -> bool:
     def content(m: Manifest) -> Manifest:
         blobs = {role: (blob.sha256, blob.bytes) for role, blob in m.blobs.items()}
         told: dict[str, Any] = {"provenance": {}, "ram_bytes": None, "modes": ()}
-        return m.model_copy(update={"v": 2, "version": 1, "blobs": blobs} | told)
+        return m.model_copy(update={"v": 3, "version": 1, "blobs": blobs} | told)
 
     return content(a) == content(b)
-
-
-def _spec(info: TensorInfo) -> TensorSpec:
-    return TensorSpec(name=info.name, dtype=info.dtype, shape=info.shape)

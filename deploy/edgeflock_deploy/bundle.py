@@ -5,8 +5,8 @@ the digest that was asked for, each chunk has its SHA-256 in the manifest, and s
 therefore not trusted, and it never produces more bytes than the manifest promises.
 
 Version history of the manifest: 1, the first; 2 adds the codec `sections`, `deltas` and `modes`, which one of version 1
-lacks; 3 adds what applications see (`inputs` and `outputs` under names of the version's own, with processing) beside what
-the file has (`held_inputs`, `held_outputs`), `state`, `max_batch` and the blob `labels`.
+lacks; 3 adds what applications see (`inputs` and `outputs` under names of the version's own, with processing) beside
+what the file has (`held_inputs`, `held_outputs`), `state`, `max_batch` and the blob `labels`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The operators of a `.tflite`: which one a runtime lacks, in its own words or off the file, and whether it keeps state.
+"""The operators of a `.tflite`: which one a runtime lacks, and whether they keep state.
 
 Decided here: how the runtime's words are read, in one place, and which operators remember something between inferences.
 Source of the numbers: the public TensorFlow Lite schema, version 3. The words are those of LiteRT and tflite-runtime.

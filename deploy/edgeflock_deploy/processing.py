@@ -1,11 +1,11 @@
 """Pre- and post-processing as a manifest declares it: a chain of steps per input and per output, frozen values.
 
-Decided here: which steps there are and what each may be told. What they compute stands in `transforms`, with numpy; this
-file has none, so that the agent's parent can read a manifest. A key that a step does not know is refused: to ignore it
-would be to compute something else than was signed.
+Decided here: which steps there are and what each may be told. What they compute stands in `transforms`, with numpy;
+this file has none, so that the agent's parent can read a manifest. A key that a step does not know is refused: to
+ignore it would be to compute something else than was signed.
 
-An item goes through its steps without the batch. Quantized tensors need no step: a chain before one ends in real values,
-which are turned into its codes, and a chain after one begins with real values.
+An item goes through its steps without the batch. Quantized tensors need no step: a chain before one ends in real
+values, which are turned into its codes, and a chain after one begins with real values.
 """
 
 from __future__ import annotations

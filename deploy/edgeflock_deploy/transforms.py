@@ -4,8 +4,8 @@ Every operation is one rounded float32 operation of numpy, or a copy, so that th
 machine; the exception is the exponential of `softmax` and `sigmoid`, which may differ in the last bit. Steps come as
 plain dictionaries (a step's JSON), so that an inference child needs nothing but numpy.
 
-Resizing with half-pixel centres: a place x of the result lies at (x + 0.5) * in / out - 0.5 of the source, clipped to it
-(the convention of `tf.image.resize` and of RESIZE_BILINEAR with half_pixel_centers).
+Resizing with half-pixel centres: a place x of the result lies at (x + 0.5) * in / out - 0.5 of the source, clipped to
+it (the convention of `tf.image.resize` and of RESIZE_BILINEAR with half_pixel_centers).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _crop(item: Array, told: Told) -> Array:
 
 def _letterbox(item: Array, told: Told) -> Array:
     image, height, width = _image(item, "letterbox"), told["height"], told["width"]
-    # In integers, so that no machine rounds another way: which side is the tight one, and the other side to the nearest.
+    # In integers, so that no machine rounds another way: which side is the tight one, and the other to the nearest.
     if image.shape[0] * width >= image.shape[1] * height:
         inner = height, max(1, (2 * image.shape[1] * height + image.shape[0]) // (2 * image.shape[0]))
     else:

@@ -18,6 +18,7 @@ from edgeflock_agent.children.interpreters import Interpreters
 from edgeflock_agent.children.sequences import Asked, Fed
 from edgeflock_agent.children.view import View
 from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.operators import State
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel, TensorInfo
 
@@ -91,8 +92,22 @@ class Answering:
             RuntimeError: the runtime's own.
         """
         begun = time.perf_counter_ns()
-        asked = Asked(**header["sequence"]) if header.get("sequence") else Asked()
-        held = self.view.held(self.view.read(memoryview(payload), header["shapes"]))
+        if header.get("sequence") is None and self._interpreters.state is State.TENSORS:
+            # A recurrent layer's own tensors: the model as it was trained sees each item by itself.
+            with self._interpreters.apart():
+                self._interpreters.forget()
+                return self._once(begun, header["shapes"], payload, None)
+        return self._once(begun, header["shapes"], payload, Asked(**(header.get("sequence") or {})))
+
+    def _once(
+        self,
+        begun: int,
+        shapes: Sequence[Sequence[int]],
+        payload: bytes | bytearray | memoryview,
+        asked: Asked | None,
+    ) -> Reply:
+        """Answer one item; `asked` None: it stands alone."""
+        held = self.view.held(self.view.read(memoryview(payload), shapes))
         fed, restarted = self._enter(asked)
         for place, array in zip(self.view.fed, held, strict=True):
             fed[place] = array
@@ -114,16 +129,16 @@ class Answering:
         header = {"shapes": [array.shape for array in seen], "sequence": OF_OUR_OWN if self.stateful else None}
         return header, b"".join(array.tobytes() for array in seen)
 
-    def _enter(self, asked: Asked) -> tuple[dict[int, Array], bool]:
-        if self._fed is not None:
+    def _enter(self, asked: Asked | None) -> tuple[dict[int, Array], bool]:
+        if asked is not None and self._fed is not None:
             state, restarted = self._fed.enter(asked)
             return dict(state), restarted
-        if self._interpreters.inside is not None:
+        if asked is not None and self._interpreters.inside is not None:
             return {}, self._interpreters.inside.enter(asked)
         return {}, False
 
-    def _leave(self, asked: Asked, outputs: Sequence[Array]) -> None:
-        if self._fed is not None:
+    def _leave(self, asked: Asked | None, outputs: Sequence[Array]) -> None:
+        if asked is not None and self._fed is not None:
             self._fed.leave(asked, outputs)
-        if self._interpreters.inside is not None:
+        if asked is not None and self._interpreters.inside is not None:
             self._interpreters.inside.leave(asked)

@@ -155,7 +155,7 @@ class Child:
     def _golden_case(self, header: dict[str, Any], _: bytearray) -> Reply:
         assert self._golden is not None, "no golden cases are open"
         case = header["case"]
-        _, outputs = self._run_afresh(self._fitting([tensor[case] for tensor in self._golden.inputs]))
+        outputs = self._run_afresh(self._fitting([tensor[case] for tensor in self._golden.inputs]))[1]
         for number, (got, cases) in enumerate(zip(outputs, self._golden.outputs, strict=True)):
             _refuse_nan(got, f"golden case {case}")
             place = f"golden case {case}, output {number}"
@@ -215,10 +215,11 @@ class Child:
         while len(took_ms) < header["n"] and (not took_ms or sum(took_ms) < header["max_ms"]):
             item = self._items[len(took_ms) % len(self._items)]
             if self._answering is None:
-                asked, payload = {}, b"".join(value.tobytes() for value in item)
+                asked: dict[str, Any] = {}
+                request = b"".join(value.tobytes() for value in item)
             else:
-                asked, payload = self._answering.as_asked(item, rng)
-            took_ms.append(self._infer(asked, bytearray(payload))[0]["end_to_end_ms"])
+                asked, request = self._answering.as_asked(item, rng)
+            took_ms.append(self._infer(asked, bytearray(request))[0]["end_to_end_ms"])
         return {}, took_ms.tobytes()
 
     def _infer(self, header: dict[str, Any], payload: bytearray) -> Reply:

@@ -1,4 +1,4 @@
-"""The interpreters of one model in a child: the one that serves, and one beside it where a sequence must not be touched.
+"""The interpreters of one model in a child: the one that serves, and one beside it for what must not touch it.
 
 Decided here: how a model forgets what it keeps inside (variable tensors are set back; resource variables are forgotten
 by a fresh interpreter only), and that items of our own, golden cases and measurements, never run in the interpreter

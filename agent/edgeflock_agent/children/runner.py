@@ -102,7 +102,8 @@ class ModelProcess:
             view: what applications see, as `manifest_view.told` says it; None: the file's own tensors.
 
         Raises:
-            HardStop: LOAD_FAILED, OPERATOR_MISSING, MANIFEST_INVALID, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
+            HardStop: LOAD_FAILED, OPERATOR_MISSING, MANIFEST_INVALID, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET;
+                INTERNAL if the child itself did not start.
         """
         child = ChildProcess.start(timeout_s)
         load = {"op": "load", "path": str(model_path.resolve()), "threads": threads}
@@ -229,6 +230,8 @@ class ModelProcess:
         shapes, items = batch_of(self.inputs, inputs, shapes)
         if items == 1:
             return self._infer_one(inputs, shapes, sequence)
+        if sequence is not None:
+            raise ValueError("a sequence takes one item at a time")
         return joined([self._infer_one(item, given, None) for item, given in one_by_one(inputs, shapes, items)])
 
     def _infer_one(self, inputs: Sequence[Data], shapes: Sequence[Shape], sequence: dict[str, Any] | None) -> Inference:

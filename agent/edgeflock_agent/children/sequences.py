@@ -69,7 +69,7 @@ class Fed:
             self._kept.popitem(last=False)
 
     def _fitted(self, output: int, place: int, outputs: Sequence[Array]) -> Array:
-        """An output as the input holds it: the codes themselves where both have one scale, else by their real values."""
+        """An output as the input holds it: the codes themselves where both have one scale, else by real values."""
         held, given = self._model.inputs[place], self._model.outputs[output]
         array = outputs[output]
         if (held.dtype, held.scale, held.zero_point) != (given.dtype, given.scale, given.zero_point):

@@ -129,7 +129,9 @@ def joined(answers: Sequence[Inference]) -> Inference:
         tuple(b"".join(parts) for parts in zip(*(answer.outputs for answer in answers), strict=True)),
         sum(answer.latency_ms for answer in answers),
         tuple((len(answers) * shape[0], *shape[1:]) if shape else shape for shape in first.shapes),
-        *(sum(answer[place] for answer in answers) for place in (3, 4, 5)),
+        sum(answer.end_to_end_ms for answer in answers),
+        sum(answer.pre_ms for answer in answers),
+        sum(answer.post_ms for answer in answers),
     )
 
 

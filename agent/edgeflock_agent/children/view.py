@@ -110,8 +110,10 @@ class View:
         return value if value.dtype == object else transforms.cast(value, one["dtype"])
 
     def from_held(self, held: Sequence[Array], rng: np.random.Generator) -> list[Array]:
-        """An item as the application would send it, to time the whole way with: real values where nothing is done to
-        them, else random ones, for what steps have made of a picture cannot be undone.
+        """An item as the application would send it, to time the whole way with.
+
+        It has its real values where nothing is done to them, else random ones: what steps have made of a picture cannot
+        be undone.
         """
         seen = []
         for one in self.inputs:

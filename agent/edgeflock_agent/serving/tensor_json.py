@@ -1,7 +1,7 @@
 """Tensors in the JSON of the Open Inference Protocol v2, to and from raw bytes, without numpy.
 
-Data may be flat or nested in row-major order; bytes are little-endian. Of BYTES, which are only given, each value stands
-behind its length, four bytes, as the binary extension has it; in JSON it is a string.
+Data may be flat or nested in row-major order; bytes are little-endian. Of BYTES, which are only given, each value
+stands behind its length, four bytes, as the binary extension has it; in JSON it is a string.
 """
 
 from __future__ import annotations

@@ -17,6 +17,26 @@ from edgeflock_controller.cli.options import json_option, keys_option, print_jso
 @click.option("--version", type=click.IntRange(min=1), help="The model's version. [the one after the newest]")
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled items (.npz) for a .tflite made elsewhere.")
 @click.option("--variant", help="Name for a .tflite made elsewhere. [its file's name]")
+@click.option(
+    "--processing",
+    type=click.Path(path_type=Path),
+    help="What is done before and after the model, and the labels (.toml).",
+)
+@click.option("--raw-io", is_flag=True, help="Applications see the codes of quantized tensors, not the real values.")
+@click.option(
+    "--state",
+    "state",
+    multiple=True,
+    metavar="OUT=IN",
+    help="An output that is fed into an input at a sequence's next inference. [those of equal name]",
+)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1, 256),
+    default=256,
+    show_default=True,
+    help="How many items one request may bring.",
+)
 @keys_option
 @store_option
 @json_option
@@ -26,6 +46,10 @@ def publish(
     version: int | None,
     data: Path | None,
     variant: str | None,
+    processing: Path | None,
+    raw_io: bool,
+    state: tuple[str, ...],
+    max_batch: int,
     keys_folder: Path | None,
     store: Path | None,
     as_json: bool,
@@ -38,16 +62,24 @@ def publish(
     Example:
       edgeflock publish variants --model digits
       edgeflock publish mine.tflite --data data.npz --model digits
+      edgeflock publish mine.tflite --data data.npz --model digits --processing digits.toml
     """
+    from edgeflock_controller.appearance import Appearance
     from edgeflock_controller.bundling import publish as publish_drafts
     from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
     from edgeflock_controller.drafts import find_drafts
+    from edgeflock_controller.processing_file import read_processing
     from edgeflock_deploy.keys import SigningKey
+
+    declared = None if processing is None else read_processing(processing)
+    how = Appearance(declared, raw_io, tuple(map(_pair, state)), max_batch)
 
     key = SigningKey.read("publish", home.keys_folder(keys_folder) / "publish.key")
     with Client(home.store_folder(store)) as client, native_chatter_hidden():
-        done = publish_drafts(client, find_drafts(source, data, variant), model, version, key)
+        done = publish_drafts(client, find_drafts(source, data, variant, how), model, version, key, how)
+    if done[0].renamed is not None:
+        click.echo(f"note: applications find other names: {done[0].renamed}", err=True)
     if as_json:
         print_json([one._asdict() for one in done])
         return
@@ -66,3 +98,12 @@ def publish(
     ]
     columns = ["model", "variant", ">raw KB", ">wire KB", "digest", ""]
     render.console().print(render.table("Bundles", columns, rows))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from edgeflock_deploy.errors import BadInput
+
+    output, equals, into = text.partition("=")
+    if not (output and equals and into):
+        raise BadInput(f"--state {text}", "is no pair", "write --state OUTPUT=INPUT")
+    return output, into
