@@ -17,7 +17,7 @@ from edgeflock_agent.measure.energy import Meter, NoMeter
 from edgeflock_agent.measure.metering import Metering
 from edgeflock_deploy import peak_memory
 from edgeflock_deploy.messages import Energy, Measurement
-from edgeflock_deploy.quantiles import P95_SAMPLES, latency_quantiles, median
+from edgeflock_deploy.quantiles import P95_SAMPLES, Quantiles, latency_quantiles, median
 from edgeflock_deploy.reasons import Reason
 
 SETTLED_WITHIN = 0.02

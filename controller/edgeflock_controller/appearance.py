@@ -70,6 +70,21 @@ class Seen(NamedTuple):
     state: tuple[StatePair, ...]
     max_batch: int
 
+    def in_order(self, own: Names, wanted: Names) -> Seen:
+        """The same with the tensors in the version's order: a converter may reorder those of one file.
+
+        Args:
+            own: the names in the file's order.
+            wanted: the version's; empty where the order is good as it is.
+        """
+
+        def sorted_by(specs: Sequence[TensorSpec], held: Sequence[str], names: Sequence[str]) -> tuple[TensorSpec, ...]:
+            rank = {name: place for place, name in enumerate(names)}
+            return tuple(sorted(specs, key=lambda spec: rank.get(held[spec.of or 0], len(rank))))
+
+        inputs = sorted_by(self.inputs, own.inputs, wanted.inputs)
+        return self._replace(inputs=inputs, outputs=sorted_by(self.outputs, own.outputs, wanted.outputs))
+
 
 def names_in(model: LoadedModel) -> Names:
     """The names in a file: its signature's, else the tensors' own without what the converter added."""

@@ -22,6 +22,7 @@ from edgeflock_controller.appearance import PLAIN, Appearance, Names, names_in, 
 from edgeflock_controller.client import Client
 from edgeflock_controller.drafts import Draft
 from edgeflock_deploy.bundle import (
+    BlobRole,
     EncodedBlob,
     Manifest,
     Tolerance,
@@ -94,7 +95,7 @@ def _base(client: Client, newest_first: Sequence[Manifest], variant: str) -> lis
 
 
 def _outputs_of(drafts: Sequence[Draft]) -> tuple[str, ...]:
-    """What the version calls the outputs, by their place: the first file's names that a converter did not make up."""
+    """What the version calls the outputs: the first file's names that no converter made up. The others' go by place."""
     try:
         models = [LoadedModel.load(draft.path) for draft in drafts]
     except LoadFailed as error:
@@ -122,9 +123,7 @@ def _build(draft: Draft, model: str, bases: Sequence[bytes], outputs: tuple[str,
     state = hidden_state(draft.path)
     try:
         loaded = LoadedModel.load(draft.path)
-        own = names_in(loaded).inputs
         order = list(range(len(loaded.inputs))) if draft.names is None else input_order(loaded, draft.names)
-        names = Names(own if draft.names is None else tuple(draft.names[which] for which in order), outputs)
         golden = _golden(draft.path, loaded, [draft.inputs[which] for which in order], state)
     except (LoadFailed, InputMismatch, RuntimeError) as error:
         raise BadInput(
@@ -132,18 +131,15 @@ def _build(draft: Draft, model: str, bases: Sequence[bytes], outputs: tuple[str,
         ) from None
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in golden.outputs):
         raise BadInput(str(draft.path), "answers NaN or infinity on its golden inputs", "do not publish it")
-    blobs: dict[Any, EncodedBlob] = {
-        "model": encode_blob(draft.path.read_bytes(), bases, draft.hashes, draft.container, draft.decode_s),
-        "golden": encode_blob(write_golden(golden)),
-    }
-    labels = None if how.declared is None else how.declared.labels
-    if labels is not None:
-        blobs["labels"] = encode_blob("".join(f"{label}\n" for label in labels).encode())
-    if draft.evaluation is not None:
-        x = tuple(draft.evaluation.x[which] for which in order)
-        blobs["evaluation"] = encode_blob(write_evaluation(draft.evaluation._replace(x=x)))
+    own = names_in(loaded)
+    names = Names(
+        own.inputs if draft.names is None else tuple(draft.names[which] for which in order),
+        own.outputs if set(own.outputs) == set(outputs) else outputs,  # a converter may reorder what it names
+    )
+    wanted = Names(draft.names or names.inputs, () if how.processing.outputs else outputs)
     first = [array[:1] for array in golden.inputs], [array[:1] for array in golden.outputs]
-    face = seen(loaded, names, how, state, first)
+    face = seen(loaded, names, how, state, first).in_order(names, wanted)
+    blobs = _blobs(draft, golden, order, bases, how)
     try:
         manifest = Manifest(
             model=model,
@@ -164,6 +160,22 @@ def _build(draft: Draft, model: str, bases: Sequence[bytes], outputs: tuple[str,
         ) from None
     ways = [pair for encoded in blobs.values() for pair in zip(encoded.blob.encodings, encoded.containers, strict=True)]
     return _Built(manifest, {way.sha256: container for way, container in ways})
+
+
+def _blobs(
+    draft: Draft, golden: Golden, order: Sequence[int], bases: Sequence[bytes], how: Appearance
+) -> dict[BlobRole, EncodedBlob]:
+    blobs: dict[BlobRole, EncodedBlob] = {
+        "model": encode_blob(draft.path.read_bytes(), bases, draft.hashes, draft.container, draft.decode_s),
+        "golden": encode_blob(write_golden(golden)),
+    }
+    labels = None if how.declared is None else how.declared.labels
+    if labels is not None:
+        blobs["labels"] = encode_blob("".join(f"{label}\n" for label in labels).encode())
+    if draft.evaluation is not None:
+        x = tuple(draft.evaluation.x[which] for which in order)
+        blobs["evaluation"] = encode_blob(write_evaluation(draft.evaluation._replace(x=x)))
+    return blobs
 
 
 def _golden(path: Path, loaded: LoadedModel, inputs: Sequence[Array], state: State) -> Golden:

@@ -16,9 +16,10 @@ tiny_mixed.tflite  three inputs x (1, 8) float32, shift (1, 3) int32, halves (1,
 tiny_named.tflite  tiny with the names that a converter gives to a SavedModel's tensors, and a signature: x -> scores
 tiny_pixels.tflite an image (1, 4, 4, 3) float32; tiny of its first 8 values
 tiny_open.tflite   x (any, any, 4) float32; its mean over the second dimension, and twice x (mean, twice)
+tiny_resize.tflite an image (1, 5, 7, 2); resized to (8, 6) by the runtime's own operators: nearest, bilinear
 tiny_fed.tflite    a state in the open: x (1, 4), memory (1, 4) -> total (1, 1), memory: halved, plus x
 tiny_kept.tflite   the same state in a resource variable: x (1, 4) -> memory (1, 4)
-tiny_recurrent.tflite  a recurrent layer with a variable tensor: x (1, 1, 2) -> (1, 1, 2), x plus half of what came before
+tiny_recurrent.tflite  a recurrent layer with a variable tensor: x (1, 1, 2) -> (1, 1, 2), x plus half of the last
 tiny_custom.tflite tiny, its first operator a custom one that no runtime has: Sorcery
 tiny_golden.npz    four golden cases of tiny (all first values below 2)
 tiny_evaluation.npz   64 labelled items of which tiny gets all right (all first values below 2)
@@ -152,6 +153,13 @@ def _open(x: Any) -> dict[str, Any]:
     return {"mean": tf.reduce_mean(x, axis=1), "twice": 2 * x}
 
 
+def _resize(image: Any) -> dict[str, Any]:
+    return {
+        "nearest": tf.image.resize(image, (8, 6), "nearest"),
+        "bilinear": tf.image.resize(image, (8, 6), "bilinear"),
+    }
+
+
 def _fed(x: Any, memory: Any) -> dict[str, Any]:
     new = 0.5 * memory + x
     return {"total": tf.reduce_sum(new, axis=1, keepdims=True), "memory": new}
@@ -218,6 +226,7 @@ def main() -> None:
         "tiny_named.tflite": _of_module(_Named()),
         "tiny_pixels.tflite": _signed(_pixels, tf.TensorSpec((1, 4, 4, 3), tf.float32, name="image")),
         "tiny_open.tflite": _signed(_open, tf.TensorSpec((None, None, 4), tf.float32, name="x")),
+        "tiny_resize.tflite": _signed(_resize, tf.TensorSpec((1, 5, 7, 2), tf.float32, name="image")),
         "tiny_fed.tflite": _signed(
             _fed, tf.TensorSpec((1, 4), tf.float32, name="x"), tf.TensorSpec((1, 4), tf.float32, name="memory")
         ),
