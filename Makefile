@@ -43,10 +43,10 @@ docs: $(READY)
 	$(BIN)/python docs/generate.py
 
 bench: $(READY)
-	PYTHONPATH=examples/demo $(BIN)/python -m benchmarks.run $(ARGS)
+	PYTHONPATH=examples/demo:tests/doubles $(BIN)/python -m benchmarks.run $(ARGS)
 
 steady: $(READY)
-	PYTHONPATH=examples/demo $(BIN)/python -m benchmarks.steady $(ARGS)
+	PYTHONPATH=examples/demo:tests/doubles $(BIN)/python -m benchmarks.steady $(ARGS)
 
 lock: $(READY)
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --all-extras --no-header --no-annotate --quiet pyproject.toml -o requirements.lock

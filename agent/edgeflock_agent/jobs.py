@@ -202,8 +202,9 @@ class Jobs:
     def _start(self, digest: str) -> ModelProcess:
         manifest = self._manifest(digest)
         files = self._store.files(manifest)
-        view = told(manifest, files.get("labels"))
-        child = ModelProcess.start(files["model"], threads=self._threads, view=view)
+        child = ModelProcess.start(
+            files["model"], threads=self._threads, view=told(manifest), labels=files.get("labels")
+        )
         tolerance = manifest.tolerance
         held = manifest.held_outputs or manifest.outputs
         integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in held)

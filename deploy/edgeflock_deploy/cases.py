@@ -7,10 +7,11 @@ targets).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +42,13 @@ def write_golden(golden: Golden) -> bytes:
     return _npz(arrays | {f"output_{i}": array for i, array in enumerate(golden.outputs)})
 
 
-def read_golden(path: Path) -> Golden:
-    """Read golden cases.
+def read_golden(source: Path | IO[bytes]) -> Golden:
+    """Read golden cases, from a file by its name or one that is open.
 
     Raises:
         Untrusted: the file is not what `write_golden` writes.
     """
-    arrays = _arrays(path)
+    arrays = _arrays(source)
     inputs = tuple(arrays[f"input_{i}"] for i in range(len(arrays)) if f"input_{i}" in arrays)
     outputs = tuple(arrays[f"output_{i}"] for i in range(len(arrays)) if f"output_{i}" in arrays)
     if not inputs or not outputs or len({len(array) for array in (*inputs, *outputs)}) != 1:
@@ -61,13 +62,13 @@ def write_evaluation(evaluation: Evaluation) -> bytes:
     return _npz({f"x_{i}" if several else "x": x for i, x in enumerate(evaluation.x)} | {"y": evaluation.y})
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read an evaluation slice.
+def read_evaluation(source: Path | IO[bytes]) -> Evaluation:
+    """Read an evaluation slice, from a file by its name or one that is open.
 
     Raises:
         Untrusted: the file is not what `write_evaluation` writes.
     """
-    arrays = _arrays(path)
+    arrays = _arrays(source)
     names = ["x"] if "x" in arrays else [name for i in range(len(arrays)) if (name := f"x_{i}") in arrays]
     x = tuple(arrays[name] for name in names)
     if not x or "y" not in arrays or {len(array) for array in x} != {len(arrays["y"])} or not len(arrays["y"]):
@@ -85,9 +86,10 @@ def _npz(arrays: dict[str, Array]) -> bytes:
     return buffer.getvalue()
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def _arrays(source: Path | IO[bytes]) -> dict[str, Array]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        opened = source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source)
+        with opened as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError, AttributeError, TypeError) as error:
         raise Untrusted(Reason.MANIFEST_INVALID, f"not a readable .npz: {error}") from None

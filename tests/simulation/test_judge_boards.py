@@ -1,22 +1,19 @@
 """The judge on boards that are unlike, warm up, throttle and share the day: how often it is wrong, how soon right.
 
-The model: log p95 of a board in half a window = its own mean N(0, .35) + thermal AR(1) (sd .06) + throttle bouts (+.35)
-+ a fleet-wide AR(1) (sd .04) + a daily sine (.06) + Student t5 noise (sd .05). Old and new take the halves of a window
-in ABBA order. The seeds are fixed; the bounds leave room for chance, not for another judge.
+The boards stand in `unlike_boards`. The seeds are fixed; the bounds leave room for chance, not for another judge.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from unlike_boards import windows
 
 from edgeflock_deploy import judge
 from edgeflock_deploy.evidence import Evidence
-from edgeflock_deploy.messages import VariantWindow, Window
 from edgeflock_deploy.policy import Guardrail, Policy, Stage
 
 POLICY = Policy(
@@ -25,36 +22,6 @@ POLICY = Policy(
     stage=(Stage(percent=100, min_windows=1, max_windows=240, deadline_s=1),),
     guardrail=(Guardrail(metric="latency_ms_p95", fail_margin=0.05, pass_margin=0.10),),
 )
-
-
-def half_windows(rng: np.random.Generator, boards: int) -> Iterator[np.ndarray]:
-    """Log p95 of each board, half-window after half-window, without any effect of the variant."""
-    mean, heat, bout = rng.normal(0, 0.35, boards), np.zeros(boards), np.zeros(boards, bool)
-    fleet, half = 0.0, 0
-    while True:
-        fleet = 0.98 * fleet + rng.normal(0, 0.04 * math.sqrt(1 - 0.98**2))
-        heat = 0.95 * heat + rng.normal(0, 0.06 * math.sqrt(1 - 0.95**2), boards)
-        bout = np.where(bout, rng.random(boards) >= 0.05, rng.random(boards) < 0.0025)
-        noise = 0.05 * rng.standard_t(5, boards) * math.sqrt(3 / 5)
-        yield mean + heat + 0.35 * bout + fleet + 0.06 * math.sin(math.pi * half / 240) + noise
-        half += 1
-
-
-def windows(rng: np.random.Generator, effect: np.ndarray) -> Iterator[list[Window]]:
-    """One window of each board after the other."""
-    halves = half_windows(rng, len(effect))
-    for number in range(240):
-        pair = [next(halves), next(halves)]
-        old, new = pair if number % 2 == 0 else pair[::-1]
-        yield [
-            Window(
-                device=f"board-{board:02}", boot_id="b", seq=number, device_class="pi", rollout="r", model="m",
-                number=number, old_digest="o", new_digest="n", duration_s=1, pairs=130,
-                old=VariantWindow(n=130, latency_ms_p95=math.exp(old[board])),
-                new=VariantWindow(n=130, latency_ms_p95=math.exp(new[board] + effect[board])),
-            )
-            for board in range(len(effect))
-        ]  # fmt: skip
 
 
 def verdict(seed: int, effect: list[float]) -> tuple[str, int, set[str]]:

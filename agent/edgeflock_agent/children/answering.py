@@ -24,7 +24,7 @@ from edgeflock_deploy.runtime import LoadedModel, TensorInfo
 
 Array = NDArray[Any]
 Told = dict[str, Any]
-Reply = tuple[dict[str, Any], bytes]
+Reply = tuple[dict[str, Any], list[bytes]]
 OF_OUR_OWN = {"key": "", "start": True, "end": True}  # a sequence of one, which leaves nothing behind
 
 
@@ -38,7 +38,7 @@ def as_it_is(model: LoadedModel) -> Told:
         ]
 
     inputs, outputs = tensors(model.inputs), tensors(model.outputs)
-    return {"inputs": inputs, "outputs": outputs, "state": [], "max_batch": 1, "labels": None}
+    return {"inputs": inputs, "outputs": outputs, "state": [], "max_batch": 1}
 
 
 class Answering:
@@ -46,6 +46,7 @@ class Answering:
 
     Args:
         told: see `manifest_view.told`.
+        labels: UTF-8 lines.
         interpreters: the model's.
         run: runs the interpreter that serves on an item, and gives the milliseconds of its call.
 
@@ -53,9 +54,11 @@ class Answering:
         Untrusted: MANIFEST_INVALID; what is told does not fit the model.
     """
 
-    def __init__(self, told: Told, interpreters: Interpreters, run: Callable[[tuple[Array, ...]], float]) -> None:
+    def __init__(
+        self, told: Told, labels: bytes, interpreters: Interpreters, run: Callable[[tuple[Array, ...]], float]
+    ) -> None:
         model = interpreters.model
-        self.view = View(told, model)
+        self.view = View(told, labels, model)
         self._interpreters, self._run = interpreters, run
         pairs = [(output, place) for output, place in told["state"]]
         if any(not (0 <= o < len(model.outputs) and 0 <= i < len(model.inputs)) for o, i in pairs):
@@ -121,7 +124,7 @@ class Answering:
         times = {"pre_ms": (ready - begun) / 1e6, "post_ms": (ended - done) / 1e6}
         reply = {"latency_ms": latency_ms, "end_to_end_ms": (ended - begun) / 1e6, "shapes": answer.shapes} | times
         lengths = [len(output) for output in answer.outputs]
-        return reply | {"lengths": lengths, "sequence_restarted": restarted}, b"".join(answer.outputs)
+        return reply | {"lengths": lengths, "sequence_restarted": restarted}, answer.outputs
 
     def as_asked(self, held: Sequence[Array], rng: np.random.Generator) -> tuple[Told, bytes]:
         """A request for an item of our own, as an application would send it; see `View.from_held`."""

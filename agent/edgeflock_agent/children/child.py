@@ -1,13 +1,13 @@
-"""The inference child: one model in a process of its own, spoken to in frames over stdin and stdout.
+"""The inference child: one model in a process of its own, spoken to in frames over a socket that is its stdin.
 
 `python -m edgeflock_agent.children.child PARENT_PID`. It holds the interpreter, the golden cases and the evaluation
 slice, and answers one request at a time, each with at most one inference (a block of them for `block`, bounded in
 time), so that a waiting request never waits long. What the answers mean for a deployment is decided in `runner`.
 
-A model is somebody else's program: the child gets no new privileges, no core dump, few files, little to write, and an
-address space limited to what it has after its imports plus the budget. It ends with its parent (the parent-death
-signal is tied to the *thread* that started it) and at the end of its input. What libraries print on stdout goes to
-stderr, so that it cannot be taken for a frame.
+A model is somebody else's program: what the child may do is decided in `sandbox`. It opens no file by its name: the
+model, golden cases and evaluation slices come as open descriptors with the request (`fd`). It ends with its parent (the
+parent-death signal is tied to the *thread* that started it) and when the other end of its socket is closed. What
+libraries print on stdout goes to stderr.
 
 A reply is the result of the operation, or `{"stop": reason, "detail": …}` when the variant misbehaved, or `{"error":
 text}` when this one request failed.
@@ -15,10 +15,12 @@ text}` when this one request failed.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import gc
+import io
 import os
 import resource
+import socket
 import sys
 import time
 from array import array
@@ -29,25 +31,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.children.answering import Answering, as_it_is
-from edgeflock_agent.children.frames import BadFrame, Ended, receive, send
+from edgeflock_agent.children.frames import BadFrame, Channel, Data, Ended
 from edgeflock_agent.children.interpreters import Interpreters
 from edgeflock_deploy import runtime
-from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden
+from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.heap import give_back_freed
-from edgeflock_deploy.lifeline import die_with_parent
 from edgeflock_deploy.operators import State, hidden_state, missing_operator
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
 from edgeflock_deploy.scoring import answers, variance
 
 Array = NDArray[Any]
-Reply = tuple[dict[str, Any], bytes]
+Payload = bytearray | memoryview
+Reply = tuple[dict[str, Any], Data | Sequence[Data]]
 
-_PR_SET_NO_NEW_PRIVS = 38
-_OPEN_FILES = 64
-_WRITE_BYTES = 64 * 1024  # stderr, a file in memory, is all it writes to
 _TELLING_BYTES = 256 << 20  # address space in which a load is tried again, to tell a small budget from a bad file
 _WARM_MODEL = Path(runtime.__file__).with_name("warm.tflite")
 
@@ -73,8 +73,11 @@ class Child:
         self._takes: list[tuple[np.dtype[Any], tuple[int, ...], int]] = []  # type, shape and bytes of each input
         self._next_item = 0
         self._first_ms = 0.0
+        self._cpu_s = 0.0  # processor time that a request may take
+        self._status = os.open("/proc/self/status", os.O_RDONLY)  # opened now: later nothing is
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
-        self.operations: dict[str, Callable[[dict[str, Any], bytearray], Reply]] = {
+        self.operations: dict[str, Callable[[dict[str, Any], Payload], Reply]] = {
+            "beat": self._beat,
             "load": self._load,
             "golden": self._open_golden,
             "golden_case": self._golden_case,
@@ -97,9 +100,11 @@ class Child:
         assert self._interpreters is not None, "no model is loaded"
         return self._interpreters
 
-    def answer(self, header: dict[str, Any], payload: bytearray) -> Reply:
+    def answer(self, header: dict[str, Any], payload: Payload) -> Reply:
         """Do one operation; whatever goes wrong becomes a reply."""
         try:
+            if self._cpu_s:
+                sandbox.allow_cpu(self._cpu_s + header.get("max_ms", 0.0) / 1e3)
             return self.operations[header["op"]](header, payload)
         except Stop as stop:
             return {"stop": stop.reason.value, "detail": stop.detail}, b""
@@ -110,40 +115,47 @@ class Child:
         except Exception as error:  # whatever it is, the parent hears of it
             return {"error": " ".join(f"{type(error).__name__}: {error}".split())}, b""
 
-    def _load(self, header: dict[str, Any], _: bytearray) -> Reply:
-        path, threads = Path(header["path"]), header["threads"]
+    def _beat(self, _header: dict[str, Any], _: Payload) -> Reply:
+        return {}, b""
+
+    def _load(self, header: dict[str, Any], labels: Payload) -> Reply:
+        file, threads, budget = header["fd"], header["threads"], header["memory_budget_bytes"]
+        path = sandbox.by_descriptor(file)
         state = hidden_state(path)  # it maps the file, which is not the model's doing: before the limit
-        budget = header["memory_budget_bytes"]
-        rss = _own_memory("VmRSS")
+        rss = self._own_memory("VmRSS")
         if budget is not None:
-            size = _own_memory("VmSize")
+            size = self._own_memory("VmSize")
             resource.setrlimit(resource.RLIMIT_AS, (size + budget, size + max(4 * budget, _TELLING_BYTES)))
+        self._cpu_s = header["cpu_s"]
+        sandbox.allow_cpu(self._cpu_s)
+        sealed = sandbox.seal([file])
         try:
             model, load_ms, self._first_ms = _load_and_run(path, threads)
         except LoadFailed as error:
+            detail = f"{header['name']}: {error.detail.partition(': ')[2]}"
             if (operator := missing_operator(error.detail, path)) is not None:
-                detail = f"this runtime has no operator {operator}: {error.detail}"
-                raise Stop(Reason.OPERATOR_MISSING, detail) from None
+                raise Stop(Reason.OPERATOR_MISSING, f"this runtime has no operator {operator}: {detail}") from None
             if budget is not None and _loads_with_more_memory(path, threads):
-                raise Stop(Reason.MEMORY_OVER_BUDGET, f"{budget} bytes are not enough: {error.detail}") from None
-            raise Stop(Reason.LOAD_FAILED, error.detail) from None
-        if budget is not None and (over := _own_memory("VmRSS") - rss - budget) > 0:
+                raise Stop(Reason.MEMORY_OVER_BUDGET, f"{budget} bytes are not enough: {detail}") from None
+            raise Stop(Reason.LOAD_FAILED, detail) from None
+        if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
-        self._interpreters = Interpreters(model, path, threads, state)
+        again = path if state is State.NONE else sandbox.by_descriptor(os.dup(file))  # some are loaded again later
+        self._interpreters = Interpreters(model, again, threads, state)
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
         gc.freeze()  # what is loaded stays; a collection in the middle of a timing need not look at it
-        told = header.get("view") or as_it_is(model)
-        answering = Answering(told, self._interpreters, self._run)
+        told = header["view"] or as_it_is(model)
+        answering = Answering(told, bytes(labels), self._interpreters, self._run)
         self._answering = None if answering.is_simple else answering
         give_back_freed()
         tensors = {side: _described(told[side]) for side in ("inputs", "outputs")}
-        what = {"load_ms": load_ms, "max_batch": told["max_batch"], "stateful": answering.stateful}
-        return tensors | what, b""
+        return tensors | {"load_ms": load_ms, "sealed": sealed, "stateful": answering.stateful}, b""
 
-    def _open_golden(self, header: dict[str, Any], _: bytearray) -> Reply:
-        golden = read_golden(Path(header["path"]))
+    def _open_golden(self, header: dict[str, Any], _: Payload) -> Reply:
+        with os.fdopen(header["fd"], "rb", closefd=False) as file:
+            golden = read_golden(file)
         if len(golden.inputs) != len(self.model.inputs) or len(golden.outputs) != len(self.model.outputs):
             raise Untrusted(Reason.MANIFEST_INVALID, "golden cases have another number of tensors than the model")
         self._golden = golden
@@ -152,7 +164,7 @@ class Child:
             self._items = [self._fitting([tensor[case] for tensor in golden.inputs]) for case in cases]
         return {"cases": len(cases)}, b""
 
-    def _golden_case(self, header: dict[str, Any], _: bytearray) -> Reply:
+    def _golden_case(self, header: dict[str, Any], _: Payload) -> Reply:
         assert self._golden is not None, "no golden cases are open"
         case = header["case"]
         outputs = self._run_afresh(self._fitting([tensor[case] for tensor in self._golden.inputs]))[1]
@@ -162,8 +174,9 @@ class Child:
             _compare(got.reshape(-1), cases[case].reshape(-1), header, place)
         return {}, b""
 
-    def _open_slice(self, header: dict[str, Any], _: bytearray) -> Reply:
-        evaluation = read_evaluation(Path(header["path"]))
+    def _open_slice(self, header: dict[str, Any], _: Payload) -> Reply:
+        with os.fdopen(header["fd"], "rb", closefd=False) as file:
+            evaluation = read_evaluation(file)
         if len(evaluation.x) != len(self.model.inputs):
             raise Untrusted(Reason.MANIFEST_INVALID, "the evaluation slice has another number of inputs than the model")
         self._items = [self._fitting(item) for item in zip(*evaluation.x, strict=True)]
@@ -171,7 +184,7 @@ class Child:
         spread = variance(evaluation.y) if self._kind == "regression" else None
         return {"items": len(self._items), "target_variance": spread}, b""
 
-    def _item(self, header: dict[str, Any], _: bytearray) -> Reply:
+    def _item(self, header: dict[str, Any], _: Payload) -> Reply:
         assert self._slice is not None, "no evaluation slice is open"
         number = header["item"]
         self._take_switches()
@@ -187,14 +200,14 @@ class Child:
         error = float(np.mean((values - np.asarray(target, np.float64).reshape(-1)) ** 2))
         return counts | {"answer": values.tolist(), "squared_error": error}, b""
 
-    def _random(self, header: dict[str, Any], _: bytearray) -> Reply:
+    def _random(self, header: dict[str, Any], _: Payload) -> Reply:
         rng = np.random.default_rng(header["seed"])
         self._items = [
             tuple(_random_tensor(info, rng) for info in self.model.inputs) for _ in range(int(header["items"]))
         ]
         return {}, b""
 
-    def _block(self, header: dict[str, Any], _: bytearray) -> Reply:
+    def _block(self, header: dict[str, Any], _: Payload) -> Reply:
         latencies_ms = array("d")
         self._take_switches()
         with self.interpreters.apart():
@@ -205,11 +218,10 @@ class Child:
                 self._next_item += 1
         return {"first_inference_ms": self._first_ms, "switches": self._take_switches()}, latencies_ms.tobytes()
 
-    def _through(self, header: dict[str, Any], _: bytearray) -> Reply:
+    def _through(self, header: dict[str, Any], _: Payload) -> Reply:
         """Whole requests, from an application's bytes to the answer's: what `block` is for the call alone."""
-        assert not self.interpreters.inside or not self.interpreters.inside.in_use, (
-            "an application's sequence is running"
-        )
+        inside = self.interpreters.inside
+        assert inside is None or not inside.in_use, "an application's sequence is running"
         took_ms = array("d")
         rng = np.random.default_rng(0)
         while len(took_ms) < header["n"] and (not took_ms or sum(took_ms) < header["max_ms"]):
@@ -222,7 +234,7 @@ class Child:
             took_ms.append(self._infer(asked, bytearray(request))[0]["end_to_end_ms"])
         return {}, took_ms.tobytes()
 
-    def _infer(self, header: dict[str, Any], payload: bytearray) -> Reply:
+    def _infer(self, header: dict[str, Any], payload: Payload) -> Reply:
         if self._answering is not None:
             return self._answering.infer(header, payload)
         begun = time.perf_counter_ns()
@@ -231,9 +243,9 @@ class Child:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
         latency_ms = self._run(tuple(given))
-        outputs = [output.tobytes() for output in self.model.outputs_now()]
+        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in self.model.outputs_now()]
         times = {"latency_ms": latency_ms, "end_to_end_ms": (time.perf_counter_ns() - begun) / 1e6}
-        return times | {"lengths": [len(output) for output in outputs]}, b"".join(outputs)
+        return times | {"lengths": [len(output) for output in outputs]}, outputs
 
     def _run_afresh(self, item: tuple[Array, ...]) -> tuple[float, tuple[Array, ...]]:
         """Run an item of our own, on which nothing that came before has a say: its time, and the outputs.
@@ -249,6 +261,12 @@ class Child:
                 self._take_switches()
                 latency_ms = self._run(item)
         return latency_ms, outputs
+
+    def _own_memory(self, field: str) -> int:
+        for line in os.pread(self._status, 1 << 16, 0).decode().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+        raise OSError(f"/proc/self/status has no {field}")
 
     def _run(self, item: tuple[Array, ...]) -> float:
         """Run once; only the call of the interpreter is timed (milliseconds)."""
@@ -349,43 +367,39 @@ def _random_tensor(info: TensorInfo, rng: np.random.Generator) -> Array:
     return rng.integers(limits.min, limits.max, info.shape, dtype=kind, endpoint=True)
 
 
-def _own_memory(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
+def _rehearse() -> None:
+    """Do once what is done later: the runtime's libraries and Python's modules are loaded, while files can be opened.
 
-
-def _confine(parent_pid: int) -> None:
-    die_with_parent(parent_pid)
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    for what, limit in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-        (resource.RLIMIT_FSIZE, _WRITE_BYTES),
-    ):
-        resource.setrlimit(what, (limit, limit))
+    None of it is then charged to the model's load time or its budget either.
+    """
+    warm = LoadedModel.load(_WARM_MODEL)
+    ones = tuple(np.ones(info.shape, info.dtype) for info in warm.inputs)
+    warm.run(*ones)
+    read_golden(io.BytesIO(write_golden(Golden(ones, ones))))
+    read_evaluation(io.BytesIO(write_evaluation(Evaluation(ones, ones[0]))))
+    with contextlib.suppress(Untrusted):
+        read_golden(io.BytesIO(b"no archive"))
+    for info in warm.inputs:
+        _random_tensor(info, np.random.default_rng(0))
+    f"{np.float64(1.5):.6g} {OSError(2, os.strerror(2))}".encode()
 
 
 def main() -> None:
     """Serve frames until the parent closes its end."""
-    _confine(int(sys.argv[1]))
-    requests, replies = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    # The runtime's own libraries and pools are loaded now, and charged neither to the model's load time nor its budget.
-    warm = LoadedModel.load(_WARM_MODEL)
-    warm.run(*(np.zeros(info.shape, info.dtype) for info in warm.inputs))
-    del warm
+    connected = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sandbox.enter(int(sys.argv[1]), (0, 1, 2, connected.fileno()))
+    channel = Channel(connected, child=True, mapping=sandbox.allow_address_space)
+    _rehearse()
     child = Child()
-    send(replies, {"ready": True})
+    channel.send({"ready": True})
     while True:
         try:
-            request = receive(requests)
-            header, payload = child.answer(request.header, request.payload)
-            send(replies, header, payload)
+            request = channel.receive()
+            given = {"fd": request.files[0]} if request.files else {}
+            channel.send(*child.answer(request.header | given, request.payload))
+            for file in request.files:
+                os.close(file)  # a loaded model is mapped, and needs its descriptor no more
         except Ended:
             return
         except BadFrame as error:

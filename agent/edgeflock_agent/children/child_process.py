@@ -7,17 +7,17 @@ Decided here: what a silent or ended child means (HUNG, CRASHED). What is asked,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import IO, Any
 
-from edgeflock_agent.children import frames
+from edgeflock_agent.children import frames, sandbox
 from edgeflock_deploy.reasons import Reason
 
 # Python, numpy and the runtime have to come up first; on a small board under load that takes a while, and is not the
@@ -25,7 +25,6 @@ from edgeflock_deploy.reasons import Reason
 _INTERPRETER_START_S = 60.0
 _CLOSE_S = 2.0
 _STDERR_TAIL_BYTES = 2048
-_PIPE_BYTES = 1 << 20  # an image fits whole: with 64 KB, two processes take turns at every piece of it
 
 
 class HardStop(Exception):
@@ -55,11 +54,10 @@ class ChildProcess:
     After a HardStop with CRASHED or HUNG the child is gone: `alive` is False, and `failure` says why.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], stderr: IO[bytes], timeout_s: float) -> None:
-        assert popen.stdin is not None
-        assert popen.stdout is not None
-        self._popen, self._stderr, self._timeout_s = popen, stderr, timeout_s
-        self._requests, self._replies = popen.stdin, popen.stdout
+    def __init__(
+        self, popen: subprocess.Popen[bytes], channel: frames.Channel, stderr: IO[bytes], timeout_s: float
+    ) -> None:
+        self._popen, self._channel, self._stderr, self.timeout_s = popen, channel, stderr, timeout_s
         self._lock = threading.Lock()
         self._closed = False
         self.failure: HardStop | None = None
@@ -74,22 +72,18 @@ class ChildProcess:
         Raises:
             HardStop: INTERNAL, if it does not come up.
         """
+        ours, theirs = socket.socketpair()
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed in _end
-        popen = subprocess.Popen(
-            [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            # OpenBLAS reserves address space per thread, which would eat the budget; PYTHONSAFEPATH keeps the current
-            # folder out of the child's import path.
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
-            start_new_session=True,  # Ctrl-C is for the agent, which then closes its children
-        )
-        child = cls(popen, stderr, timeout_s)
-        os.set_blocking(child._requests.fileno(), False)
-        for pipe in (child._requests, child._replies):
-            with contextlib.suppress(OSError, AttributeError):  # this user's pipes are large already; another system
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        with theirs:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid())],
+                stdin=theirs,
+                stdout=stderr,
+                stderr=stderr,
+                env=sandbox.environment(os.environ),
+                start_new_session=True,  # Ctrl-C is for the agent, which then closes its children
+            )
+        child = cls(popen, frames.Channel(ours), stderr, timeout_s)
         try:
             child._read(_INTERPRETER_START_S)
         except HardStop as stop:
@@ -106,8 +100,21 @@ class ChildProcess:
         """Whether it is there to answer."""
         return not self._closed and self._popen.poll() is None
 
-    def ask(self, header: dict[str, Any], payload: bytes = b"", *, extra_s: float = 0.0) -> frames.Frame:
+    def ask(
+        self,
+        header: dict[str, Any],
+        payload: frames.Data | Sequence[frames.Data] = b"",
+        *,
+        files: Sequence[int] = (),
+        extra_s: float = 0.0,
+    ) -> frames.Frame:
         """Send a request and wait for its reply, for `extra_s` longer than usual.
+
+        Args:
+            header: the request.
+            payload: its bytes, or pieces of which they are made.
+            files: descriptors that go along.
+            extra_s: see above.
 
         Raises:
             HardStop: the child says that the variant misbehaved, or CRASHED, HUNG.
@@ -118,15 +125,33 @@ class ChildProcess:
             if self._closed:
                 raise self.failure or Closed("the inference child is closed")
             try:
-                frames.send(self._requests.fileno(), header, payload, self._timeout_s)
+                self._channel.send(header, payload, files, self.timeout_s)
             except (frames.Ended, frames.TimedOut) as error:
                 raise self._fatal(error) from None
-            reply = self._read(self._timeout_s + extra_s)
+            reply = self._read(self.timeout_s + extra_s)
+            if isinstance(reply.payload, memoryview):  # in shared memory, which the next request overwrites
+                reply = reply._replace(payload=bytearray(reply.payload))
         if "stop" in reply.header:
             raise HardStop(Reason(reply.header["stop"]), reply.header["detail"])
         if "error" in reply.header:
             raise InferenceFailed(reply.header["error"])
         return reply
+
+    def share(self, needed: int) -> None:
+        """Make room for payloads of so many bytes, either way, before the first of them comes."""
+        with self._lock:
+            if not self._closed:
+                self._channel.share(needed)
+
+    def beat(self) -> None:
+        """See whether it is there: a child that is answering is; one that is idle is asked, and gone if it is silent.
+
+        What comes of it stands in `alive` and `failure`.
+        """
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+            with contextlib.suppress(HardStop, InferenceFailed, Closed):
+                self.ask({"op": "beat"})
 
     def pin(self, cpus: Set[int]) -> None:
         """Have the child's first thread, which runs a model of one thread, run on these CPUs only."""
@@ -140,7 +165,7 @@ class ChildProcess:
 
     def _read(self, timeout_s: float) -> frames.Frame:
         try:
-            return frames.receive(self._replies.fileno(), timeout_s)
+            return self._channel.receive(timeout_s)
         except (frames.Ended, frames.TimedOut, frames.BadFrame) as error:
             raise self._fatal(error) from None
 
@@ -152,7 +177,7 @@ class ChildProcess:
         last_words = self._last_words()
         self._end(kill=True)
         if isinstance(error, frames.TimedOut):
-            self.failure = HardStop(Reason.HUNG, f"no answer within {self._timeout_s:g} s")
+            self.failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
         else:
             self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
         return self.failure
@@ -163,8 +188,7 @@ class ChildProcess:
         self._closed = True
         if kill:
             self._popen.kill()
-        self._requests.close()  # the end of its input is its sign to go
-        self._replies.close()
+        self._channel.close()  # the end of its input is its sign to go
         try:
             self._popen.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:

@@ -1,28 +1,49 @@
-"""Frames on a pipe between the agent and an inference child: a JSON header and raw bytes, both of bounded length.
+"""Frames between the agent and an inference child: a JSON header, raw bytes, and perhaps open files.
 
-A frame is `>II` (header length, payload length), the header as UTF-8 JSON, the payload. This file knows file
-descriptors and time limits; what the headers mean stands in `child`.
+Decided here: how a frame travels over a connected pair of Unix sockets. It is `<IIB` (header length, payload length,
+flags), the header as UTF-8 JSON, the payload; a frame of ordinary size is one system call at each end. Files go along
+as SCM_RIGHTS (unix(7)), from the agent to the child only. A payload from `SHARED_FROM_BYTES` on does not pass through
+the sockets: it lies at the start of a piece of memory that both ends have mapped, which the agent makes (memfd_create,
+sealed against any other size, so that neither end can pull it from under the other) and hands over with the first frame
+that needs it. The child can only use what is there: an answer that does not fit goes through the socket.
+
+The ends take turns: nothing is sent before the last frame was answered, and a payload that `receive` returned is good
+until the next `send`. This file knows sockets and time limits; what the headers mean stands in `child`.
 """
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
+import mmap
 import os
-import select
+import socket
 import struct
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 HEADER_MAX_BYTES = 1 << 20
 PAYLOAD_MAX_BYTES = 256 << 20
-_LENGTHS = struct.Struct(">II")
+SHARED_FROM_BYTES = 16 << 10  # below, two copies through the kernel cost less than the look-up (ADR 0021)
+_LENGTHS = struct.Struct("<IIB")
+_IN_SHARED, _BRINGS_SHARED = 1, 2
+_READ_BYTES = 64 << 10
+_FILES_MAX = 4
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_FILES_MAX * 4)
+_F_ADD_SEALS, _SEALS = 1033, 0b0111  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW (fcntl(2))
+
+Data = bytes | bytearray | memoryview
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Frame(NamedTuple):
-    """One message on the pipe."""
+    """One message; the descriptors in `files` belong to whoever received it."""
 
     header: dict[str, Any]
-    payload: bytearray
+    payload: bytearray | memoryview
+    files: tuple[int, ...] = ()
 
 
 class BadFrame(Exception):
@@ -37,74 +58,202 @@ class TimedOut(Exception):
     """The other end did not move in time."""
 
 
-def send(fd: int, header: dict[str, Any], payload: bytes = b"", timeout_s: float | None = None) -> None:
-    """Write one frame; the descriptor must be non-blocking where a time limit is given.
+class Channel:
+    """One end; `close` it.
 
-    Raises:
-        BadFrame: header or payload is too long.
-        Ended: nobody reads any more.
-        TimedOut: the reader did not take it all in time.
+    Args:
+        connected: one of a pair of Unix stream sockets, owned from now on.
+        child: whether this is the child's end, which takes files and shared memory and makes none.
+        mapping: is told before the child maps shared memory, and how many bytes.
     """
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    _check(len(encoded), len(payload))
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    # One call for header and payload: the reader, which waits for both, is woken once.
-    parts = [memoryview(_LENGTHS.pack(len(encoded), len(payload)) + encoded), memoryview(payload)]
-    while parts:
-        _wait(fd, select.POLLOUT, deadline)
+
+    def __init__(
+        self, connected: socket.socket, *, child: bool = False, mapping: Callable[[int], None] | None = None
+    ) -> None:
+        self._socket, self._child, self._mapping = connected, child, mapping
+        self._shared: mmap.mmap | None = None
+        self._unsent: int | None = None  # shared memory that the child does not have yet
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end. Closing twice is harmless."""
+        self._socket.close()
+        if self._unsent is not None:
+            os.close(self._unsent)
+            self._unsent = None
+
+    def share(self, needed: int) -> None:
+        """Have room for a payload of so many bytes in shared memory, either way, if it is large enough to lie there."""
+        if self._child or needed < SHARED_FROM_BYTES or needed > PAYLOAD_MAX_BYTES or self._room() >= needed:
+            return
+        if not hasattr(os, "memfd_create"):
+            return  # another system: everything goes through the socket
+        handle = os.memfd_create("edgeflock-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            written = os.writev(fd, parts)
-        except BlockingIOError:
-            continue
-        except BrokenPipeError:
+            os.ftruncate(handle, -(-needed // mmap.PAGESIZE) * mmap.PAGESIZE)
+            fcntl.fcntl(handle, _F_ADD_SEALS, _SEALS)
+            self._shared = mmap.mmap(handle, 0)
+        except BaseException:
+            os.close(handle)
+            raise
+        if self._unsent is not None:
+            os.close(self._unsent)
+        self._unsent = handle
+
+    def send(
+        self,
+        header: dict[str, Any],
+        payload: Data | Sequence[Data] = b"",
+        files: Sequence[int] = (),
+        timeout_s: float | None = None,
+    ) -> None:
+        """Send one frame.
+
+        Args:
+            header: JSON.
+            payload: bytes, or pieces of which it is made.
+            files: descriptors, of which the other end gets its own; they stay open here.
+            timeout_s: how long it may take; None: as long as it takes.
+
+        Raises:
+            BadFrame: header or payload is too long.
+            Ended: nobody reads any more.
+            TimedOut: the reader did not take it all in time.
+        """
+        encoded = _encoded(header).encode()
+        parts = [payload] if isinstance(payload, (bytes, bytearray, memoryview)) else payload
+        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        length = sum(map(len, views))
+        _check(len(encoded), length)
+        flags = 0
+        if length >= SHARED_FROM_BYTES:
+            self.share(length)
+            if self._shared is not None and length <= len(self._shared):
+                flags, start = _IN_SHARED, 0
+                for view in views:
+                    self._shared[start : start + len(view)] = view
+                    start += len(view)
+                views = []
+        if self._unsent is not None:
+            flags |= _BRINGS_SHARED
+            files = (self._unsent, *files)
+        self._put([memoryview(_LENGTHS.pack(len(encoded), length, flags) + encoded), *views], files, timeout_s)
+        if self._unsent is not None:
+            os.close(self._unsent)
+            self._unsent = None
+
+    def receive(self, timeout_s: float | None = None) -> Frame:
+        """Receive one frame.
+
+        Raises:
+            BadFrame: what came is no frame.
+            Ended: the other end closed before the frame was whole.
+            TimedOut: the frame was not whole in time.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        have, files = self._some(deadline)
+        while have < _LENGTHS.size:
+            have += self._into(self._buffer[have:], deadline)
+        header_bytes, length, flags = _LENGTHS.unpack_from(self._buffer)
+        _check(header_bytes, length)
+        in_shared = bool(flags & _IN_SHARED)
+        follows = _LENGTHS.size + header_bytes + (0 if in_shared else length)
+        if have > follows:
+            raise BadFrame(f"{have - follows} bytes follow a frame that was not answered yet")
+        whole = self._buffer
+        if follows > len(whole):
+            whole = memoryview(bytearray(follows))
+            whole[:have] = self._buffer[:have]
+        while have < follows:
+            have += self._into(whole[have:follows], deadline)
+        try:
+            header = json.loads(bytes(whole[_LENGTHS.size : _LENGTHS.size + header_bytes]))
+        except (ValueError, RecursionError) as error:
+            raise BadFrame(f"header is no JSON: {error}") from None
+        if not isinstance(header, dict):
+            raise BadFrame("header is no JSON object")
+        if flags & _BRINGS_SHARED:
+            files = self._map(files)
+        if in_shared:
+            if length > self._room():
+                raise BadFrame(f"{length} bytes are said to lie in {self._room()} bytes of shared memory")
+            return Frame(header, memoryview(self._shared or b"")[:length], files)
+        payload = whole[_LENGTHS.size + header_bytes : follows]
+        return Frame(header, bytearray(payload) if whole is self._buffer else payload, files)
+
+    def _room(self) -> int:
+        return 0 if self._shared is None else len(self._shared)
+
+    def _map(self, files: tuple[int, ...]) -> tuple[int, ...]:
+        if not self._child or not files:
+            raise BadFrame("shared memory is said to come along, and does not")
+        try:
+            if self._mapping is not None:
+                self._mapping(os.fstat(files[0]).st_size)
+            self._shared = mmap.mmap(files[0], 0)
+        finally:
+            os.close(files[0])
+        return files[1:]
+
+    def _put(self, views: list[memoryview], files: Sequence[int], timeout_s: float | None) -> None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
+        while views:
+            self._limit(deadline)
+            try:
+                sent = self._socket.sendmsg(views, rights)
+            except (BrokenPipeError, ConnectionResetError):
+                raise Ended from None
+            except TimeoutError:
+                raise TimedOut from None
+            rights = []
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]
+
+    def _some(self, deadline: float | None) -> tuple[int, tuple[int, ...]]:
+        """The beginning of a frame, with the files that come along."""
+        if not self._child:
+            return self._into(self._buffer, deadline), ()
+        count, ancillary, _, _ = self._read(lambda: self._socket.recvmsg_into([self._buffer], _ANCILLARY_BYTES))
+        files = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                files.frombytes(data[: len(data) - len(data) % files.itemsize])
+        if not count:
+            raise Ended
+        return count, tuple(files)
+
+    def _into(self, view: memoryview, deadline: float | None) -> int:
+        self._limit(deadline)
+        count = self._read(lambda: self._socket.recv_into(view))
+        if not count:
+            raise Ended
+        return int(count)
+
+    @staticmethod
+    def _read(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except ConnectionResetError:
             raise Ended from None
-        while parts and written >= len(parts[0]):
-            written -= len(parts.pop(0))
-        if parts:
-            parts[0] = parts[0][written:]
+        except TimeoutError:
+            raise TimedOut from None
 
-
-def receive(fd: int, timeout_s: float | None = None) -> Frame:
-    """Read one frame.
-
-    Raises:
-        BadFrame: what came is no frame.
-        Ended: the other end closed before the frame was whole.
-        TimedOut: the frame was not whole in time.
-    """
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    header_bytes, payload_bytes = _LENGTHS.unpack(_exactly(fd, _LENGTHS.size, deadline))
-    _check(header_bytes, payload_bytes)
-    try:
-        header = json.loads(_exactly(fd, header_bytes, deadline))
-    except (ValueError, RecursionError) as error:
-        raise BadFrame(f"header is no JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise BadFrame("header is no JSON object")
-    return Frame(header, _exactly(fd, payload_bytes, deadline))
+    def _limit(self, deadline: float | None) -> None:
+        """The socket's time limit; the child waits without one."""
+        if deadline is not None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimedOut
+            self._socket.settimeout(left_s)
 
 
 def _check(header_bytes: int, payload_bytes: int) -> None:
     if header_bytes > HEADER_MAX_BYTES or payload_bytes > PAYLOAD_MAX_BYTES:
         raise BadFrame(f"a frame of {header_bytes} + {payload_bytes} bytes is too long")
-
-
-def _exactly(fd: int, length: int, deadline: float | None) -> bytearray:
-    data = bytearray(length)  # read into in place: a picture is not copied for the sake of its frame
-    view = memoryview(data)
-    while view:
-        _wait(fd, select.POLLIN, deadline)
-        count = os.readv(fd, [view])
-        if not count:
-            raise Ended
-        view = view[count:]
-    return data
-
-
-def _wait(fd: int, for_what: int, deadline: float | None) -> None:
-    if deadline is None:
-        return  # a blocking descriptor waits by itself
-    poll = select.poll()
-    poll.register(fd, for_what)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimedOut

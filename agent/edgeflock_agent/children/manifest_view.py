@@ -5,19 +5,17 @@ Known here: a manifest before version 3 promises the file's own tensors, so ther
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.tensors import TensorSpec
 
 
-def told(manifest: Manifest, labels: Path | None) -> dict[str, Any] | None:
+def told(manifest: Manifest) -> dict[str, Any] | None:
     """The application's view of a bundle as `view.View` and `child` take it; None: the file's own tensors.
 
     Args:
         manifest: the bundle's, which has been believed.
-        labels: where its blob `labels` lies.
     """
     if manifest.held_inputs is None or manifest.held_outputs is None:
         return None
@@ -26,7 +24,6 @@ def told(manifest: Manifest, labels: Path | None) -> dict[str, Any] | None:
         "outputs": [_tensor(spec, place) for place, spec in enumerate(manifest.outputs)],
         "state": [[pair.output, pair.input] for pair in manifest.state],
         "max_batch": manifest.max_batch,
-        "labels": None if labels is None else str(labels.resolve()),
     }
 
 

@@ -8,14 +8,17 @@ Thread-safe: requests of an application and of a trial interleave, and each wait
 
 from __future__ import annotations
 
+import contextlib
+import os
 from array import array
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.sandbox import Sealed
 from edgeflock_agent.children.tensors import Data, Inference, Shape, Tensor, batch_of, joined, one_by_one
 from edgeflock_deploy.reasons import Reason
 
@@ -77,6 +80,7 @@ class ModelProcess:
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
         self.load_ms = float(loaded["load_ms"])
         self.stateful = bool(loaded["stateful"])
+        self.sealed = Sealed(*loaded["sealed"])
         self.slice: Slice | None = None
 
     @classmethod
@@ -87,7 +91,9 @@ class ModelProcess:
         threads: int = 1,
         memory_budget_bytes: int | None = None,
         timeout_s: float = 10.0,
+        inference_timeout_s: float | None = None,
         view: dict[str, Any] | None = None,
+        labels: Path | None = None,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
 
@@ -95,27 +101,36 @@ class ModelProcess:
         one that lives as long as the model should.
 
         Args:
-            model_path: the `.tflite`; it must stay as it is while the child lives.
+            model_path: the `.tflite`, which is opened here, for reading; it must stay as it is while the child lives.
             threads: threads of the interpreter.
             memory_budget_bytes: what the model may add to the child's address space and resident memory.
-            timeout_s: how long the load, and later each inference, may take.
+            timeout_s: how long the load may take.
+            inference_timeout_s: how long each inference may take later; as long as the load if left out.
             view: what applications see, as `manifest_view.told` says it; None: the file's own tensors.
+            labels: the file of labels that the view speaks of.
 
         Raises:
             HardStop: LOAD_FAILED, OPERATOR_MISSING, MANIFEST_INVALID, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET;
                 INTERNAL if the child itself did not start.
         """
-        child = ChildProcess.start(timeout_s)
-        load = {"op": "load", "path": str(model_path.resolve()), "threads": threads}
-        try:
-            loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes, "view": view}).header
-            unknown = [dtype for _, dtype, *_ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
-            if unknown:
-                raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
-        except (HardStop, InferenceFailed) as error:
-            child.close()
-            raise _while_loading(error, bounded=memory_budget_bytes is not None) from None
-        return cls(child, threads, loaded)
+        limit_s = timeout_s if inference_timeout_s is None else inference_timeout_s
+        load = {"op": "load", "name": model_path.name, "threads": threads, "cpu_s": max(timeout_s, limit_s) * threads}
+        load |= {"memory_budget_bytes": memory_budget_bytes, "view": view}
+        names = b"" if labels is None else _read_labels(labels)
+        with _opened(model_path, Reason.LOAD_FAILED) as model:
+            child = ChildProcess.start(timeout_s)
+            try:
+                loaded = child.ask(load, names, files=[model]).header
+                unknown = [dtype for _, dtype, *_ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
+                if unknown:
+                    raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
+            except (HardStop, InferenceFailed) as error:
+                child.close()
+                raise _while_loading(error, bounded=memory_budget_bytes is not None) from None
+        child.timeout_s = limit_s
+        process = cls(child, threads, loaded)
+        child.share(max(sum(tensor.nbytes for tensor in tensors) for tensors in (process.inputs, process.outputs)))
+        return process
 
     def __enter__(self) -> ModelProcess:
         return self
@@ -167,10 +182,11 @@ class ModelProcess:
         Raises:
             HardStop: MANIFEST_INVALID for a file that is no golden cases of this model, CRASHED, HUNG.
         """
-        try:
-            return int(self._child.ask({"op": "golden", "path": str(path)}).header["cases"])
-        except InferenceFailed as error:
-            raise HardStop(Reason.MANIFEST_INVALID, f"golden cases: {error}") from None
+        with _opened(path, Reason.MANIFEST_INVALID) as file:
+            try:
+                return int(self._child.ask({"op": "golden"}, files=[file]).header["cases"])
+            except InferenceFailed as error:
+                raise HardStop(Reason.MANIFEST_INVALID, f"golden cases: {error}") from None
 
     def open_slice(self, path: Path, *, kind: Kind, agreement_atol: float | None) -> int:
         """Open an evaluation slice, and return how many items it has.
@@ -183,10 +199,11 @@ class ModelProcess:
         Raises:
             HardStop: MANIFEST_INVALID for a file that is no slice for this model, CRASHED, HUNG.
         """
-        try:
-            reply = self._child.ask({"op": "slice", "path": str(path), "kind": kind}).header
-        except InferenceFailed as error:
-            raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
+        with _opened(path, Reason.MANIFEST_INVALID) as file:
+            try:
+                reply = self._child.ask({"op": "slice", "kind": kind}, files=[file]).header
+            except InferenceFailed as error:
+                raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
         self.slice = Slice(reply["items"], kind, agreement_atol, reply["target_variance"])
         return self.slice.items
 
@@ -235,7 +252,7 @@ class ModelProcess:
         return joined([self._infer_one(item, given, None) for item, given in one_by_one(inputs, shapes, items)])
 
     def _infer_one(self, inputs: Sequence[Data], shapes: Sequence[Shape], sequence: dict[str, Any] | None) -> Inference:
-        reply = self._child.ask({"op": "infer", "shapes": shapes, "sequence": sequence}, b"".join(inputs))
+        reply = self._child.ask({"op": "infer", "shapes": shapes, "sequence": sequence}, inputs)
         outputs, start = [], 0
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
@@ -272,6 +289,10 @@ class ModelProcess:
         took_ms.frombytes(reply.payload)
         return tuple(took_ms)
 
+    def beat(self) -> None:
+        """See whether an idle child still answers; one that does not is gone afterwards, as after any HUNG."""
+        self._child.beat()
+
     def pin(self, cpus: Set[int]) -> None:
         """Have a model of one thread run on these CPUs only."""
         self._child.pin(cpus)
@@ -279,6 +300,26 @@ class ModelProcess:
     def close(self) -> None:
         """End the child after the request that it is answering. Closing twice is harmless."""
         self._child.close()
+
+
+@contextlib.contextmanager
+def _opened(path: Path, reason: Reason) -> Iterator[int]:
+    """A descriptor for reading, which the child is handed: it opens no file by its name."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HardStop(reason, f"{path.name}: {error.strerror}") from None
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _read_labels(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HardStop(Reason.MANIFEST_INVALID, f"labels: {error.strerror}") from None
 
 
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +23,6 @@ from edgeflock_deploy.runtime import LoadedModel, TensorInfo
 Array = NDArray[Any]
 Told = dict[str, Any]
 TEXT = "text"  # the type of labels
-_LABELS_BYTES = 4 << 20
 
 
 class Answer(NamedTuple):
@@ -38,18 +36,19 @@ class View:
     """The application's side of one model.
 
     Args:
-        told: what `manifest_view.told` says: `inputs`, `outputs`, `labels` (a path or None).
+        told: what `manifest_view.told` says: `inputs` and `outputs` are for this.
+        labels: UTF-8 lines.
         model: the loaded model.
 
     Raises:
         Untrusted: MANIFEST_INVALID; it speaks of tensors that the model does not have, or of a blob that is no text.
     """
 
-    def __init__(self, told: Told, model: LoadedModel) -> None:
+    def __init__(self, told: Told, labels: bytes, model: LoadedModel) -> None:
         self.inputs: list[Told] = told["inputs"]
         self.outputs: list[Told] = told["outputs"]
         self._model = model
-        self._labels = _read_labels(told["labels"])
+        self._labels = _lines(labels)
         for kind, mine, file in (("input", self.inputs, model.inputs), ("output", self.outputs, model.outputs)):
             if any(not 0 <= one["of"] < len(file) for one in mine):
                 raise Untrusted(Reason.MANIFEST_INVALID, f"the manifest names an {kind} that the model does not have")
@@ -147,13 +146,8 @@ def _text_bytes(value: Array) -> bytes:
     return b"".join(struct.pack("<I", len(text)) + text for text in encoded)
 
 
-def _read_labels(path: str | None) -> list[str]:
-    if path is None:
-        return []
+def _lines(labels: bytes) -> list[str]:
     try:
-        data = Path(path).read_bytes()
-        if len(data) > _LABELS_BYTES:
-            raise ValueError(f"{len(data)} bytes are too many")
-        return data.decode().splitlines()
-    except (OSError, ValueError) as error:
-        raise Untrusted(Reason.MANIFEST_INVALID, f"labels cannot be read: {error}") from None
+        return labels.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise Untrusted(Reason.MANIFEST_INVALID, f"the labels are no text: {error}") from None

@@ -23,7 +23,7 @@ def tensor(name: str, dtype: str, shape: list[int], of: int = 0, **other: Any) -
 
 
 def view(inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], **other: Any) -> dict[str, Any]:
-    return {"inputs": inputs, "outputs": outputs, "state": [], "max_batch": 1, "labels": None} | other
+    return {"inputs": inputs, "outputs": outputs, "state": [], "max_batch": 1} | other
 
 
 SCORES = view([tensor("x", "float32", [1, 8])], [tensor("scores", "float32", [1, 3])])
@@ -34,8 +34,8 @@ Start = Callable[..., ModelProcess]
 def start() -> Iterator[Start]:
     started = []
 
-    def start(file: str, told: dict[str, Any] | None = None) -> ModelProcess:
-        process = ModelProcess.start(DATA / f"{file}.tflite", view=told)
+    def start(file: str, told: dict[str, Any] | None = None, labels: Path | None = None) -> ModelProcess:
+        process = ModelProcess.start(DATA / f"{file}.tflite", view=told, labels=labels)
         started.append(process)
         return process
 
@@ -90,9 +90,8 @@ def test_an_image_is_resized_and_normalised_and_its_answer_named(start: Start, t
             tensor("label", "text", [1], steps=[{"do": "argmax"}, {"do": "labels"}]),
             tensor("sure", "bool", [1, 3], steps=[{"do": "threshold", "at": 0.5}]),
         ],
-        labels=str(tmp_path / "labels"),
     )
-    process = start("tiny_pixels", told)
+    process = start("tiny_pixels", told, tmp_path / "labels")
     picture = np.random.default_rng(1).integers(0, 9, (1, 8, 12, 3)).astype("uint8")
     done = process.infer([picture.tobytes()], [picture.shape])
     small = picture[:, 1::2, [1, 4, 7, 10]].astype("float32") * np.float32(0.5) - 1
@@ -236,7 +235,6 @@ def test_a_recurrent_layer_sees_each_request_by_itself_unless_it_belongs_to_a_se
         view([], [tensor("scores", "float32", [1, 3])]),
         SCORES | {"state": [[0, 1]]},
         SCORES | {"state": [[0, 0]]},
-        SCORES | {"labels": "/nowhere"},
     ],
 )
 def test_a_view_of_another_model_is_a_manifest_that_is_refused(told: dict[str, Any]) -> None:

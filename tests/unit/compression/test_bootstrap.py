@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap as scipy_bootstrap  # type: ignore[import-untyped]
+from scipy.stats import bootstrap as scipy_bootstrap
 
 from edgeflock_compression.proof.bootstrap import Bootstrap, Loss, bca, percentile
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import brentq, minimize_scalar  # type: ignore[import-untyped]
-from scipy.stats import binom, binomtest, norm  # type: ignore[import-untyped]
+from scipy.optimize import brentq, minimize_scalar
+from scipy.stats import binom, binomtest, norm
 
 from edgeflock_compression.proof.paired import (
     ALPHA,

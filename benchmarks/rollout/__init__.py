@@ -1,0 +1,1 @@
+"""The judge against other ways to judge, on simulated boards."""

@@ -1,0 +1,98 @@
+"""One simulated rollout before the real judge: what it says, after how many windows, and of which boards.
+
+The boards are those of `unlike_boards`; all of them are in trial at once, as in the last stage of a rollout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from unlike_boards import Floats, paired_logs, window
+
+from edgeflock_deploy import judge
+from edgeflock_deploy.evidence import Evidence
+from edgeflock_deploy.messages import Window
+from edgeflock_deploy.policy import Guardrail, Policy, Stage
+from edgeflock_deploy.policy_file import load_policy
+
+WINDOWS = 240
+ITEMS = 130  # of a window, for the scatter of shares
+P50_NOISE = 0.02  # log; a median scatters less than a p95
+DISAGREE, RIGHT = 0.01, 0.97  # share of answers that a harmless variant changes; the incumbent's accuracy
+
+
+class Ended(NamedTuple):
+    """FAIL, PASS (of every board), or CONTINUE after all windows; the boards that passed, and those to blame."""
+
+    kind: str
+    windows: int
+    passed: frozenset[int]
+    blamed: frozenset[int]
+
+
+def p95_alone(alpha: float, margin: float = 0.05) -> Policy:
+    """One guardrail, one stage."""
+    return Policy(
+        name="p95",
+        alpha=alpha,
+        stage=(Stage(percent=100, min_windows=1, max_windows=WINDOWS, deadline_s=1),),
+        guardrail=(Guardrail(metric="latency_ms_p95", fail_margin=margin, pass_margin=0.10),),
+    )
+
+
+def standard() -> Policy:
+    """The shipped policy: all guardrails, alpha split over its stages."""
+    return load_policy("standard")
+
+
+def run(seed: int, effect: Floats, policy: Policy, *, whole: bool = False, until_pass: bool = True) -> Ended:
+    """Judge one rollout.
+
+    Args:
+        seed: decides everything.
+        effect: (boards,) log of what the candidate's p95 is multiplied with.
+        policy: whose guardrails are bet on.
+        whole: windows carry every metric of the shipped policy, not the p95 alone.
+        until_pass: end when every board passed; False looks for a FAIL to the last window.
+    """
+    rng = np.random.default_rng(seed)
+    evidence, passed = Evidence(), set[int]()
+    need = policy.stage[0].min_windows
+    for number, (old, new) in enumerate(paired_logs(rng, effect, WINDOWS)):
+        for board in range(len(effect)):
+            heard = window(str(board), number, float(old[board]), float(new[board]))
+            evidence = judge.observe(evidence, _filled(heard, rng) if whole else heard, policy)
+        if judge.failure(evidence, policy, len(effect)):
+            return Ended("FAIL", number + 1, frozenset(passed), _slower(evidence, len(effect)))
+        waiting = (board for board in range(len(effect)) if board not in passed)
+        passed |= {board for board in waiting if judge.passes(evidence, str(board), policy, need)}
+        if until_pass and len(passed) == len(effect):
+            return Ended("PASS", number + 1, frozenset(passed), frozenset())
+    return Ended("CONTINUE", WINDOWS, frozenset(passed), _slower(evidence, len(effect)))
+
+
+def _slower(evidence: Evidence, boards: int) -> frozenset[int]:
+    """Boards whose typical p95 is beyond the fail margin."""
+    shown = {board: evidence.of(str(board)).metrics.get("latency_ms_p95") for board in range(boards)}
+    return frozenset(board for board, seen in shown.items() if seen and seen.total / seen.windows > np.log(1.05))
+
+
+def _filled(heard: Window, rng: np.random.Generator) -> Window:
+    old, new = heard.old, heard.new
+    shift = rng.normal(0, P50_NOISE, 2)
+    right = rng.binomial(ITEMS, RIGHT)
+    changed = rng.binomial(ITEMS, DISAGREE)
+    better = rng.binomial(changed, 0.5)
+    assert old.latency_ms_p95 is not None
+    p50 = old.latency_ms_p95 * 0.8
+    more_old = {"latency_ms_p50": p50 * float(np.exp(shift[0])), "accuracy": right / ITEMS, "peak_rss_bytes": 1_000_000}
+    gone = right - changed + 2 * better
+    more_new = {"latency_ms_p50": p50 * float(np.exp(shift[1])), "accuracy": gone / ITEMS, "peak_rss_bytes": 1_000_000}
+    return heard.model_copy(
+        update={
+            "old": old.model_copy(update=more_old),
+            "new": new.model_copy(update=more_new),
+            "agreement": 1 - changed / ITEMS,
+        }
+    )
