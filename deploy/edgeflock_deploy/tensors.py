@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from edgeflock_deploy.messages import Frozen
-from edgeflock_deploy.processing import Step
+from edgeflock_deploy.steps import Step
 
 
 class TensorSpec(Frozen):

@@ -1,4 +1,4 @@
-"""The steps of `processing` as pure functions on numpy arrays: an item in, an item out, without its batch.
+"""The `steps` of processing as pure functions on numpy arrays: an item in, an item out, without its batch.
 
 Every operation is one rounded float32 operation of numpy, or a copy, so that the same item gives the same bits on every
 machine; the exception is the exponential of `softmax` and `sigmoid`, which may differ in the last bit. Steps come as
@@ -24,7 +24,7 @@ def apply(steps: Sequence[Told], item: Array, labels: Sequence[str] = ()) -> Arr
     """An item after all steps.
 
     Args:
-        steps: each a step of `processing` as its JSON says it.
+        steps: each of `steps` as its JSON says it.
         item: without the batch.
         labels: what the step `labels` chooses from.
 
