@@ -188,11 +188,12 @@ def _refused(state: ModelState, event: Refused) -> Stepped:
 
 
 def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
+    if state.state is S.WARMING and event.reason is Reason.OPERATOR_MISSING:
+        # Refused like a bundle for another class of devices: it has not misbehaved, and a newer runtime may take it.
+        return _end(state, Outcome.REJECTED, event.reason, event.detail)
     if event.reason.blames_variant:
         state = _remember_bad(state, event.digest)
-    # What this runtime cannot run was refused, like a bundle for another class of devices; it has not misbehaved.
-    lacking = state.state is S.WARMING and event.reason is Reason.OPERATOR_MISSING
-    return _end(state, Outcome.REJECTED if lacking else Outcome.FAILED, event.reason, event.detail)
+    return _end(state, Outcome.FAILED, event.reason, event.detail)
 
 
 def _commit(state: ModelState) -> Stepped:

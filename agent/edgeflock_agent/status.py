@@ -18,6 +18,7 @@ from edgeflock_agent.reports import reported_model
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.messages import Measurement
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Status:
                 if digest is not None:
                     facts = state.bundles.get(digest)
                     version = f"  version {facts.version}" if facts is not None else ""
-                    lines.append(f"  {slot:<9} {digest[:12]}{version}")
+                    took = "" if facts is None or facts.measurement is None else _times(facts.measurement)
+                    lines.append(f"  {slot:<9} {digest[:12]}{version}{took}")
         if not self.record.models:
             lines.append("no model yet")
         return "\n".join(lines)
@@ -109,6 +111,14 @@ def read_status(state: Path) -> Status:
             note = json.loads((state / "endpoint.json").read_bytes())
             endpoint, socket = note["url"], note.get("socket")
     return Status(running, cost, endpoint, socket, record)
+
+
+def _times(measured: Measurement) -> str:
+    """What one inference took when it was measured alone, and a whole request, with its processing."""
+    inference, whole = measured.latency_ms_p50, measured.end_to_end_ms_p50
+    if inference is None:
+        return ""
+    return f"  p50 {inference:.4g} ms" + ("" if whole is None else f", end to end {whole:.4g} ms")
 
 
 def _cost(lock: Path) -> Cost | None:

@@ -88,10 +88,14 @@ class Headquarters:
         spoil_chunk: Callable[[bytes], bytes] = bytes,
         padding: bytes = b"",
         device_classes: tuple[str, ...] | None = None,
+        cases_of: str | None = None,
     ) -> str:
-        """Publish a bundle, retained, and return its digest; `padding` makes the model file longer."""
+        """Publish a bundle, retained, and return its digest; `padding` makes the model file longer.
+
+        `cases_of` names the model that the golden cases are made with, for one that does not run here.
+        """
         path = DATA / model_file
-        loaded = LoadedModel.load(path)
+        loaded = LoadedModel.load(DATA / (cases_of or model_file))
         inputs = np.random.default_rng(0).normal(size=(4, *loaded.inputs[0].shape[1:])).astype("float32")
         outputs = np.stack([loaded.run(item[None])[0][0] for item in inputs]) + float(wrong_golden)
         encoded: dict[BlobRole, EncodedBlob] = {
