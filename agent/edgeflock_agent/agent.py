@@ -7,14 +7,15 @@ serves is looked up by the endpoint's threads in `serving`, whose entries are re
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edgeflock_agent.children.runner import ModelProcess
+from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
 from edgeflock_agent.jobs import Jobs, Work, guarded
@@ -34,13 +35,17 @@ from edgeflock_agent.model_state import (
     Ticked,
 )
 from edgeflock_agent.orders import open_order
-from edgeflock_agent.reports import Publisher, Reporter, in_words
+from edgeflock_agent.outbox import Outbox, Sender
+from edgeflock_agent.reports import Reporter, in_fields, in_words
 from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.signed_time import SignedTime
+from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.watch import Watch
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.heap import give_back_freed
@@ -48,14 +53,21 @@ from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import DeviceState
 from edgeflock_deploy.reasons import Reason
 
+if TYPE_CHECKING:
+    from edgeflock_agent.serving.capture import Capture
+
 TICK_S = 1.0
 _BOOT_S = 60.0  # how long the link waits for what serves to be loaded
 
 log = logging.getLogger(__name__)
 
 
-class AgentLink(Subscriptions, Publisher, Protocol):
+class AgentLink(Subscriptions, Sender, Protocol):
     """What the agent needs of the link."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
 
     def start(self) -> None:
         """Begin connecting."""
@@ -68,6 +80,13 @@ class AgentLink(Subscriptions, Publisher, Protocol):
 class _Happened:
     work: Work
     event: Event
+
+
+@dataclass(frozen=True)
+class _Misbehaved:
+    model: str
+    serving: Serving
+    stop: HardStop
 
 
 @dataclass(frozen=True)
@@ -94,6 +113,7 @@ class Agent:
         threads: of each interpreter.
         beat_s: how often `reported` is sent when nothing changes.
         now: both clocks.
+        capture: keeps inputs of applications, where the board's owner wants that.
 
     Raises:
         BadInput: the state folder belongs to another device, or to a newer release.
@@ -109,8 +129,9 @@ class Agent:
         threads: int = 1,
         beat_s: float = 10.0,
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
+        capture: Capture | None = None,
     ) -> None:
-        self.identity, self.store, self.now = identity, store, now
+        self.identity, self.store, self._clocks, self.capture = identity, store, now, capture
         self.models: dict[str, ModelState] = {}
         self.serving: dict[str, Serving] = {}
         self.work: dict[str, Work] = {}
@@ -118,7 +139,9 @@ class Agent:
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
         self._session = b""
         self._record = RecordFile(store.folder, store.disk)
-        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Session | bytes | str] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | _Session | bytes | str] = (
+            queue.SimpleQueue()
+        )
         self._read_record()
         self.link = make_link(lambda: self._inbox.put("connected"))
         traffic = Traffic()
@@ -129,11 +152,21 @@ class Agent:
             device_class=identity.device_class,
             runtime=identity.runtime,
             threads=threads,
-            now=now,
+            now=self.now,
             traffic=traffic,
+            tell_confidence=capture is not None,
         )
-        self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
+        backlog = Backlog(store.folder / "backlog", store.disk)
+        self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
+        self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
+        self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
+        self.reporter.nan_answers = lambda: self.watch.nan_answers
+        self.on_tick: Callable[[], None] = lambda: None
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+
+    def now(self) -> Now:
+        """Both clocks, the wall clock as far as it is believed."""
+        return self._time.believed(self._clocks())
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -141,7 +174,7 @@ class Agent:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
         for model, state in list(self.models.items()):
             slots = (state.slots.active, state.slots.previous, state.slots.factory)
-            whole = frozenset(d for d in slots if d is not None and self.store.intact(d, self._trust) is not None)
+            whole = frozenset(d for d in slots if d is not None and self._is_whole(state, d))
             self.handle(model, Booted(whole, self.now()))
         try:
             self.persist()
@@ -168,11 +201,18 @@ class Agent:
             now_s = self.now().mono_s
             if now_s >= tick_at_s:
                 self._tick()
+                self.on_tick()
                 tick_at_s = now_s + TICK_S
             if now_s >= beat_at_s:
                 self.report()
                 beat_at_s = now_s + self._beat_s
         self._shut_down()
+
+    def in_words(self) -> str:
+        """How it stands, in a line."""
+        serving = [f"{model} {serving.digest[:12]}" for model, serving in sorted(self.serving.items())]
+        link = "connected" if self.link.connected else f"no broker, {self.outbox.waiting} messages wait"
+        return f"serves {', '.join(serving) or 'nothing'}; {link}"
 
     def expected(self) -> list[str]:
         """The models that this device should be serving; called from the endpoint's threads."""
@@ -192,11 +232,14 @@ class Agent:
             self._happened(message)
         elif isinstance(message, _Windowed):
             self._windowed(message)
+        elif isinstance(message, _Misbehaved):
+            self._misbehaved(message)
         elif isinstance(message, _Session):
             self._new_session(message.name)
         elif isinstance(message, bytes):
             self._heard(message)
         elif message == "connected":
+            self.outbox.work()
             self.reporter.presence(online=True)
             self.report()
         else:
@@ -208,7 +251,7 @@ class Agent:
         after, effects = step(before, event)
         self.models[model] = after
         if after.state is not before.state or (after.outcome is not before.outcome and after.outcome is not None):
-            log.info("%s", in_words(before, after))
+            log.info("%s", in_words(before, after), extra={"about": in_fields(before, after)})
         if after.state is not before.state:
             self.reporter.transition(before, after, self.now().wall_s)
         for effect in effects:
@@ -230,6 +273,7 @@ class Agent:
         children = [work.take_child() for work in (*self.work.values(), *self.loading.values())]
         self.reporter.presence(online=False)
         self.link.stop()
+        self.outbox.close()
         for child in (*children, *(serving.process for serving in self.serving.values())):
             if child is not None:
                 child.close()
@@ -241,7 +285,12 @@ class Agent:
     def _heard(self, payload: bytes) -> None:
         """The controller's word."""
         desired = open_order(payload, self._trust, self.identity.device)
-        for model, entry in desired.models.items() if desired is not None else ():
+        if desired is None:
+            return
+        if self._time.signed(desired.signed_at, self._clocks()):
+            with contextlib.suppress(DiskFull, OSError):  # it is known until the next boot, and written with the rest
+                self.persist()
+        for model, entry in desired.models.items():
             self.handle(model, DesiredChanged(entry, self.now()))
 
     def _new_session(self, name: bytes) -> None:
@@ -284,14 +333,20 @@ class Agent:
             self.handle(work.model, result)
 
     def _tick(self) -> None:
+        self.outbox.work()
         for model in list(self.models):
             serving, work = self.serving.get(model), self.work.get(model)
             if serving is not None and not serving.process.alive:
                 self._serving_gone(
                     model, serving, ServingStopped(serving.digest, *_ending(serving.process), self.now())
                 )
+            elif serving is not None and (stop := self.watch.memory(serving.process)):
+                gone = ServingStopped(serving.digest, stop.reason, stop.detail, self.now())
+                self._serving_gone(model, serving, gone)
             if work is not None and work.child is not None and not work.child.alive:
                 self.handle(model, HardStopped(work.digest, *_ending(work.child)))
+            elif work is not None and work.child is not None and (stop := self.watch.memory(work.child)):
+                self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
 
@@ -300,6 +355,14 @@ class Agent:
             del self.serving[model]
             self.close(serving.process)
             self.handle(model, event)
+
+    def _misbehaved(self, message: _Misbehaved) -> None:
+        """What serves answers, but not rightly: it goes on until something else is loaded."""
+        now = self.serving.get(message.model)
+        if now is not None and now.process is message.serving.process:
+            stop = message.stop
+            event = ServingStopped(message.serving.digest, stop.reason, stop.detail, self.now())
+            self.handle(message.model, event)
 
     # --- what effects use ---------------------------------------------------------------------------------------------
 
@@ -339,13 +402,19 @@ class Agent:
         identity = self.identity
         self._record.write(
             AgentRecord(
-                device=identity.device, device_class=identity.device_class, broker=identity.broker, models=self.models
+                device=identity.device,
+                device_class=identity.device_class,
+                broker=identity.broker,
+                models=self.models,
+                signed_time_s=self._time.floor_s,
             )
         )
+        self._time.written()
 
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
-        self.store.collect_garbage({digest for state in self.models.values() for digest in state.held})
+        held = {digest: state.form_of(digest) for state in self.models.values() for digest in state.held}
+        self.store.collect_garbage(held, held)
         self.reporter.forget_windows(self._rollouts_in_trial())
         give_back_freed()
 
@@ -365,8 +434,12 @@ class Agent:
         if child is not None:
             self.serving_lane.submit(child.close)
 
+    def _is_whole(self, state: ModelState, digest: str) -> bool:
+        return self.store.intact(digest, self._trust, state.form_of(digest)) is not None
+
     def _read_record(self) -> None:
         record = self._record.read()
+        self._time = SignedTime(record.signed_time_s if record is not None else 0.0, self._clocks())
         if record is None:
             return
         if record.device != self.identity.device:

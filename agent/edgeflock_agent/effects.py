@@ -44,7 +44,7 @@ def _stop_work(agent: Agent, model: str, _effect: StopWork) -> None:
 
 
 def _fetch_manifest(agent: Agent, model: str, effect: FetchManifest) -> None:
-    work = agent.work[model] = Work(model, effect.digest)
+    work = agent.work[model] = _work(agent, model, effect.digest)
     agent.begin(agent.delivery, work, agent.jobs.fetch_manifest, _download_failed(effect.digest))
 
 
@@ -73,7 +73,7 @@ def _load(agent: Agent, model: str, effect: Load) -> None:
     if before is not None:
         before.cancelled.set()
         agent.close(before.take_child())
-    work = agent.loading[model] = Work(model, effect.digest)
+    work = agent.loading[model] = _work(agent, model, effect.digest)
 
     def failed(reason: Reason, detail: str) -> Event:
         return ServingStopped(effect.digest, reason, detail, agent.now())
@@ -113,6 +113,11 @@ def _collect_garbage(agent: Agent, _model: str, _effect: CollectGarbage) -> None
 
 def _report(agent: Agent, _model: str, effect: Report) -> None:
     agent.report(effect.of)
+
+
+def _work(agent: Agent, model: str, digest: str) -> Work:
+    """New work for a bundle, in the form that is in hand now."""
+    return Work(model, digest, agent.models[model].form_of(digest))
 
 
 def _download_failed(digest: str) -> Callable[[Reason, str], Event]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
 
+from edgeflock_agent import chain
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
@@ -29,13 +30,6 @@ from edgeflock_deploy.messages import (
 MAX_KEPT_WINDOWS = 240  # per rollout; the oldest go first. A device has its verdict long before
 
 
-class Publisher(Protocol):
-    """What reporting needs of the link."""
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1; queued while the broker is away."""
-
-
 def last_will(device: str, boot_id: str) -> tuple[str, bytes]:
     """Topic and payload that the broker publishes when this agent is gone without a word."""
     return topics.up(device, "presence"), encode(Presence(device=device, boot_id=boot_id, seq=0, online=False))
@@ -46,19 +40,21 @@ class Reporter:
 
     def __init__(
         self,
-        link: Publisher,
+        link: Sender,
+        outbox: Outbox,
         identity: Identity,
         traffic: Traffic,
         free_bytes: Callable[[], int],
         beat_s: float = 10.0,
     ) -> None:
-        self._link, self._identity = link, identity
+        self._link, self._outbox, self._identity = link, outbox, identity
         self._device, self._boot_id = identity.device, identity.boot_id
         self._traffic, self._free_bytes, self._beat_s = traffic, free_bytes, beat_s
         self._seq = 0
         self._windows: dict[str, int] = {}
         self._kept: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_KEPT_WINDOWS))
         self.endpoint: str | None = None
+        self.nan_answers: Callable[[], int] = lambda: 0
 
     def presence(self, online: bool) -> None:
         """Say that the device is here, or that it goes."""
@@ -77,12 +73,16 @@ class Reporter:
             beat_s=self._beat_s,
             endpoint=self.endpoint,
             bytes_received=self._traffic.bytes_received,
+            windows_dropped=self._outbox.dropped["window"],
+            events_dropped=self._outbox.dropped["event"],
+            nan_answers=self.nan_answers(),
             models={name: reported_model(state, running.get(name)) for name, state in models.items()},
         )
         self._link.publish(topics.up(self._device, "reported"), encode(message), retain=True)
 
     def transition(self, before: ModelState, after: ModelState, at: float) -> None:
         """Say that a model's state changed; `at` in seconds since 1970."""
+        why = chain.gave_way(before, after) or after
         message = AgentEvent(
             device=self._device,
             boot_id=self._boot_id,
@@ -91,11 +91,11 @@ class Reporter:
             rollout=after.desired.rollout if after.desired is not None else None,
             before=before.state,
             after=after.state,
-            reason=after.reason,
-            detail=after.detail,
+            reason=why.reason,
+            detail=why.detail,
             at=at,
         )
-        self._link.publish(topics.up(self._device, "event"), encode(message))
+        self._outbox.send("event", encode(message))
 
     def window(self, state: ModelState, rollout: str, old_digest: str, new_digest: str, sides: WindowSides) -> None:
         """Send a window. Numbers count per rollout from 0 in this boot, so a replayed window is known by its key."""
@@ -116,11 +116,11 @@ class Reporter:
             old=_with_memory(sides.old, _measured(state, old_digest)),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
-            conditions=sides.conditions,
+            conditions=sides.conditions.model_copy(update={"emulated": self._identity.emulated}),
         )
         payload = encode(message)
         self._kept[rollout].append(payload)
-        self._link.publish(topics.up(self._device, "window"), payload)
+        self._outbox.send("window", payload)
 
     def resend_windows(self, running: Collection[str]) -> None:
         """Send the windows of the running rollouts again; the controller knows by their keys which ones it has."""
@@ -142,6 +142,7 @@ class Reporter:
 def reported_model(state: ModelState, running: str | None) -> ReportedModel:
     """How a model stands, for the controller; `running` is the digest that really answers."""
     entry = state.desired
+    ordered = state.bundles.get(state.candidate or (entry.digest if entry is not None else None) or "")
     return ReportedModel(
         digest=running,
         generation=entry.generation if entry is not None else 0,
@@ -153,7 +154,15 @@ def reported_model(state: ModelState, running: str | None) -> ReportedModel:
         detail=state.detail,
         slots=state.slots,
         measurement=_measured(state, state.candidate or "") or _measured(state, running or ""),
+        variant=_variant(state, running),
+        candidate_variant=_variant(state, state.candidate),
+        tried=ordered.tried if ordered is not None else (),
     )
+
+
+def _variant(state: ModelState, digest: str | None) -> str | None:
+    facts = state.bundles.get(digest or "")
+    return facts.variant if facts is not None else None
 
 
 def _measured(state: ModelState, digest: str) -> Measurement | None:
@@ -176,6 +185,20 @@ def in_words(before: ModelState, after: ModelState) -> str:
         words.append(f"rollout {after.desired.rollout}")
     if after.outcome is not None:
         words.append(after.outcome.value)
-    if after.reason is not None:
-        words.append(f"{after.reason.value}: {after.detail}")
+    why = chain.gave_way(before, after) or after
+    if why.reason is not None:
+        words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)
+
+
+def in_fields(before: ModelState, after: ModelState) -> dict[str, str | None]:
+    """The same for a log that is read by programs."""
+    return {
+        "model": after.model,
+        "before": before.state.value,
+        "after": after.state.value,
+        "digest": after.candidate or after.slots.active or before.candidate,
+        "rollout": after.desired.rollout if after.desired is not None else None,
+        "outcome": after.outcome.value if after.outcome is not None else None,
+        "reason": after.reason.value if after.reason is not None else None,
+    }

@@ -83,9 +83,12 @@ class Status:
             ):
                 if digest is not None:
                     facts = state.bundles.get(digest)
-                    version = f"  version {facts.version}" if facts is not None else ""
-                    took = "" if facts is None or facts.measurement is None else _times(facts.measurement)
-                    lines.append(f"  {slot:<9} {digest[:12]}{version}{took}")
+                    known = f"  version {facts.version}" if facts is not None else ""
+                    known += f"  {facts.variant}" if facts is not None and facts.variant is not None else ""
+                    known += "" if facts is None or facts.measurement is None else _times(facts.measurement)
+                    lines.append(f"  {slot:<9} {digest[:12]}{known}")
+            for one in reported_model(state, slots.active).tried:
+                lines.append(f"  {one.variant} did not fit: {one.reason.value}: {one.detail}")
         if not self.record.models:
             lines.append("no model yet")
         return "\n".join(lines)

@@ -195,9 +195,9 @@ class Commands:
     def _device_view(self, row: Device) -> Json:
         return views.device_view(row, self._store.twins.said(row.device), self._label)
 
-    def _label(self, digest: str | None) -> str | None:
+    def _label(self, digest: str | None, form: str | None) -> str | None:
         bundle = self._store.registry.bundle(digest) if digest else None
-        return None if bundle is None else views.label(bundle.manifest)
+        return None if bundle is None else views.label(bundle.manifest, form)
 
     def _new_id(self) -> str:
         return f"r{self._store.journal.count_rollouts() + 1}-{self._new_suffix()}"

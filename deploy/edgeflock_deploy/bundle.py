@@ -6,12 +6,13 @@ therefore not trusted, and it never produces more bytes than the manifest promis
 
 Version history of the manifest: 1, the first; 2 adds the codec `sections`, `deltas` and `modes`, which one of version 1
 lacks; 3 adds what applications see (`inputs` and `outputs` under names of the version's own, with processing) beside
-what the file has (`held_inputs`, `held_outputs`), `state`, `max_batch` and the blob `labels`.
+what the file has (`held_inputs`, `held_outputs`), `state`, `max_batch` and the blob `labels`; and `fallbacks` and
+`limits`, without which a bundle is a chain of one form that nothing was declared of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import zstandard
@@ -97,11 +98,39 @@ class Task(Frozen):
     target_variance: float | None = None
 
 
+class Limits(Frozen):
+    """What a model may cost on a board, as its publisher declares it; None: nothing is declared.
+
+    `latency_ms_p95` is of the interpreter's call alone, `memory_bytes` the peak that the model adds to its process.
+    """
+
+    latency_ms_p95: float | None = Field(None, gt=0)
+    memory_bytes: int | None = Field(None, gt=0)
+
+
+class Form(Frozen):
+    """A variant that a bundle falls back to: what is its own. All else it shares with the bundle's first form."""
+
+    variant: str = Field(pattern=_NAME)
+    blobs: dict[BlobRole, Blob]  # its model and golden cases, and an evaluation slice only where that is another one
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    held_inputs: tuple[HeldTensor, ...] | None = None
+    held_outputs: tuple[HeldTensor, ...] | None = None
+    state: tuple[StatePair, ...] = ()
+    max_batch: int = Field(1, ge=1, le=256)
+    tolerance: Tolerance
+    modes: tuple[str, ...] = ()
+    ram_bytes: int | None = None
+
+
 class Manifest(Frozen):
     """What a bundle is: the publish key signs its canonical JSON, whose SHA-256 is the bundle's digest.
 
-    `modes` are the quantization modes that the model needs kernels for, e.g. `dynamic_wi4`: headquarters keeps a bundle
-    from devices whose runtime lacks them. Empty: not known, and not judged.
+    The manifest's own fields are the first form of the model; a device that it does not fit takes the next one of
+    `fallbacks`. `limits` hold for every form. `modes` are the quantization modes that a form needs kernels for, e.g.
+    `dynamic_wi4`: headquarters keeps a bundle from devices whose runtime can run none of its forms. Empty: not known,
+    and not judged.
 
     `inputs` and `outputs` are what applications see, `held_inputs` and `held_outputs` what the file has, in its order;
     those are None before version 3, and the former are then the file's own. `state` pairs are hidden from applications.
@@ -125,11 +154,40 @@ class Manifest(Frozen):
     ram_bytes: int | None = None
     device_classes: tuple[str, ...] | None = None  # None: any
     modes: tuple[str, ...] = ()
+    fallbacks: tuple[Form, ...] = ()
+    limits: Limits = Limits()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of the forms, in the order in which a device tries them."""
+        return (self.variant, *(form.variant for form in self.fallbacks))
+
+    @property
+    def forms(self) -> tuple[Manifest, ...]:
+        """Each form as if it were the only one, in order."""
+        return tuple(self.as_form(number) for number in range(len(self.variants)))
+
+    def as_form(self, number: int) -> Manifest:
+        """The bundle as this form of it, 0 for the first, without the others.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        if number == 0:
+            return self.model_copy(update={"fallbacks": ()})
+        form = self.fallbacks[number - 1]
+        own = {name: getattr(form, name) for name in Form.model_fields}
+        return self.model_copy(update={**own, "blobs": self.blobs | form.blobs, "fallbacks": ()})
+
+    @property
+    def all_blobs(self) -> tuple[Blob, ...]:
+        """The blobs of every form, each once."""
+        return tuple({blob.sha256: blob for form in self.forms for blob in form.blobs.values()}.values())
+
+    @property
     def wire_bytes(self) -> int:
-        """Chunk payload bytes of the whole bundle for a device that has nothing of it."""
+        """Chunk payload bytes of the bundle in its first form for a device that has nothing of it."""
         return sum(blob.encoding.bytes for blob in self.blobs.values())
 
 
@@ -273,13 +331,21 @@ def open_manifest(envelope: bytes, trust: Trust, digest: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         raise Untrusted(Reason.MANIFEST_INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for role, blob in manifest.blobs.items():
+    if len(set(manifest.variants)) != len(manifest.variants):
+        raise Untrusted(Reason.MANIFEST_INVALID, "a variant stands twice in the chain")
+    _check_blobs(manifest.variant, manifest.blobs)
+    for form in manifest.fallbacks:
+        _check_blobs(form.variant, form.blobs)
+    return manifest
+
+
+def _check_blobs(variant: str, blobs: Mapping[BlobRole, Blob]) -> None:
+    for role, blob in blobs.items():
         for way in blob.encodings:
             expected = max(1, -(-way.bytes // CHUNK_BYTES))
             if len(way.chunks) != expected:
                 raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: {len(way.chunks)} chunks, not {expected}")
         if blob.encoding.base is not None or any(way.base is None for way in blob.deltas):
             raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: only a delta has a base")
-    if "model" not in manifest.blobs or "golden" not in manifest.blobs:
-        raise Untrusted(Reason.MANIFEST_INVALID, "a bundle needs the blobs 'model' and 'golden'")
-    return manifest
+    if "model" not in blobs or "golden" not in blobs:
+        raise Untrusted(Reason.MANIFEST_INVALID, f"{variant} lacks its blob 'model' or 'golden'")

@@ -28,9 +28,10 @@ class MetricEvidence(Frozen):
 
 
 class DeviceEvidence(Frozen):
-    """What one device showed, and the windows that it was heard in, by boot id."""
+    """What one device showed, and the windows that it was heard in, by boot id; `emulated` once one of them was."""
 
     windows: int = 0
+    emulated: bool = False
     seen: dict[str, Runs] = Field(default_factory=dict)
     metrics: dict[Metric, MetricEvidence] = Field(default_factory=dict)
 
@@ -38,10 +39,14 @@ class DeviceEvidence(Frozen):
         """Whether this window was taken in before."""
         return any(first <= number <= last for first, last in self.seen.get(boot_id, ()))
 
-    def counting(self, boot_id: str, number: int, metrics: Mapping[Metric, MetricEvidence]) -> DeviceEvidence:
+    def counting(
+        self, boot_id: str, number: int, metrics: Mapping[Metric, MetricEvidence], *, emulated: bool = False
+    ) -> DeviceEvidence:
         """Take in one more window with the metrics as they stand after it."""
         seen = {**self.seen, boot_id: _add(self.seen.get(boot_id, ()), number)}
-        return DeviceEvidence.model_construct(windows=self.windows + 1, seen=seen, metrics=dict(metrics))
+        return DeviceEvidence.model_construct(
+            windows=self.windows + 1, emulated=self.emulated or emulated, seen=seen, metrics=dict(metrics)
+        )
 
     def voided(self) -> DeviceEvidence:
         """Forget what was shown, but not which windows were heard: a late copy of one must not count again."""

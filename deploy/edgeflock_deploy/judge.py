@@ -30,6 +30,9 @@ FAIL: over devices half product, half mean; over metrics the weighted mean; agai
 the stages. PASS: per device, every guardrail alone against 1/alpha (all must hold, so nothing is split). Memory is
 read exactly, so it needs no evidence: above `fail_margin` it fails at once, otherwise it passes. A metric without data
 stakes nothing: it cannot FAIL, and above all it cannot PASS.
+
+A device that says it is emulated is not judged by its latency: software translates its processor, so its times are its
+host's. They are shown, nothing is staked on them, and its other guardrails decide.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from __future__ import annotations
 import math
 
 from edgeflock_deploy import betting
-from edgeflock_deploy.evidence import Evidence, MetricEvidence
+from edgeflock_deploy.evidence import DeviceEvidence, Evidence, MetricEvidence
 from edgeflock_deploy.messages import VariantWindow, Window
 from edgeflock_deploy.policy import Guardrail, Metric, Policy
 from edgeflock_deploy.verdict import EvidenceRow, count, effect_in_words, shown_effect
@@ -82,12 +85,15 @@ def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     device = evidence.of(window.device)
     if device.has_seen(window.boot_id, window.number):
         return evidence
-    guardrails = {guardrail.metric: guardrail for guardrail in policy.guardrail}
+    emulated = device.emulated or window.conditions.emulated
+    guardrails = {g.metric: g for g in policy.guardrail if not (emulated and g.metric in _LATENCIES)}
     metrics = dict(device.metrics)
     for metric, z in observations(window).items():
         before = metrics.get(metric) or MetricEvidence()
         metrics[metric] = _bet(before, z, guardrails.get(metric))
-    return evidence.with_device(window.device, device.counting(window.boot_id, window.number, metrics))
+    return evidence.with_device(
+        window.device, device.counting(window.boot_id, window.number, metrics, emulated=emulated)
+    )
 
 
 def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:
@@ -120,7 +126,7 @@ def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
     """What still stands between this device and its PASS, one phrase per guardrail."""
     own = evidence.of(device)
     phrases = []
-    for guardrail in policy.guardrail:
+    for guardrail in _judged(own, policy):
         metric = own.metrics.get(guardrail.metric)
         if metric is None:
             phrases.append(f"no data for {guardrail.metric}")
@@ -138,10 +144,11 @@ def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
     own = evidence.of(device)
     shown = [
         effect_in_words(metric, shown_effect(metric, _typical(metric, own.metrics[metric])))
-        for metric in (guardrail.metric for guardrail in policy.guardrail)
+        for metric in (guardrail.metric for guardrail in _judged(own, policy))
     ]
     held = f"PASS: {device} holds {count(len(shown), 'guardrail')} ({count(own.windows, 'window')})"
-    return f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
+    said = f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
+    return f"{said}; it is emulated, so latency is not judged" if len(shown) < len(policy.guardrail) else said
 
 
 def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:
@@ -151,8 +158,18 @@ def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:
     for device in sorted(evidence.devices):
         own = evidence.devices[device]
         for metric in gates + tuple(metric for metric in own.metrics if metric not in gates):
-            found.append(_row(device, metric, own.metrics.get(metric), metric in gates))
+            judged = metric in gates and _speaks_of(own, metric)
+            found.append(_row(device, metric, own.metrics.get(metric), judged))
     return tuple(found)
+
+
+def _speaks_of(own: DeviceEvidence, metric: Metric) -> bool:
+    """Whether what this device shows of a metric is about boards: an emulated one's latency is not."""
+    return not (own.emulated and metric in _LATENCIES)
+
+
+def _judged(own: DeviceEvidence, policy: Policy) -> tuple[Guardrail, ...]:
+    return tuple(guardrail for guardrail in policy.guardrail if _speaks_of(own, guardrail.metric))
 
 
 def _row(device: str, metric: Metric, seen: MetricEvidence | None, gates: bool) -> EvidenceRow:
@@ -206,13 +223,19 @@ def _beyond(evidence: Evidence, guardrail: Guardrail) -> list[str]:
     return [
         device
         for device, own in sorted(evidence.devices.items())
-        if guardrail.metric in own.metrics and _typical(guardrail.metric, own.metrics[guardrail.metric]) > margin
+        if guardrail.metric in own.metrics
+        and _speaks_of(own, guardrail.metric)
+        and _typical(guardrail.metric, own.metrics[guardrail.metric]) > margin
     ]
 
 
 def _fail_sentence(evidence: Evidence, guardrail: Guardrail, blamed: list[str], numbers: str) -> str:
     metric = guardrail.metric
-    heard = {device: own.metrics[metric] for device, own in evidence.devices.items() if metric in own.metrics}
+    heard = {
+        device: own.metrics[metric]
+        for device, own in evidence.devices.items()
+        if metric in own.metrics and _speaks_of(own, metric)
+    }
     shown = [_typical(metric, heard[device]) for device in blamed if device in heard]
     effect = shown_effect(metric, math.fsum(shown) / len(shown))
     windows = sum(seen.windows for seen in heard.values())

@@ -3,7 +3,8 @@
 Unknown fields are accepted (a newer peer may send them), unknown kinds decode to `Unknown` (log and drop), malformed
 bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
 
-Version history: 1, the first.
+Version history: 1, the first; since then, each with a default: `Desired.signed_at`; `Reported.windows_dropped`,
+`events_dropped` and `nan_answers`; `ReportedModel.variant`, `candidate_variant` and `tried`.
 """
 
 from __future__ import annotations
@@ -88,12 +89,16 @@ class DesiredModel(Frozen):
 
 
 class Desired(Frozen):
-    """Everything a device is to run. It travels in an envelope signed by the controller key."""
+    """Everything a device is to run. It travels in an envelope signed by the controller key.
+
+    `signed_at` (seconds since 1970) is when it was signed: for a device that has no clock, it is not earlier than that.
+    """
 
     v: Literal[1] = 1
     kind: Literal["desired"] = "desired"
     device: str
     models: dict[str, DesiredModel]
+    signed_at: float | None = None
 
 
 Scope = Literal["board_input", "module_input", "soc_rails", "cpu_package", "battery", "rail"]
@@ -154,11 +159,21 @@ class Slots(Frozen):
     factory: str | None = None
 
 
+class Tried(Frozen):
+    """A form of a bundle that did not fit the device, and why."""
+
+    variant: str
+    reason: Reason
+    detail: str
+
+
 class ReportedModel(Frozen):
     """What a device says of one model.
 
     `digest` is what the interpreter really runs now. `generation` and `rollout` name the desired entry that this
-    answers. `outcome` is set once that entry has been dealt with.
+    answers. `outcome` is set once that entry has been dealt with. `variant` and `candidate_variant` name the forms that
+    `digest` runs as and that the candidate is tried as; None: not known. `tried` are the forms that did not fit, of the
+    bundle that was ordered last.
     """
 
     digest: str | None
@@ -171,6 +186,9 @@ class ReportedModel(Frozen):
     detail: str | None = None
     slots: Slots = Slots()
     measurement: Measurement | None = None
+    variant: str | None = None
+    candidate_variant: str | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 class _Up(Frozen):
@@ -189,6 +207,9 @@ class Reported(_Up):
     free_bytes: int
     endpoint: str | None = None
     bytes_received: int = 0  # chunk payload bytes taken from the broker since the agent started
+    windows_dropped: int = 0  # lost on this device since its state folder was made: no room while the broker was away
+    events_dropped: int = 0  # the same
+    nan_answers: int = 0  # that applications got from serving variants on numbers, since the agent started
     beat_s: float = Field(10.0, gt=0)  # how often this comes when nothing changes
     models: dict[str, ReportedModel] = {}
 
@@ -239,8 +260,12 @@ class VariantWindow(Frozen):
 
 
 class Conditions(Frozen):
-    """What might have disturbed a window; both variants ran under it alike."""
+    """What might have disturbed a window; both variants ran under it alike.
 
+    `emulated`: the processor was translated by software, so times and energy say nothing about a board.
+    """
+
+    emulated: bool = False
     contended: bool = False
     cpu_pressure_pct: float | None = None
     involuntary_switches: int = 0

@@ -49,17 +49,23 @@ class Answering:
         labels: UTF-8 lines.
         interpreters: the model's.
         run: runs the interpreter that serves on an item, and gives the milliseconds of its call.
+        remarks: what else is told, for what the model's inputs and outputs held.
 
     Raises:
         Untrusted: MANIFEST_INVALID; what is told does not fit the model.
     """
 
     def __init__(
-        self, told: Told, labels: bytes, interpreters: Interpreters, run: Callable[[tuple[Array, ...]], float]
+        self,
+        told: Told,
+        labels: bytes,
+        interpreters: Interpreters,
+        run: Callable[[tuple[Array, ...]], float],
+        remarks: Callable[[Sequence[Array], Sequence[Array]], Told],
     ) -> None:
         model = interpreters.model
         self.view = View(told, labels, model)
-        self._interpreters, self._run = interpreters, run
+        self._interpreters, self._run, self._remarks = interpreters, run, remarks
         pairs = [(output, place) for output, place in told["state"]]
         if any(not (0 <= o < len(model.outputs) and 0 <= i < len(model.inputs)) for o, i in pairs):
             raise Untrusted(Reason.MANIFEST_INVALID, "the manifest pairs a state that the model does not have")
@@ -115,7 +121,8 @@ class Answering:
         for place, array in zip(self.view.fed, held, strict=True):
             fed[place] = array
         ready = time.perf_counter_ns()
-        latency_ms = self._run(tuple(fed[place] for place in range(len(fed))))
+        item = tuple(fed[place] for place in range(len(fed)))
+        latency_ms = self._run(item)
         done = time.perf_counter_ns()
         outputs = self._interpreters.model.outputs_now()
         self._leave(asked, outputs)
@@ -123,6 +130,7 @@ class Answering:
         ended = time.perf_counter_ns()
         times = {"pre_ms": (ready - begun) / 1e6, "post_ms": (ended - done) / 1e6}
         reply = {"latency_ms": latency_ms, "end_to_end_ms": (ended - begun) / 1e6, "shapes": answer.shapes} | times
+        reply |= self._remarks(item, outputs)
         lengths = [len(output) for output in answer.outputs]
         return reply | {"lengths": lengths, "sequence_restarted": restarted}, answer.outputs
 

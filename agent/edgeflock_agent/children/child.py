@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from edgeflock_agent.children import sandbox
 from edgeflock_agent.children.answering import Answering, as_it_is
+from edgeflock_agent.children.confidence import top_probability
 from edgeflock_agent.children.frames import BadFrame, Channel, Data, Ended
 from edgeflock_agent.children.interpreters import Interpreters
 from edgeflock_deploy import runtime
@@ -73,6 +74,7 @@ class Child:
         self._takes: list[tuple[np.dtype[Any], tuple[int, ...], int]] = []  # type, shape and bytes of each input
         self._next_item = 0
         self._first_ms = 0.0
+        self._tells_confidence = False
         self._cpu_s = 0.0  # processor time that a request may take
         self._status = os.open("/proc/self/status", os.O_RDONLY)  # opened now: later nothing is
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
@@ -87,6 +89,7 @@ class Child:
             "block": self._block,
             "through": self._through,
             "infer": self._infer,
+            "tell_confidence": self._tell_confidence,
         }
 
     @property
@@ -142,12 +145,15 @@ class Child:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
         again = path if state is State.NONE else sandbox.by_descriptor(os.dup(file))  # some are loaded again later
         self._interpreters = Interpreters(model, again, threads, state)
+        if budget is not None:  # cases and requests come on top of what the model itself may take
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
         gc.freeze()  # what is loaded stays; a collection in the middle of a timing need not look at it
         told = header["view"] or as_it_is(model)
-        answering = Answering(told, bytes(labels), self._interpreters, self._run)
+        answering = Answering(told, bytes(labels), self._interpreters, self._run, self._remarks)
         self._answering = None if answering.is_simple else answering
         give_back_freed()
         tensors = {side: _described(told[side]) for side in ("inputs", "outputs")}
@@ -243,9 +249,23 @@ class Child:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
         latency_ms = self._run(tuple(given))
-        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in self.model.outputs_now()]
+        answer = self.model.outputs_now()
+        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
         times = {"latency_ms": latency_ms, "end_to_end_ms": (time.perf_counter_ns() - begun) / 1e6}
-        return times | {"lengths": [len(output) for output in outputs]}, outputs
+        return times | self._remarks(given, answer) | {"lengths": [len(output) for output in outputs]}, outputs
+
+    def _remarks(self, given: Sequence[Array], answer: Sequence[Array]) -> dict[str, Any]:
+        """What is to be told of an answer beside it, from what the model's own tensors held."""
+        remarks: dict[str, Any] = {}
+        if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
+            remarks["nan"] = True  # NaN that went in may come out: that is the application's doing
+        if self._tells_confidence:
+            remarks["confidence"] = top_probability(self.model.outputs[0], answer[0])
+        return remarks
+
+    def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
+        self._tells_confidence = True
+        return {}, b""
 
     def _run_afresh(self, item: tuple[Array, ...]) -> tuple[float, tuple[Array, ...]]:
         """Run an item of our own, on which nothing that came before has a say: its time, and the outputs.
@@ -329,6 +349,10 @@ def _loads_with_more_memory(path: Path, threads: int) -> bool:
 
 def _described(tensors: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return [[one["name"], one["dtype"], one["shape"], one["limit"]] for one in tensors]
+
+
+def _is_numbers(tensor: Array) -> bool:
+    return tensor.dtype.kind != "f" or not np.isnan(tensor).any()
 
 
 def _refuse_nan(output: Array, what: str) -> None:

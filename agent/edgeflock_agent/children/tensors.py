@@ -51,15 +51,18 @@ class Tensor(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """Raw little-endian bytes per output with its shape, and times.
+    """Raw little-endian bytes per output with its shape, and what is to be told of them.
 
     `latency_ms` is the time of the interpreter's call alone, `end_to_end_ms` includes the processing before and after
-    it (`pre_ms`, `post_ms`) and the copies; of a batch, the sums. `restarted`: a sequence went on here that began
-    elsewhere, so it began anew.
+    it (`pre_ms`, `post_ms`) and the copies; of a batch, the sums. `confidence`: the probability of the most likely
+    class, after `tell_confidence`, where the output has classes; of a batch, the least. `nan`: an output holds NaN
+    although no input did. `restarted`: a sequence went on here that began elsewhere, so it began anew.
     """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
+    confidence: float | None = None
+    nan: bool = False
     shapes: tuple[Shape, ...] = ()
     end_to_end_ms: float = 0.0
     pre_ms: float = 0.0
@@ -73,6 +76,8 @@ class Inference(NamedTuple):
         return cls(
             tuple(outputs),
             reply["latency_ms"],
+            reply.get("confidence"),
+            reply.get("nan", False),
             tuple(tuple(shape) for shape in said),
             reply["end_to_end_ms"],
             reply.get("pre_ms", 0.0),
@@ -125,9 +130,12 @@ def joined(answers: Sequence[Inference]) -> Inference:
     first = answers[0]
     if any(answer.shapes != first.shapes for answer in answers):
         raise ValueError("the items of the batch have outputs of different shapes: ask for them one by one")
+    sure = [answer.confidence for answer in answers if answer.confidence is not None]
     return Inference(
         tuple(b"".join(parts) for parts in zip(*(answer.outputs for answer in answers), strict=True)),
         sum(answer.latency_ms for answer in answers),
+        min(sure, default=None),
+        any(answer.nan for answer in answers),
         tuple((len(answers) * shape[0], *shape[1:]) if shape else shape for shape in first.shapes),
         sum(answer.end_to_end_ms for answer in answers),
         sum(answer.pre_ms for answer in answers),

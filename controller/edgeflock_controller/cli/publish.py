@@ -37,6 +37,15 @@ from edgeflock_controller.cli.options import json_option, keys_option, print_jso
     show_default=True,
     help="How many items one request may bring.",
 )
+@click.option(
+    "--fallback",
+    "fallbacks",
+    multiple=True,
+    metavar="VARIANT",
+    help="What a board takes where a variant does not fit it; repeat it, in order. Beside a .tflite: another one.",
+)
+@click.option("--max-latency-ms", type=click.FloatRange(min=0, min_open=True), help="A p95 above it does not fit.")
+@click.option("--max-memory-mb", type=click.FloatRange(min=0, min_open=True), help="Peak memory above it does not fit.")
 @keys_option
 @store_option
 @json_option
@@ -50,6 +59,9 @@ def publish(
     raw_io: bool,
     state: tuple[str, ...],
     max_batch: int,
+    fallbacks: tuple[str, ...],
+    max_latency_ms: float | None,
+    max_memory_mb: float | None,
     keys_folder: Path | None,
     store: Path | None,
     as_json: bool,
@@ -58,9 +70,14 @@ def publish(
 
     All variants of one call become one version of the model. What is published already is left as it is.
 
+    A variant does not fit a board that cannot load it, computes its golden cases otherwise, or measures more than is
+    declared; then the board takes the next fallback by itself. A variant falls back to those named behind it, or, if it
+    is not named, to all of them.
+
     \b
     Example:
       edgeflock publish variants --model digits
+      edgeflock publish variants/static_wi8_ai8 --model digits --fallback float16 --fallback float32 --max-latency-ms 20
       edgeflock publish mine.tflite --data data.npz --model digits
       edgeflock publish mine.tflite --data data.npz --model digits --processing digits.toml
     """
@@ -68,27 +85,32 @@ def publish(
     from edgeflock_controller.bundling import publish as publish_drafts
     from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
-    from edgeflock_controller.drafts import find_drafts
+    from edgeflock_controller.drafts import find_drafts, find_fallbacks
     from edgeflock_controller.processing_file import read_processing
+    from edgeflock_deploy.bundle import Limits
     from edgeflock_deploy.keys import SigningKey
 
     declared = None if processing is None else read_processing(processing)
     how = Appearance(declared, raw_io, tuple(map(_pair, state)), max_batch)
 
     key = SigningKey.read("publish", home.keys_folder(keys_folder) / "publish.key")
+    memory_bytes = None if max_memory_mb is None else max(1, round(max_memory_mb * 1e6))
+    limits = Limits(latency_ms_p95=max_latency_ms, memory_bytes=memory_bytes)
     with Client(home.store_folder(store)) as client, native_chatter_hidden():
-        done = publish_drafts(client, find_drafts(source, data, variant, how), model, version, key, how)
+        drafts = find_drafts(source, data, variant, how)
+        behind = find_fallbacks(source, data, fallbacks, drafts, how)
+        done = publish_drafts(client, drafts, model, version, key, fallbacks=behind, limits=limits, how=how)
     if done[0].renamed is not None:
         click.echo(f"note: applications find other names: {done[0].renamed}", err=True)
     if as_json:
-        print_json([one._asdict() for one in done])
+        print_json([one._asdict() | {"fallbacks": [form._asdict() for form in one.fallbacks]} for one in done])
         return
     if not any(one.new for one in done):
         click.echo(f"already published as {model}@{done[0].version}; nothing changed")
     rows = [
         [
             f"{one.model}@{one.version}",
-            one.variant,
+            ", else ".join((one.variant, *(form.variant for form in one.fallbacks))),
             render.kilobytes(one.raw_bytes),
             render.kilobytes(one.wire_bytes),
             one.digest[:12],

@@ -87,11 +87,13 @@ class Headquarters:
         wrong_golden: bool = False,
         spoil_chunk: Callable[[bytes], bytes] = bytes,
         padding: bytes = b"",
+        model_bytes: bytes | None = None,
         device_classes: tuple[str, ...] | None = None,
         cases_of: str | None = None,
     ) -> str:
-        """Publish a bundle, retained, and return its digest; `padding` makes the model file longer.
+        """Publish a bundle, retained, and return its digest.
 
+        `padding` makes the model file longer; `model_bytes` take its place, while the golden outputs stay the model's.
         `cases_of` names the model that the golden cases are made with, for one that does not run here.
         """
         path = DATA / model_file
@@ -99,7 +101,7 @@ class Headquarters:
         inputs = np.random.default_rng(0).normal(size=(4, *loaded.inputs[0].shape[1:])).astype("float32")
         outputs = np.stack([loaded.run(item[None])[0][0] for item in inputs]) + float(wrong_golden)
         encoded: dict[BlobRole, EncodedBlob] = {
-            "model": encode_blob(path.read_bytes() + padding),
+            "model": encode_blob((model_bytes or path.read_bytes()) + padding),
             "golden": encode_blob(write_golden(Golden((inputs,), (outputs,)))),
             "evaluation": encode_blob((DATA / "tiny_evaluation.npz").read_bytes()),
         }

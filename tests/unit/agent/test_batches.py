@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from edgeflock_agent.children.tensors import Inference, Tensor, batch_of, joined, one_by_one
@@ -41,15 +43,16 @@ def test_a_batch_falls_into_its_items() -> None:
     assert given == [([b"ab", b"0"], [(1, 2), (1, 1)]), ([b"cd", b"1"], [(1, 2), (1, 1)])]
 
 
+def answer(data: bytes, *shapes: tuple[int, ...], **other: Any) -> Inference:
+    return Inference((data,), 1.0, shapes=shapes, **other)
+
+
 def test_answers_to_items_become_one_answer() -> None:
-    whole = joined(
-        [Inference((b"a", b"xy"), 1.0, ((1, 1), (1, 2)), 2.0), Inference((b"b", b"zw"), 3.0, ((1, 1), (1, 2)), 4.0)]
-    )
-    assert whole.outputs == (b"ab", b"xyzw")
-    assert whole.shapes == ((2, 1), (2, 2))
-    assert (whole.latency_ms, whole.end_to_end_ms) == (4.0, 6.0)
+    first = answer(b"a", (1, 1), end_to_end_ms=2.0, confidence=0.9)
+    second = answer(b"b", (1, 1), end_to_end_ms=4.0, confidence=0.4, nan=True)
+    assert joined([first, second]) == Inference((b"ab",), 2.0, 0.4, True, ((2, 1),), 6.0)
 
 
 def test_items_with_answers_of_different_shapes_are_no_batch() -> None:
     with pytest.raises(ValueError, match="one by one"):
-        joined([Inference((b"a",), 1.0, ((1, 1),)), Inference((b"ab",), 1.0, ((1, 2),))])
+        joined([answer(b"a", (1, 1)), answer(b"ab", (1, 2))])

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.outbox import Outbox
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
+from edgeflock_agent.storage.backlog import Backlog
+from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy.messages import Conditions, Reported, VariantWindow, Window, decode_up
@@ -13,13 +18,20 @@ SIDES = WindowSides(1.0, 130, VariantWindow(n=130), VariantWindow(n=130), 1.0, C
 
 
 class Published(list[Any]):
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    connected = True
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, done: Callable[[], None] | None = None
+    ) -> None:
         self.append(decode_up(payload))
+        if done is not None:
+            done()
 
 
-def reporter(link: Published) -> Reporter:
+def reporter(link: Published, folder: Path = Path("/nonexistent")) -> Reporter:
     identity = Identity(device="a", device_class="c", runtime="none", boot_id="boot", broker="mqtt://h:1")
-    return Reporter(link, identity, Traffic(), lambda: 1, beat_s=3.0)
+    outbox = Outbox("a", link, Backlog(folder, Disk()), lambda: 0.0)
+    return Reporter(link, outbox, identity, Traffic(), lambda: 1, beat_s=3.0)
 
 
 def windows(link: Published) -> list[tuple[str, int]]:
@@ -62,3 +74,14 @@ def test_a_report_says_how_soon_the_next_one_comes() -> None:
     link = Published()
     reporter(link).reported({}, {})
     assert [m.beat_s for m in link if isinstance(m, Reported)] == [3.0]
+
+
+def test_a_report_says_how_many_windows_were_lost_for_want_of_room(tmp_path: Path) -> None:
+    link = Published()
+    (tmp_path / "backlog").write_text("a file in the way of the folder")
+    reports = reporter(link, tmp_path / "backlog")
+    link.connected = False
+    reports.window(ModelState(model="m"), "r", "old", "new", SIDES)
+    link.connected = True
+    reports.reported({}, {})
+    assert [(m.windows_dropped, m.events_dropped) for m in link] == [(1, 0)]

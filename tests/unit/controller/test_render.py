@@ -55,6 +55,18 @@ def test_a_wide_table_of_devices_has_their_runtimes_and_a_narrow_one_has_not() -
     assert shown(render.devices_table([device], 80), 80).splitlines()[2].split()[:3] == ["pi-1", "a", "online"]
 
 
+def test_a_chain_is_told_in_the_order_in_which_boards_try_it() -> None:
+    forms = [{"variant": name, "raw_bytes": 2000, "wire_bytes": 1500} for name in ("float16", "float32")]
+    nothing = {"latency_ms_p95": None, "memory_bytes": None}
+    assert render.chain_in_words({"fallbacks": [], "limits": nothing}) == []
+    assert render.chain_in_words(
+        {"fallbacks": forms, "limits": {"latency_ms_p95": 20.0, "memory_bytes": 3_000_000}}
+    ) == [
+        "where it does not fit, float16 (2.0 KB raw, 1.5 on the wire), then float32 (2.0 KB raw, 1.5 on the wire)",
+        "declared to take at most 20 ms at p95 and 3 MB of memory",
+    ]
+
+
 @pytest.mark.parametrize("said", ["[/red] [Errno 28] No space", "[bold]loud[/bold]", "exit :x: code"])
 def test_what_a_device_says_is_shown_as_it_is(said: str, capsys: pytest.CaptureFixture[str]) -> None:
     device = {"device_class": "a", "online": True, "status": "SET_ASIDE", "state": None, "reason": None, "detail": said}

@@ -12,17 +12,20 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import (
     AgentEvent,
+    Desired,
     DeviceState,
     Malformed,
     Presence,
     Reported,
     ReportedModel,
+    Tried,
     Unknown,
     VariantWindow,
     Window,
     decode_up,
     encode,
 )
+from edgeflock_deploy.reasons import Reason
 
 HEAD = {"device": "b1", "boot_id": "boot", "seq": 3}
 SIDE = VariantWindow(n=130, latency_ms_p50=0.05, accuracy=0.9)
@@ -32,7 +35,17 @@ MESSAGES = [
         device_class="c",
         runtime="litert2.3",
         free_bytes=1,
-        models={"m": ReportedModel(digest="d", generation=1, rollout="R1", state=DeviceState.TRIAL)},
+        models={
+            "m": ReportedModel(
+                digest="d",
+                generation=1,
+                rollout="R1",
+                state=DeviceState.TRIAL,
+                variant="float32",
+                candidate_variant="int8",
+                tried=(Tried(variant="int4", reason=Reason.TOO_SLOW, detail="30 ms"),),
+            )
+        },
         **HEAD,
     ),
     AgentEvent(model="m", rollout="R1", before=DeviceState.IDLE, after=DeviceState.DOWNLOADING, at=1.5, **HEAD),
@@ -51,6 +64,24 @@ def test_every_message_survives_the_wire(message: Presence | Reported | AgentEve
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.kind)
 def test_fields_of_a_newer_release_are_accepted(message: Presence | Reported | AgentEvent | Window) -> None:
     assert decode_up(json.dumps(json.loads(encode(message)) | {"introduced_later": [1]}).encode()) == message
+
+
+def test_words_of_the_release_before_are_read() -> None:
+    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
+    assert Desired.model_validate_json(old).signed_at is None
+    said = json.loads(encode(MESSAGES[1]))
+    for field in ("windows_dropped", "events_dropped", "nan_answers"):
+        del said[field]
+    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
+
+
+def test_a_report_of_before_forms_were_told_is_read() -> None:
+    old = json.loads(encode(MESSAGES[1]))
+    for field in ("variant", "candidate_variant", "tried"):
+        del old["models"]["m"][field]
+    read = decode_up(json.dumps(old).encode())
+    assert isinstance(read, Reported)
+    assert (read.models["m"].variant, read.models["m"].candidate_variant, read.models["m"].tried) == (None, None, ())
 
 
 @pytest.mark.parametrize("change", [{"kind": "introduced_later"}, {"v": 2}])
