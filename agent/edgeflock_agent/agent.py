@@ -43,8 +43,9 @@ from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
-from edgeflock_agent.storage.store import Store
+from edgeflock_agent.storage.store import CAPTURES, Store
 from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.uploads import Uploads
 from edgeflock_agent.watch import Watch
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
@@ -160,6 +161,7 @@ class Agent:
         self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
         self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
         self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
+        self.uploads = Uploads(store.folder / CAPTURES, _why_not_sent(capture), self.reporter.capture)
         self.reporter.nan_answers = lambda: self.watch.nan_answers
         self.on_tick: Callable[[], None] = lambda: None
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
@@ -292,12 +294,14 @@ class Agent:
                 self.persist()
         for model, entry in desired.models.items():
             self.handle(model, DesiredChanged(entry, self.now()))
+        self.uploads.wanted(desired.captures_wanted)
 
     def _new_session(self, name: bytes) -> None:
         """Another session than the last: the controller may have missed windows meanwhile."""
         if name != self._session:
             self._session = name
             self.reporter.resend_windows(self._rollouts_in_trial())
+            self.uploads.again()
 
     def _rollouts_in_trial(self) -> set[str]:
         return {
@@ -449,6 +453,12 @@ class Agent:
                 f"start it with --id {record.device}, or name another folder with --state",
             )
         self.models = dict(record.models)
+
+
+def _why_not_sent(capture: Capture | None) -> str | None:
+    if capture is None:
+        return "the board keeps no inputs: its owner may start it with --capture-mb"
+    return None if capture.may_be_sent else "the board's owner keeps them there: --capture-send would allow it"
 
 
 def _ending(child: ModelProcess) -> tuple[Reason, str]:

@@ -1,27 +1,22 @@
 """`edgeflock-agent captures`: list, export and clear the inputs that an agent keeps, from its state folder.
 
-It reads files only, while the agent runs or not. Nothing leaves the board by it but what its owner exports.
+It reads files only, while the agent runs or not. Nothing leaves the board by it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeflock_agent.serving.capture import captures_folder
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_agent.storage import ring
-from edgeflock_agent.storage.captured import Captured, read_captured
 from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.store import CAPTURES
+from edgeflock_deploy.captured import Captured, read_captured
 from edgeflock_deploy.errors import BadInput
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _STATE = click.option(
     "--state",
@@ -74,12 +69,9 @@ def export(file: Path, state: Path, model: str | None) -> None:
     kept = [one for one in kept if model in (None, one.about.model)]
     if not kept:
         raise BadInput(f"model '{model}'" if model else "captures", "has no kept inputs", "see `captures list`")
-    shape = kept[-1].about.inputs
-    alike = [one for one in kept if [t.shape for t in one.about.inputs] == [t.shape for t in shape]]
-    alike = [one for one in alike if [t.dtype for t in one.about.inputs] == [t.dtype for t in shape]]
-    write_npz(file, alike)
-    left = len(kept) - len(alike)
-    click.echo(f"{len(alike)} inputs in {file}" + (f"; {left} of another type or shape left out" if left else ""))
+    from edgeflock_deploy.captured_npz import write_npz
+
+    click.echo(write_npz(file, kept))
 
 
 @captures.command()
@@ -89,7 +81,7 @@ def clear(state: Path) -> None:
 
     Example: edgeflock-agent captures clear --state /var/lib/edgeflock
     """
-    click.echo(f"{ring.clear(captures_folder(state.expanduser()), Disk())} removed")
+    click.echo(f"{ring.clear(state.expanduser() / CAPTURES, Disk())} removed")
 
 
 def read_all(state: Path) -> list[Captured]:
@@ -101,33 +93,8 @@ def read_all(state: Path) -> list[Captured]:
     state = state.expanduser()
     if not state.is_dir():
         raise BadInput(f"state folder {state}", "is not there", "name the agent's folder with --state")
-    read = (read_captured(item) for _, item in ring.items(captures_folder(state)))
+    read = (read_captured(item) for _, item in ring.items(state / CAPTURES))
     return [one for one in read if one is not None]
-
-
-def write_npz(file: Path, kept: Sequence[Captured]) -> None:
-    """Write kept inputs of the same types and shapes; the arrays stand in `export`."""
-    import numpy as np
-
-    arrays: dict[str, NDArray[Any]] = {}
-    for number, tensor in enumerate(kept[0].about.inputs):
-        name = "x" if len(kept[0].about.inputs) == 1 else f"x_{number}"
-        dtype = np.dtype(tensor.dtype).newbyteorder("<")
-        shape = tensor.shape[1:] if tensor.shape[:1] == (1,) else tensor.shape  # the batch of 1 gives way to the items
-        arrays[name] = np.stack([np.frombuffer(one.data[number], dtype).reshape(shape) for one in kept])
-    about = [one.about for one in kept]
-    arrays["at_s"] = np.array([one.at_s for one in about], "float64")
-    arrays["confidence"] = np.array([np.nan if one.confidence is None else one.confidence for one in about], "float64")
-    for field in ("digest", "candidate"):
-        arrays[field] = np.array([str(getattr(one, field) or "") for one in about])
-    arrays["why"] = np.array([one.why.value for one in about])
-    for field in ("answer", "candidate_answer"):
-        arrays[field] = np.array([json.dumps(getattr(one, field)) for one in about])
-    try:
-        with file.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise BadInput(str(file), f"cannot be written ({error.strerror})", "name another file") from None
 
 
 def _words(one: Captured) -> str:

@@ -102,6 +102,7 @@ def main() -> None:
     show_default=True,
     help="Seconds between inputs that are kept for the same model and reason; a flash wears out.",
 )
+@click.option("--capture-send", is_flag=True, help="Let headquarters fetch what is kept (`edgeflock captures`).")
 def run(
     device: str,
     broker: str,
@@ -117,6 +118,7 @@ def run(
     capture_mb: float | None,
     capture_below: float,
     capture_every_s: float,
+    capture_send: bool,
     log_format: Format,
 ) -> None:
     """Run an agent until it is told to stop.
@@ -138,9 +140,9 @@ def run(
         threads=threads,
         emulated=emulated,
         quota_bytes=quota,
-        capture=(
-            CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s) if capture_mb is not None else None
-        ),
+        capture=None
+        if capture_mb is None
+        else CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s, capture_send),
     )
     start(options, _on_end_signals)
 

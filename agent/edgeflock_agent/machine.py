@@ -9,7 +9,7 @@ stands before whatever a power cut must not undo.
                  +-------------+--------> FAILED <---+---------+   ROLLING_BACK -> ROLLED_BACK
 
 A form of a bundle that does not fit while it warms, or is loaded from a slot, gives way to the bundle's next one
-(`chain`): WARMING -> DOWNLOADING with the same candidate. In TRIAL there is no such way: what fails there ends.
+(`forms`): WARMING -> DOWNLOADING with the same candidate. In TRIAL there is no such way: what fails there ends.
 
 Two laws hold in every cell: the incumbent's slot changes only by a commit, a going back, or its own failure; and an
 entry of `desired` that is not newer than the stored one changes nothing. What is not in `TRANSITIONS` is ignored.
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgeflock_agent import chain
+from edgeflock_agent import forms
 from edgeflock_agent.model_state import (
     AskTurn,
     BlobsReady,
@@ -124,7 +124,7 @@ def _bring_in(state: ModelState, event: DesiredChanged) -> Stepped:
         return state.but(trial_since_s=event.now.mono_s), (Persist(), RunTrial(digest), Report())
     if digest == state.candidate and state.state in BEFORE_TRIAL:
         return state, (Persist(), Report())
-    return _fetch(chain.afresh(state, digest), digest)
+    return _fetch(forms.afresh(state, digest), digest)
 
 
 def _revert(state: ModelState, event: DesiredChanged) -> Stepped:
@@ -140,7 +140,7 @@ def _revert(state: ModelState, event: DesiredChanged) -> Stepped:
         after = state.but(**_NO_CANDIDATE)
         after = after.but(state=S.ROLLING_BACK, candidate=digest)
         return after, (StopWork(), Persist(), Load(digest), Report())
-    return _fetch(chain.afresh(state, digest), digest)
+    return _fetch(forms.afresh(state, digest), digest)
 
 
 def _fetch(state: ModelState, digest: str) -> Stepped:
@@ -157,7 +157,7 @@ def _manifest_ready(state: ModelState, event: ManifestReady) -> Stepped:
     if event.version < state.floor_version and _phase(state) is not Phase.REVERT:
         detail = f"version {event.version} is older than the last committed version {state.floor_version}"
         return _end(state, Outcome.REJECTED, Reason.VERSION_TOO_OLD, detail)
-    return chain.came(state, event.digest, event.version, event.variants), (FetchBlobs(event.digest),)
+    return forms.came(state, event.digest, event.version, event.variants), (FetchBlobs(event.digest),)
 
 
 def _blobs_ready(state: ModelState, event: BlobsReady) -> Stepped:
@@ -197,11 +197,11 @@ def _refused(state: ModelState, event: Refused) -> Stepped:
 def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
     detail = event.detail
     if state.state is S.WARMING and event.reason.does_not_fit:
-        state = chain.did_not_fit(state, event.digest, event.reason, event.detail)
-        following = chain.next_form(state, event.digest)
+        state = forms.did_not_fit(state, event.digest, event.reason, event.detail)
+        following = forms.next_form(state, event.digest)
         if following is not None:
             return _give_way(following, event.digest)
-        detail = chain.in_words(state, event.digest, event.detail)
+        detail = forms.in_words(state, event.digest, event.detail)
         if event.reason is Reason.OPERATOR_MISSING:
             # Refused like a bundle for another class of devices: it has not misbehaved, a newer runtime may take it.
             return _end(state, Outcome.REJECTED, event.reason, detail)
@@ -296,7 +296,7 @@ def _next_to_load(state: ModelState, event: ServingStopped) -> ModelState | None
     """The bundle of a slot with its next form in hand, if the one in hand did not load and there is another."""
     if not (event.while_loading and event.reason.does_not_fit):
         return None
-    return chain.next_form(chain.did_not_fit(state, event.digest, event.reason, event.detail), event.digest)
+    return forms.next_form(forms.did_not_fit(state, event.digest, event.reason, event.detail), event.digest)
 
 
 def _mend_by_next_form(state: ModelState, digest: str, target: str | None) -> Stepped:
@@ -361,11 +361,11 @@ def _resume(state: ModelState, event: Booted) -> Stepped:
     if state.state in (S.WARMING, S.TRIAL) and state.attempts >= MAX_ATTEMPTS:
         detail = f"the agent died {state.attempts} times while it warmed or tried {digest[:12]}"
         if state.state is S.WARMING:
-            state = chain.did_not_fit(state, digest, Reason.CRASH_LOOP, detail)
-            following = chain.next_form(state, digest)
+            state = forms.did_not_fit(state, digest, Reason.CRASH_LOOP, detail)
+            following = forms.next_form(state, digest)
             if following is not None:
                 return _give_way(following, digest)
-            detail = chain.in_words(state, digest, detail)
+            detail = forms.in_words(state, digest, detail)
         return _end(_remember_bad(state, digest), Outcome.FAILED, Reason.CRASH_LOOP, detail)
     if state.state is S.ROLLING_BACK and digest in event.intact:
         return state, (Load(digest),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 
-from edgeflock_agent import chain
+from edgeflock_agent import forms
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.outbox import Outbox, Sender
@@ -18,6 +18,7 @@ from edgeflock_agent.trial import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (
     AgentEvent,
+    CapturePiece,
     Measurement,
     Presence,
     Reported,
@@ -82,7 +83,7 @@ class Reporter:
 
     def transition(self, before: ModelState, after: ModelState, at: float) -> None:
         """Say that a model's state changed; `at` in seconds since 1970."""
-        why = chain.gave_way(before, after) or after
+        why = forms.gave_way(before, after) or after
         message = AgentEvent(
             device=self._device,
             boot_id=self._boot_id,
@@ -133,6 +134,21 @@ class Reporter:
         """Drop the windows of rollouts that are over on this device."""
         for rollout in self._kept.keys() - set(running):
             del self._kept[rollout]
+
+    def capture(self, model: str, token: str, number: int, pieces: int, data: str, refused: str | None) -> None:
+        """Send a piece of the inputs that the board keeps; see `CapturePiece`."""
+        message = CapturePiece(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=self._next(),
+            model=model,
+            token=token,
+            number=number,
+            pieces=pieces,
+            data=data,
+            refused=refused,
+        )
+        self._link.publish(topics.up(self._device, "capture"), encode(message))
 
     def _next(self) -> int:
         self._seq += 1
@@ -185,7 +201,7 @@ def in_words(before: ModelState, after: ModelState) -> str:
         words.append(f"rollout {after.desired.rollout}")
     if after.outcome is not None:
         words.append(after.outcome.value)
-    why = chain.gave_way(before, after) or after
+    why = forms.gave_way(before, after) or after
     if why.reason is not None:
         words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)

@@ -19,7 +19,7 @@ from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.serving.witnesses import each_of
 from edgeflock_agent.storage.disk import Disk
-from edgeflock_agent.storage.store import Store
+from edgeflock_agent.storage.store import CAPTURES, Store
 from edgeflock_agent.supervision import Supervision
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
@@ -36,11 +36,12 @@ log = logging.getLogger(__name__)
 
 
 class CaptureOptions(NamedTuple):
-    """How many bytes of inputs are kept, below which confidence, and one in how many seconds."""
+    """How many bytes of inputs are kept, below which confidence, one in how many seconds; whether they may be sent."""
 
     most_bytes: int
     below: float
     every_s: float
+    may_be_sent: bool
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _capture(options: Options, store: Store) -> Capture | None:
     wanted = options.capture
     if wanted is None:
         return None
-    from edgeflock_agent.serving.capture import Capture, captures_folder  # few boards keep inputs
+    from edgeflock_agent.serving.capture import Capture  # few boards keep inputs
     from edgeflock_agent.storage.ring import Ring
 
     if options.quota_bytes is not None and wanted.most_bytes >= options.quota_bytes:
@@ -118,8 +119,14 @@ def _capture(options: Options, store: Store) -> Capture | None:
             f"takes all of the {options.quota_bytes} bytes of --quota, and bundles need room too",
             "name a smaller one, or a larger quota",
         )
-    ring = Ring(captures_folder(options.state), store.disk, wanted.most_bytes, store.free_bytes)
-    return Capture(ring, below=wanted.below, every_s=wanted.every_s, now=lambda: Now(time.time(), time.monotonic()))
+    ring = Ring(options.state / CAPTURES, store.disk, wanted.most_bytes, store.free_bytes)
+    return Capture(
+        ring,
+        below=wanted.below,
+        every_s=wanted.every_s,
+        now=lambda: Now(time.time(), time.monotonic()),
+        may_be_sent=wanted.may_be_sent,
+    )
 
 
 def _agent(options: Options, identity: Identity, store: Store, trust: Trust, capture: Capture | None) -> Agent:

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from typing import NamedTuple
 from benchmarks import table
 from benchmarks.device import agent_of_mutants, forked_trials, mutations
 from benchmarks.device.forked_trials import CRASHED, HUNG, OUTCOMES, RIGHT, Trial
+from edgeflock_agent.children import child
+from edgeflock_agent.children.child_process import ChildProcess
 
 FOLDER = Path("build/bench/mutants")
 DATA = Path(__file__).parents[2] / "tests" / "data"
@@ -66,12 +69,12 @@ def print_forks(seed: int, count: int) -> None:
     """The process in which `in_forks` has it done."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     golden = forked_trials.golden_files(DATA, MODELS, FOLDER)
-    forked_trials.warm_up()
+    child.rehearse()
     path, found = FOLDER / f"mutant-{os.getpid()}.tflite", []
     for number in range(count):
         one = mutant(seed, number)
         path.write_bytes(one.data)
-        found.append((one.model, one.kind, forked_trials.in_fork(path, golden[one.model])))
+        found.append((one.model, one.kind, forked_trials.tried(path, golden[one.model], forked_trials.forked)))
     path.unlink(missing_ok=True)
     json.dump(found, sys.stdout)
 
@@ -94,7 +97,7 @@ def in_processes(seed: int, numbers: Iterable[int]) -> dict[int, Trial]:
         one = mutant(seed, number)
         path = FOLDER / f"alone-{os.getpid()}.tflite"
         path.write_bytes(one.data)
-        found[number] = forked_trials.in_process(path, golden[one.model])
+        found[number] = forked_trials.tried(path, golden[one.model], ChildProcess.start)
         path.unlink()
     return found
 
@@ -140,7 +143,8 @@ def write(
     rows.append(("of these through an agent", len(told.trials), *(through[outcome] for outcome in OUTCOMES)))
     same = sum(found[number][2].outcome == trial.outcome for number, trial in alone.items())
     agreed = sum(alone[number].outcome == trial.outcome for number, trial in told.trials.items())
-    signals = Counter(trial.detail for _, _, trial in found if trial.outcome == CRASHED)
+    crashes = [trial.detail for _, _, trial in found if trial.outcome == CRASHED]
+    signals = Counter((re.findall(r"SIG[A-Z]+", detail) or [detail])[0] for detail in crashes)
     note = (
         f"Seed {seed}; {forks_s:.0f} s for the forks. Deaths of the agent: {told.deaths}; requests that the incumbent "
         f"did not answer: {told.unanswered}, of {told.asked}. A process came to the outcome of the fork in {same} of "
@@ -148,7 +152,8 @@ def write(
         f"memory finds other bytes in another process. Crashes in forks by "
         f"{', '.join(f'{name}: {count}' for name, count in signals.most_common()) or 'nothing'}. "
         f"Limits: {forked_trials.BUDGET_BYTES >> 20} MiB of memory beyond the runtime's, "
-        f"{forked_trials.TIMEOUT_S:g} s an answer; the agent's own limits where it is one. `{RIGHT}`: the damage lay "
+        f"{forked_trials.TIMEOUT_S:g} s an answer, and the child's sandbox; the agent's own limits where it is one. "
+        f"`{RIGHT}`: the damage lay "
         "where the golden cases and a few random inputs do not look, for example in a description."
     )
     header = ("damage", "models", *OUTCOMES)

@@ -229,12 +229,15 @@ def main() -> None:
         row("all", requests, len(switches), inference_ms),
     ]
     seconds = events.after_s[-1] - events.after_s[0]
+    effect_ms = [(after - before) * 1e3 for before, after in zip(events.before_s, events.after_s, strict=True)][1:]
     note = (
-        f"Requests lost: {len(lost)}. Answers by the wrong variant: {len(wrong)}. Switches: {len(switches)}. "
+        f"Requests lost: {len(lost)}. Answers by the wrong variant: {len(wrong)}. Switches: {len(switches)}, each "
+        f"{statistics.median(effect_ms):.2f} ms of the agent's time (median; longest {max(effect_ms):.2f}). "
         f"{CLIENTS} applications for {seconds:.0f} s; the interpreter's call takes {inference_ms:.2f} ms (median), and "
         f"a variant answers one request at a time, so that each waits for up to {CLIENTS - 1} others. New processes "
         "start beside it all the while, on the same 2 cores, which others use too; a control starts and closes one "
-        "as a switch does, and switches nothing."
+        "as a switch does, and switches nothing: what its row says is the machine's doing. The longer a request takes, "
+        "the likelier it is under way at a given moment; both rows share that."
     )
     header = ("requests", "events", "number", "p50, ms", "p99, ms", "longest, ms", "longest / inference")
     table.write("device/switches", "make bench ARGS=switches", header, rows, note)

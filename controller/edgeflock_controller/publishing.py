@@ -123,7 +123,8 @@ class Publisher:
         for entry in models.values():
             if entry.digest is not None:
                 self._publish_bundle(entry.digest)
-        desired = Desired(device=device, models=models, signed_at=at).model_dump(mode="json")
+        wanted = self._store.captures.wanted(device)
+        desired = Desired(device=device, models=models, captures_wanted=wanted, signed_at=at).model_dump(mode="json")
         self._link.publish(topics.desired(device), self._key.seal(desired), retain=True)
 
     def _publish_bundle(self, digest: str) -> None:

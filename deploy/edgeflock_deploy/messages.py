@@ -3,8 +3,9 @@
 Unknown fields are accepted (a newer peer may send them), unknown kinds decode to `Unknown` (log and drop), malformed
 bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
 
-Version history: 1, the first; since then, each with a default: `Desired.signed_at`; `Reported.windows_dropped`,
-`events_dropped` and `nan_answers`; `ReportedModel.variant`, `candidate_variant` and `tried`.
+Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
+`captures_wanted`; `Reported.windows_dropped`, `events_dropped` and `nan_answers`; `ReportedModel.variant`,
+`candidate_variant` and `tried`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgeflock_deploy.errors import EdgeflockError
 from edgeflock_deploy.reasons import Reason
 
 WIRE_VERSION = 1
+CAPTURE_PIECE_BYTES, CAPTURE_PIECES = 64 * 1024, 64  # of a parcel of kept inputs
 
 
 class Frozen(BaseModel):
@@ -98,6 +100,7 @@ class Desired(Frozen):
     kind: Literal["desired"] = "desired"
     device: str
     models: dict[str, DesiredModel]
+    captures_wanted: dict[str, str] = {}  # model -> a token: the inputs that the board keeps are to be sent, once
     signed_at: float | None = None
 
 
@@ -294,9 +297,25 @@ class Window(_Up):
     conditions: Conditions = Conditions()
 
 
-UpMessage = Annotated[Reported | Presence | AgentEvent | Window, Field(discriminator="kind")]
-_UP: TypeAdapter[Reported | Presence | AgentEvent | Window] = TypeAdapter(UpMessage)
-_KINDS = frozenset({"reported", "presence", "event", "window"})
+class CapturePiece(_Up):
+    """A piece of the parcel of inputs that a board kept of a model, or why there is none (`refused`).
+
+    `token` names the asking, `data` is base64 of `captured.pack`'s bytes from `number * CAPTURE_PIECE_BYTES` on.
+    """
+
+    kind: Literal["capture"] = "capture"
+    model: str
+    token: str
+    number: int = Field(ge=0)
+    pieces: int = Field(ge=1, le=CAPTURE_PIECES)
+    data: str = Field(max_length=CAPTURE_PIECE_BYTES * 4 // 3 + 4)
+    refused: str | None = None
+
+
+Up = Reported | Presence | AgentEvent | Window | CapturePiece
+UpMessage = Annotated[Up, Field(discriminator="kind")]
+_UP: TypeAdapter[Up] = TypeAdapter(UpMessage)
+_KINDS = frozenset({"reported", "presence", "event", "window", "capture"})
 
 
 class Malformed(EdgeflockError):
@@ -315,7 +334,7 @@ def encode(message: BaseModel) -> bytes:
     return message.model_dump_json(exclude_none=False).encode()
 
 
-def decode_up(data: bytes) -> Reported | Presence | AgentEvent | Window | Unknown:
+def decode_up(data: bytes) -> Up | Unknown:
     """Decode what a device sent.
 
     Raises:

@@ -391,7 +391,7 @@ def _random_tensor(info: TensorInfo, rng: np.random.Generator) -> Array:
     return rng.integers(limits.min, limits.max, info.shape, dtype=kind, endpoint=True)
 
 
-def _rehearse() -> None:
+def rehearse() -> None:
     """Do once what is done later: the runtime's libraries and Python's modules are loaded, while files can be opened.
 
     None of it is then charged to the model's load time or its budget either.
@@ -413,8 +413,13 @@ def main() -> None:
     connected = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sandbox.enter(int(sys.argv[1]), (0, 1, 2, connected.fileno()))
+    rehearse()
+    serve(connected)
+
+
+def serve(connected: socket.socket) -> None:
+    """Answer what comes over the socket until its other end is closed; `rehearse` comes first."""
     channel = Channel(connected, child=True, mapping=sandbox.allow_address_space)
-    _rehearse()
     child = Child()
     channel.send({"ready": True})
     while True:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -94,6 +94,7 @@ class ModelProcess:
         inference_timeout_s: float | None = None,
         view: dict[str, Any] | None = None,
         labels: Path | None = None,
+        start_child: Callable[[float], ChildProcess] = ChildProcess.start,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
 
@@ -108,6 +109,7 @@ class ModelProcess:
             inference_timeout_s: how long each inference may take later; as long as the load if left out.
             view: what applications see, as `manifest_view.told` says it; None: the file's own tensors.
             labels: the file of labels that the view speaks of.
+            start_child: starts the process; takes the seconds that an answer may take.
 
         Raises:
             HardStop: LOAD_FAILED, OPERATOR_MISSING, MANIFEST_INVALID, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET;
@@ -118,7 +120,7 @@ class ModelProcess:
         load |= {"memory_budget_bytes": memory_budget_bytes, "view": view}
         names = b"" if labels is None else _read_labels(labels)
         with _opened(model_path, Reason.LOAD_FAILED) as model:
-            child = ChildProcess.start(timeout_s)
+            child = start_child(timeout_s)
             try:
                 loaded = child.ask(load, names, files=[model]).header
                 unknown = [dtype for _, dtype, *_ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]

@@ -11,26 +11,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from edgeflock_agent.children.runner import Answer, Tensor
+from edgeflock_agent.children.tensors import Shape, batch_of
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.serving.endpoint import Answered, Serving
-from edgeflock_agent.storage.captured import About, Captured, KeptTensor, Why
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.ring import Ring
+from edgeflock_deploy.captured import About, Captured, KeptTensor, Why
 
 _MOST_WAITING = 4  # inputs in memory that a slow disk has not taken yet
 
 Data = bytes | bytearray | memoryview
 
 log = logging.getLogger(__name__)
-
-
-def captures_folder(state: Path) -> Path:
-    """Where an agent's ring lies in its state folder."""
-    return state / "captures"
 
 
 class Capture:
@@ -41,9 +36,13 @@ class Capture:
         below: an answer of a lower confidence is worth keeping.
         every_s: of each model and reason one is kept in so many seconds, at most.
         now: both clocks.
+        may_be_sent: whether headquarters may fetch what is kept.
     """
 
-    def __init__(self, ring: Ring, *, below: float, every_s: float, now: Callable[[], Now]) -> None:
+    def __init__(
+        self, ring: Ring, *, below: float, every_s: float, now: Callable[[], Now], may_be_sent: bool = False
+    ) -> None:
+        self.may_be_sent = may_be_sent
         self._ring, self._below, self._every_s, self._now = ring, below, every_s, now
         self._lock = threading.Lock()
         self._next_s: dict[tuple[str, Why], float] = {}
@@ -54,7 +53,7 @@ class Capture:
     def answered(self, answered: Answered) -> None:
         """A witness of answered requests: keeps what the variant was not sure of."""
         confidence = answered.inference.confidence
-        if confidence is None or confidence >= self._below:
+        if confidence is None or confidence >= self._below or self._too_soon(answered.model, Why.LOW_CONFIDENCE):
             return
         about = About(
             model=answered.model,
@@ -62,7 +61,7 @@ class Capture:
             at_s=self._now().wall_s,
             why=Why.LOW_CONFIDENCE,
             confidence=confidence,
-            inputs=_described(answered.by.process.inputs, answered.inputs),
+            inputs=_described(answered.by.process.inputs, answered.inputs, answered.shapes),
         )
         self._keep(about, answered.inputs)
 
@@ -78,6 +77,8 @@ class Capture:
             new_digest: the candidate.
             answers: of the two; None for a candidate that gave none.
         """
+        if self._too_soon(model, Why.DISAGREEMENT):
+            return
         about = About(
             model=model,
             digest=old.digest,
@@ -94,10 +95,13 @@ class Capture:
         """Write what waits, and end."""
         self._lane.stop(2.0)
 
+    def _too_soon(self, model: str, why: Why) -> bool:
+        return self._now().mono_s < self._next_s.get((model, why), 0.0)
+
     def _keep(self, about: About, inputs: Sequence[Data]) -> None:
         key, now_s = (about.model, about.why), self._now().mono_s
         with self._lock:
-            if now_s < self._next_s.get(key, now_s) or self._waiting >= _MOST_WAITING:
+            if now_s < self._next_s.get(key, 0.0) or self._waiting >= _MOST_WAITING:
                 return
             self._next_s[key] = now_s + self._every_s
             if sum(map(len, inputs)) > self._ring.most_bytes:
@@ -119,8 +123,11 @@ class Capture:
         self._in_trouble = trouble is not None
 
 
-def _described(tensors: Sequence[Tensor], data: Sequence[Data]) -> tuple[KeptTensor, ...]:
+def _described(
+    tensors: Sequence[Tensor], data: Sequence[Data], shapes: Sequence[Shape] | None = None
+) -> tuple[KeptTensor, ...]:
+    given, _ = batch_of(tensors, data, shapes)  # a tensor may leave sizes open
     return tuple(
-        KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, bytes=len(piece))
-        for tensor, piece in zip(tensors, data, strict=True)
+        KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=shape, bytes=len(piece))
+        for tensor, shape, piece in zip(tensors, given, data, strict=True)
     )

@@ -3,8 +3,8 @@
 Layout of `record`: one line of JSON, one line with the SHA-256 of the first. The record before it is kept as
 `record.1`: a reader that meets a torn `record` goes back to it. This file does not know what the fields mean.
 
-Version history: 1, the first; with defaults for an older record it has gained `signed_time_s`, and, of what is
-remembered of a bundle, `form`, `variants` and `tried` (an older record's bundles run as their first form).
+Version history: 1, the first; since then, each with a default: `signed_time_s`; of what is remembered of a bundle
+`form`, `variants` and `tried`, so that the bundles of an older record run as their first form.
 """
 
 from __future__ import annotations

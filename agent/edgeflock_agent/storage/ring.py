@@ -70,9 +70,9 @@ class Ring:
         return True
 
 
-def items(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """The whole items of a ring with their numbers, oldest first, without damaged ones and those that go meanwhile."""
-    for path in _paths(folder):
+def items(folder: Path, *, newest_first: bool = False) -> Iterator[tuple[int, bytes]]:
+    """The whole items of a ring with their numbers, without damaged ones and those that go meanwhile."""
+    for path in reversed(_paths(folder)) if newest_first else _paths(folder):
         with contextlib.suppress(OSError):
             said, _, item = path.read_bytes().partition(b"\n")
             if hashlib.sha256(item).hexdigest().encode() == said:

@@ -27,6 +27,7 @@ from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import Envelope, Trust
 from edgeflock_deploy.reasons import Reason
 
+CAPTURES = "captures"  # the folder of kept inputs
 _ARRIVED = b"\x01"
 _READ_BYTES = 1 << 20
 _RESERVE_BYTES = 64 * 1024  # what the record and its copies may need

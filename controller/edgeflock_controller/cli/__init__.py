@@ -28,6 +28,7 @@ _COMMANDS = {
     "serve": _Entry("serve:serve", "Run the controller service."),
     "models": _Entry("models:models", "Show what is published."),
     "devices": _Entry("devices:devices", "Show the boards and what they run."),
+    "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),

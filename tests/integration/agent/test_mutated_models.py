@@ -9,6 +9,7 @@ import pytest
 from benchmarks.device import forked_trials, mutations
 from benchmarks.device.mutated_models import MODELS, in_forks, in_processes, mutant, sample
 
+from edgeflock_agent.children.child_process import ChildProcess
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
 from edgeflock_deploy.reasons import Reason
@@ -36,7 +37,7 @@ def test_whole_models_pass_and_every_damaged_one_ends_in_an_outcome_that_its_own
         assert (trial.outcome == forked_trials.RIGHT) == (in_fork.outcome == forked_trials.RIGHT), (number, in_fork)
     golden = forked_trials.golden_files(DATA, MODELS, tmp_path)
     for name in MODELS:
-        whole = forked_trials.in_process(DATA / f"{name}.tflite", golden[name])
+        whole = forked_trials.tried(DATA / f"{name}.tflite", golden[name], ChildProcess.start)
         assert whole.outcome == forked_trials.RIGHT, (name, whole)
 
 

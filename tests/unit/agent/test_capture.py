@@ -15,12 +15,13 @@ from edgeflock_agent.children.runner import Inference, ModelProcess
 from edgeflock_agent.cli import main
 from edgeflock_agent.client import Client
 from edgeflock_agent.model_state import Now
-from edgeflock_agent.serving.capture import Capture, captures_folder
+from edgeflock_agent.serving.capture import Capture
 from edgeflock_agent.serving.endpoint import Answered, Endpoint, Serving
 from edgeflock_agent.serving.witnesses import each_of
-from edgeflock_agent.storage.captured import Why
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.ring import Ring
+from edgeflock_agent.storage.store import CAPTURES
+from edgeflock_deploy.captured import Why
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.runtime import TensorInfo
 
@@ -43,7 +44,7 @@ class Tape:
 
     def __init__(self, state: Path, disk: Disk | None = None, below: float = 0.6, every_s: float = 10.0) -> None:
         self.state, self.clock = state, Clock()
-        ring = Ring(captures_folder(state), disk or Disk(), 1 << 20, lambda: 1 << 30)
+        ring = Ring(state / CAPTURES, disk or Disk(), 1 << 20, lambda: 1 << 30)
         self.capture = Capture(ring, below=below, every_s=every_s, now=self.clock)
 
     def answered(self, by: Serving, confidence: float | None, value: float = 0.5) -> None:

@@ -9,9 +9,9 @@ import pytest
 from power import DyingDisk, PowerCut
 
 from edgeflock_agent.storage import ring
-from edgeflock_agent.storage.captured import About, Captured, KeptTensor, Why, read_captured
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.ring import Ring
+from edgeflock_deploy.captured import About, Captured, KeptTensor, Why, read_captured
 
 ITEM = 3000  # with its sum it takes one block of 4096
 BLOCK = 4096

@@ -12,6 +12,7 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import (
     AgentEvent,
+    CapturePiece,
     Desired,
     DeviceState,
     Malformed,
@@ -20,6 +21,7 @@ from edgeflock_deploy.messages import (
     ReportedModel,
     Tried,
     Unknown,
+    Up,
     VariantWindow,
     Window,
     decode_up,
@@ -53,26 +55,18 @@ MESSAGES = [
         device_class="c", rollout="R1", model="m", number=0, old_digest="a", new_digest="b", duration_s=1.0, pairs=130,
         old=SIDE, new=SIDE, agreement=0.99, **HEAD,
     ),
+    CapturePiece(model="m", token="c1-abcd", number=0, pieces=1, data="AAAA", **HEAD),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.kind)
-def test_every_message_survives_the_wire(message: Presence | Reported | AgentEvent | Window) -> None:
+def test_every_message_survives_the_wire(message: Up) -> None:
     assert decode_up(encode(message)) == message
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.kind)
-def test_fields_of_a_newer_release_are_accepted(message: Presence | Reported | AgentEvent | Window) -> None:
+def test_fields_of_a_newer_release_are_accepted(message: Up) -> None:
     assert decode_up(json.dumps(json.loads(encode(message)) | {"introduced_later": [1]}).encode()) == message
-
-
-def test_words_of_the_release_before_are_read() -> None:
-    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
-    assert Desired.model_validate_json(old).signed_at is None
-    said = json.loads(encode(MESSAGES[1]))
-    for field in ("windows_dropped", "events_dropped", "nan_answers"):
-        del said[field]
-    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
 
 
 def test_a_report_of_before_forms_were_told_is_read() -> None:
@@ -82,6 +76,15 @@ def test_a_report_of_before_forms_were_told_is_read() -> None:
     read = decode_up(json.dumps(old).encode())
     assert isinstance(read, Reported)
     assert (read.models["m"].variant, read.models["m"].candidate_variant, read.models["m"].tried) == (None, None, ())
+
+
+def test_words_of_the_release_before_are_read() -> None:
+    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
+    assert Desired.model_validate_json(old).signed_at is None
+    said = json.loads(encode(MESSAGES[1]))
+    for field in ("windows_dropped", "events_dropped", "nan_answers"):
+        del said[field]
+    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
 
 
 @pytest.mark.parametrize("change", [{"kind": "introduced_later"}, {"v": 2}])
@@ -130,3 +133,8 @@ def test_a_device_id_that_could_escape_its_topic_is_refused(device: str) -> None
 @pytest.mark.parametrize("topic", ["edgeflock/v1/d/a/desired", "edgeflock/v1/d/a/b/up/window", "x/d/a/up/window", ""])
 def test_other_topics_are_not_upward(topic: str) -> None:
     assert topics.parse_up(topic) is None
+
+
+def test_a_word_of_a_release_that_wanted_no_captures_is_still_read() -> None:
+    older = {"v": 1, "kind": "desired", "device": "b1", "models": {}}
+    assert Desired.model_validate_json(json.dumps(older)).captures_wanted == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from machine_states import FACTORY, LATE, MEASURED, NEW, NOW, OLD, OLDER, S, at, desired, entry, walk
 
-from edgeflock_agent.chain import gave_way
+from edgeflock_agent.forms import gave_way
 from edgeflock_agent.machine import MAX_ATTEMPTS, MAX_RESTARTS, step
 from edgeflock_agent.model_state import (
     BlobsReady,

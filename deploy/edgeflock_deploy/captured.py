@@ -1,12 +1,15 @@
 """One kept input of an application: the raw tensors as they came, which variant answered, when, and why it is kept.
 
-As bytes: one line of JSON, and behind it the tensors one after the other, little-endian.
+As bytes: one line of JSON, and behind it the tensors one after the other, little-endian. Several travel as one parcel:
+each behind its length, `>I`.
 
 Version history: 1, the first.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -76,3 +79,29 @@ def read_captured(item: bytes) -> Captured | None:
         data.append(payload[start : start + tensor.bytes])
         start += tensor.bytes
     return Captured(about, tuple(data)) if start == len(payload) else None
+
+
+_LENGTH = struct.Struct(">I")
+
+
+def pack(items: Iterable[bytes], most_bytes: int) -> bytes:
+    """A parcel of the first items that fit into so many bytes."""
+    parcel = bytearray()
+    for item in items:
+        if len(parcel) + _LENGTH.size + len(item) > most_bytes:
+            break
+        parcel += _LENGTH.pack(len(item)) + item
+    return bytes(parcel)
+
+
+def unpack(parcel: bytes) -> list[Captured]:
+    """What can be read of a parcel, in its order."""
+    found, start = [], 0
+    while start + _LENGTH.size <= len(parcel):
+        (length,) = _LENGTH.unpack_from(parcel, start)
+        start += _LENGTH.size
+        one = read_captured(parcel[start : start + length])
+        start += length
+        if one is not None:
+            found.append(one)
+    return found
