@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from edgeflock_agent.effects import EFFECTS
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
+from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.model_state import (
     Booted,
     DesiredChanged,
@@ -37,14 +39,16 @@ from edgeflock_agent.model_state import (
 from edgeflock_agent.orders import open_order
 from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.reports import Reporter, in_fields, in_words
-from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.serving.endpoint import Serving, Turn
 from edgeflock_agent.signed_time import SignedTime
 from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_agent.storage.store import CAPTURES, Store
-from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.trial.board import Board, Exchanged
+from edgeflock_agent.trial.live_inputs import LiveInputs
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.uploads import Uploads
 from edgeflock_agent.watch import Watch
 from edgeflock_deploy import topics
@@ -99,7 +103,7 @@ class _Session:
 class _Windowed:
     work: Work
     rollout: str
-    old: Serving
+    old: Serving | None
     result: WindowSides | Event | None
 
 
@@ -113,6 +117,7 @@ class Agent:
         make_link: makes the link; it gets the function to be called after each connect.
         threads: of each interpreter.
         beat_s: how often `reported` is sent when nothing changes.
+        memory_bytes: what all models may take together; None: what the board has.
         now: both clocks.
         capture: keeps inputs of applications, where the board's owner wants that.
 
@@ -129,18 +134,21 @@ class Agent:
         *,
         threads: int = 1,
         beat_s: float = 10.0,
+        memory_bytes: int | None = None,
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
         capture: Capture | None = None,
     ) -> None:
         self.identity, self.store, self._clocks, self.capture = identity, store, now, capture
         self.models: dict[str, ModelState] = {}
         self.serving: dict[str, Serving] = {}
+        self.turns: dict[str, Turn] = {}
+        self.live = LiveInputs(random.Random())  # noqa: S311 - draws which inputs a trial keeps, guards nothing
         self.work: dict[str, Work] = {}
         self.loading: dict[str, Work] = {}
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
         self._session = b""
         self._record = RecordFile(store.folder, store.disk)
-        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | _Session | bytes | str] = (
+        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | Exchanged | _Session | bytes | str] = (
             queue.SimpleQueue()
         )
         self._read_record()
@@ -156,6 +164,14 @@ class Agent:
             now=self.now,
             traffic=traffic,
             tell_confidence=capture is not None,
+            board=Board(
+                serving=self.serving,
+                turns=self.turns,
+                live=self.live,
+                memory=Memory(limit_bytes=memory_bytes),
+                form_of=lambda model, digest: self.models[model].form_of(digest),
+                exchanged=self._inbox.put,
+            ),
         )
         backlog = Backlog(store.folder / "backlog", store.disk)
         self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
@@ -234,6 +250,8 @@ class Agent:
             self._happened(message)
         elif isinstance(message, _Windowed):
             self._windowed(message)
+        elif isinstance(message, Exchanged):
+            self._exchanged(message)
         elif isinstance(message, _Misbehaved):
             self._misbehaved(message)
         elif isinstance(message, _Session):
@@ -241,7 +259,7 @@ class Agent:
         elif isinstance(message, bytes):
             self._heard(message)
         elif message == "connected":
-            self.outbox.work()
+            self.outbox.connected()
             self.reporter.presence(online=True)
             self.report()
         else:
@@ -300,6 +318,7 @@ class Agent:
         """Another session than the last: the controller may have missed windows meanwhile."""
         if name != self._session:
             self._session = name
+            self.outbox.headquarters_came()
             self.reporter.resend_windows(self._rollouts_in_trial())
             self.uploads.again()
 
@@ -327,20 +346,36 @@ class Agent:
             self.close(work.take_child())
         elif isinstance(result, WindowSides):
             state = self.models[work.model]
-            self.reporter.window(state, message.rollout, message.old.digest, work.digest, result)
+            old_digest = message.old.digest if message.old is not None else ""
+            self.reporter.window(state, message.rollout, old_digest, work.digest, result)
             if state.desired is not None:
                 work.rest_until_s = self.now().mono_s + state.desired.trial.pause_s
             self.next_window(work.model)
-        elif isinstance(result, ServingStopped):
+        elif isinstance(result, ServingStopped) and message.old is not None:
             self._serving_gone(work.model, message.old, result)
         elif result is not None:
             self.handle(work.model, result)
+
+    def _exchanged(self, message: Exchanged) -> None:
+        """The incumbent is back in its place, in a process of its own, or could not be brought back."""
+        model, after = message.model, message.after
+        if not self.jobs.trials.settled(message):  # something else was ordered meanwhile
+            if after is not None and self.serving.get(model) is not after:
+                self.close(after.process)
+        elif message.stop is not None:
+            before, stop = message.before, message.stop
+            self._serving_gone(model, before, ServingStopped(before.digest, stop.reason, stop.detail, self.now()))
+
+    def exchanging(self, model: str) -> bool:
+        """Whether two variants of a model take turns in one place: what serves may have no process for a moment."""
+        turn = self.turns.get(model)
+        return turn is not None and turn.exchanges
 
     def _tick(self) -> None:
         self.outbox.work()
         for model in list(self.models):
             serving, work = self.serving.get(model), self.work.get(model)
-            if serving is not None and not serving.process.alive:
+            if serving is not None and not serving.process.alive and not self.exchanging(model):
                 self._serving_gone(
                     model, serving, ServingStopped(serving.digest, *_ending(serving.process), self.now())
                 )
@@ -385,9 +420,13 @@ class Agent:
     def next_window(self, model: str) -> None:
         """Have the next window of a running trial closed, unless one is on its way or there is nothing to compare."""
         state, work, old = self.models[model], self.work.get(model), self.serving.get(model)
-        if state.state is not DeviceState.TRIAL or state.desired is None or work is None or old is None:
+        if state.state is not DeviceState.TRIAL or state.desired is None or work is None or model in self.loading:
             return
-        if work.child is None or work.window_running or self.now().mono_s < work.rest_until_s:
+        if old is None and (state.slots.active is not None or work.alternates):
+            return  # it is about to be loaded again
+        if work.child is None and not work.alternates:
+            return
+        if work.window_running or self.exchanging(model) or self.now().mono_s < work.rest_until_s:
             return
         work.window_running = True
         rollout, settings = state.desired.rollout, state.desired.trial
@@ -420,6 +459,7 @@ class Agent:
         held = {digest: state.form_of(digest) for state in self.models.values() for digest in state.held}
         self.store.collect_garbage(held, held)
         self.reporter.forget_windows(self._rollouts_in_trial())
+        self.live.drop_over()
         give_back_freed()
 
     def report(self, of: ModelState | None = None) -> None:
@@ -430,7 +470,11 @@ class Agent:
         if not self.link.connected:
             return
         models = self.models if of is None else self.models | {of.model: of}
-        running = {model: serving.digest for model, serving in self.serving.items() if serving.process.alive}
+        running = {
+            model: serving.digest
+            for model, serving in self.serving.items()
+            if serving.process.alive or self.exchanging(model)
+        }
         self.reporter.reported(models, running)
 
     def close(self, child: ModelProcess | None) -> None:

@@ -83,6 +83,12 @@ def main() -> None:
 )
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
 @click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="What all loaded models may take together, about 40 MB for the process of each included; what the board has "
+    "if left out.",
+)
+@click.option(
     "--capture-mb",
     type=click.FloatRange(0.1),
     help="Keep inputs of low confidence, and those on which two variants differ, in so many MB. Off if left out.",
@@ -115,6 +121,7 @@ def run(
     threads: int,
     emulated: bool,
     quota: int | None,
+    memory_mb: int | None,
     capture_mb: float | None,
     capture_below: float,
     capture_every_s: float,
@@ -140,6 +147,7 @@ def run(
         threads=threads,
         emulated=emulated,
         quota_bytes=quota,
+        memory_bytes=memory_mb << 20 if memory_mb is not None else None,
         capture=None
         if capture_mb is None
         else CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s, capture_send),

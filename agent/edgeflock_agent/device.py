@@ -1,19 +1,19 @@
 """What this device is: its class, and the id of this run of the agent.
 
 A device class names boards that behave alike: `<machine>-<cpu>-<runtime>` (`x86_64-epyc-litert2.3`), or for a board
-that names itself `<board>-<machine>-<runtime>` (`rpi4-aarch64-litert2.3`). One whose processor is translated by software
+that names itself `<board>-<machine>-<runtime>` (`rpi4-aarch64-litert2.3`). One whose processor is played by software
 says so at the end (`aarch64-cortex-a72-litert2.3-emulated`): it behaves like no board. The root of the file system is
 passed in, so that a recorded tree stands for a board.
 """
 
 from __future__ import annotations
 
-import platform
 import re
 import secrets
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgeflock_agent.measure.emulation import QEMU_BOARD, machine_name
 
 _WORD = re.compile(r"[a-z0-9._]+")
 # A marketing name holds one word that tells the family; the rest (core count, clock, generation) is noise.
@@ -30,10 +30,6 @@ _ARM_PARTS = {
     "0xd40": "neoverse-v1",
     "0xd42": "cortex-a78ae",
 }
-
-
-_QEMU_BOARD = "linux,dummy-virt"  # what QEMU's `virt` machine calls itself in its device tree
-_32_BIT = {"aarch64": "armv7l", "x86_64": "i686"}
 
 
 @dataclass(frozen=True)
@@ -58,36 +54,12 @@ def device_class(runtime: str, root: Path = Path("/"), machine: str | None = Non
         runtime: the runtime's name, e.g. `litert2.3`.
         root: of the file system with `proc/cpuinfo` and `proc/device-tree/model`.
         machine: as `uname -m` says it; None asks this machine.
-        emulated: whether its processor is translated by software (see `is_emulated`).
+        emulated: whether its processor is translated by software (see `measure.emulation`).
     """
-    machine = machine or _machine()
+    machine = machine or machine_name()
     board = _board(root)
     name = f"{board}-{machine}-{runtime}" if board else f"{machine}-{_cpu(root)}-{runtime}"
     return f"{name}-emulated" if emulated else name
-
-
-def is_emulated(root: Path = Path("/"), machine: str | None = None) -> bool:
-    """Whether software translates this processor: the kernel names another architecture than the machine, or the board
-    is QEMU's.
-
-    The kernel says its architecture in /proc/sys/kernel/arch (Linux 6.1); an older one under QEMU's user mode cannot be
-    told from a board this way, `--emulated` says it there.
-    """
-    kernel = _read(root / "proc/sys/kernel/arch").strip()
-    other_kernel = bool(kernel) and _family(kernel) != _family(machine or _machine())
-    return other_kernel or _read(root / "proc/device-tree/model").rstrip("\x00") == _QEMU_BOARD
-
-
-def _machine() -> str:
-    """What the kernel says, unless this is a 32-bit system on a 64-bit kernel, as on Raspberry Pi OS."""
-    machine = platform.machine() or "unknown"
-    return machine if sys.maxsize > 2**32 else _32_BIT.get(machine, machine)
-
-
-def _family(machine: str) -> str:
-    if machine.startswith(("arm", "aarch64")):
-        return "arm"
-    return "x86" if machine == "x86_64" or re.fullmatch(r"i\d86", machine) else machine
 
 
 def new_boot_id() -> str:
@@ -97,7 +69,7 @@ def new_boot_id() -> str:
 
 def _board(root: Path) -> str | None:
     model = _read(root / "proc/device-tree/model").rstrip("\x00").strip()
-    if not model or model == _QEMU_BOARD:
+    if not model or model == QEMU_BOARD:
         return None
     pi = _PI.search(model)
     return "rpi" + pi[1].lower().replace(" ", "") if pi else _slug(model)

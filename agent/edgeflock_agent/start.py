@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.agent import Agent
-from edgeflock_agent.device import Identity, device_class, is_emulated, new_boot_id
+from edgeflock_agent.device import Identity, device_class, new_boot_id
+from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
@@ -29,6 +30,7 @@ from edgeflock_deploy.runtime_name import runtime_name
 
 if TYPE_CHECKING:
     from edgeflock_agent.serving.capture import Capture
+
 _SPREAD_S = 5.0  # a thousand boards that lose a broker together come back 200 a second, at once if it is there
 _MAX_QUEUED = 1_000  # what is to outlive a lost connection waits on the disk
 
@@ -58,6 +60,7 @@ class Options:
     socket: Path | None = None
     threads: int = 1
     quota_bytes: int | None = None
+    memory_bytes: int | None = None
     capture: CaptureOptions | None = None
     emulated: bool = False
 
@@ -80,21 +83,14 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
-        emulated = options.emulated or is_emulated()
-        identity = Identity(
-            device=options.device,
-            device_class=options.device_class or device_class(runtime, emulated=emulated),
-            emulated=emulated,
-            runtime=runtime,
-            boot_id=new_boot_id(),
-            broker=options.broker,
-        )
+        identity = _identity(options, runtime)
         capture = _capture(options, store)
         agent = _agent(options, identity, store, trust, capture)
         endpoint = Endpoint.start(
             agent.serving.get,
             agent.expected,
-            witness=each_of(agent.watch.answered, *([capture.answered] if capture is not None else [])),
+            witness=each_of(agent.watch.answered, agent.live, *([capture.answered] if capture is not None else [])),
+            turns=agent.turns.get,
             host=host,
             port=port,
             socket_path=options.socket,
@@ -104,6 +100,18 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
             capture.stop()
     finally:
         store.unlock()
+
+
+def _identity(options: Options, runtime: str) -> Identity:
+    emulated = options.emulated or is_emulated()
+    return Identity(
+        device=options.device,
+        device_class=options.device_class or device_class(runtime, emulated=emulated),
+        emulated=emulated,
+        runtime=runtime,
+        boot_id=new_boot_id(),
+        broker=options.broker,
+    )
 
 
 def _capture(options: Options, store: Store) -> Capture | None:
@@ -141,7 +149,16 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust, cap
             max_queued=_MAX_QUEUED,
         )
 
-    return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s, capture=capture)
+    return Agent(
+        identity,
+        store,
+        trust,
+        make_link,
+        threads=options.threads,
+        beat_s=options.beat_s,
+        memory_bytes=options.memory_bytes,
+        capture=capture,
+    )
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:

@@ -3,8 +3,9 @@
 For a user without boards, and for tests that cut a board's power. Decided here: what a machine consists of (a folder
 with its disk, its console's log and its record), how it is started, and that killing its process is the power cut: what
 the guest had not brought to its disk is lost. All machines share one read-only root, kernel and ramdisk, which
-deploy/qemu/image.py makes; the agent's code is copied to a machine's disk when the disk is made. A machine reaches this
-computer's loopback as 10.0.2.2, and its agent's endpoint is forwarded to a loopback port here. Not known here: rollouts.
+deploy/qemu/image.py makes; the agent's code is copied to a machine's disk when the disk is made. A machine reaches
+this computer's loopback as 10.0.2.2, and its agent's endpoint is forwarded to a loopback port here. Not known here:
+rollouts.
 
 Version history of machine.json (on the disk) and running.json (beside it): 1, the first.
 """
@@ -76,6 +77,7 @@ class Machines:
 
     def __init__(self, folder: Path, *, dies_with_parent: bool = False) -> None:
         self._folder, self._dies_with_parent = folder.resolve(), dies_with_parent
+        self._started: dict[str, subprocess.Popen[bytes]] = {}  # by us; others are known by their record alone
 
     def all(self) -> list[Machine]:
         """Every machine that has a disk, by id."""
@@ -127,7 +129,8 @@ class Machines:
             "-device", "virtio-blk-device,drive=root,serial=root",
             "-drive", f"if=none,id=own,file={machine.folder / 'own.img'},format=raw",
             "-device", "virtio-blk-device,drive=own,serial=own",
-            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{_AGENT_PORT}", "-device", "virtio-net-device,netdev=net",
+            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:{_AGENT_PORT}",
+            "-device", "virtio-net-device,netdev=net",
         ]  # fmt: skip
         lifeline = [sys.executable, "-m", "edgeflock_deploy.lifeline"] if self._dies_with_parent else []
         with (machine.folder / "qemu.log").open("wb") as log:
@@ -143,6 +146,7 @@ class Machines:
         if process.poll() is not None:
             said = (machine.folder / "qemu.log").read_text().strip().splitlines()
             raise BadInput(f"machine {name}", f"QEMU ended: {said[-1] if said else process.returncode}", "mend that")
+        self._started[name] = process
         record = {"v": 1, "pid": process.pid, "pid_started": pid_started(process.pid), "port": port}
         (machine.folder / "running.json").write_text(json.dumps(record))
         return self.machine(name)
@@ -154,8 +158,8 @@ class Machines:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(machine.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(machine.pid, 0)
+        if name in self._started:
+            self._started.pop(name).wait()
         until = time.monotonic() + _END_S
         while self.machine(name).running and time.monotonic() < until:
             time.sleep(0.02)

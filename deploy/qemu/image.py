@@ -1,9 +1,9 @@
 """What all virtual boards share: kernel, initial ramdisk and root image of a 64-bit ARM machine, below `build/arm/vm`.
 
-`python -m qemu.image` makes them, or says in one line why it cannot. Decided here: the kernel is Debian's for clouds, the
-root is the aarch64 userland (`userland`), read-only and the same for every board, and Python is init (`init.py`): a whole
-init system would take minutes under emulation. What differs between boards, the agent's code among it, lies on a small
-disk of their own, which `edgeflock vm` makes and which is mounted at /own.
+`python -m qemu.image` makes them, or says in one line why it cannot. Decided here: the kernel is Debian's for clouds,
+the root is the aarch64 userland (`userland`), read-only and the same for every board, and Python is init (`init.py`): a
+whole init system would take minutes under emulation. What differs between boards, the agent's code among it, lies on a
+small disk of their own, which `edgeflock vm` makes and which is mounted at /own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from qemu.packages import Apt, Missing, unpack
+from qemu.packages import Apt, Missing, field, own_architecture, unpack
 from qemu.userland import BUILD, userland
 
 VM = BUILD / "vm"
@@ -87,8 +87,8 @@ def system_qemu() -> tuple[Path, dict[str, str]]:
     command = host / "usr/bin" / SYSTEM
     if not command.exists():
         _say(f"{SYSTEM} and its libraries (15 MB)")
-        machine = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip()
-        unpack(Apt(BUILD / "apt-host", machine, over_installed=True).fetch("qemu-system-arm"), host)
+        apt = Apt(BUILD / "apt-host", own_architecture(), over_installed=True, backports=True)
+        unpack(apt.fetch("qemu-system-arm"), host)
     libraries = ":".join(sorted({str(path.parent) for path in (host / "usr/lib").glob("*/lib*.so.*")}))
     environment = {"LD_LIBRARY_PATH": libraries}
     found = subprocess.run([command, "--version"], env=os.environ | environment, capture_output=True, text=True)
@@ -101,9 +101,8 @@ def _kernel_and_ramdisk() -> None:
     _say("kernel and busybox (22 MB)")
     apt = Apt(BUILD / "apt-arm64", "arm64")
     (meta,) = apt.fetch("linux-image-cloud-arm64", alone=True)
-    needs = subprocess.run(["dpkg-deb", "-f", meta, "Depends"], capture_output=True, text=True).stdout
     unpacked = VM / "kernel-package"
-    unpack(apt.fetch(needs.split()[0], "busybox-static", alone=True), unpacked)
+    unpack(apt.fetch(field(meta, "Depends").split()[0], "busybox-static", alone=True), unpacked)
     (kernel,) = (unpacked / "boot").glob("vmlinuz-*")
     shutil.copy(kernel, VM / "kernel")
     modules = {path.stem: path.read_bytes() for path in unpacked.rglob("*.ko") if path.stem in _MODULES}

@@ -90,9 +90,7 @@ class Apt:
         return any((self._folder / "lists").glob("*_Packages*"))
 
     def _apt(self, *words: str, cwd: Path | None = None) -> None:
-        if shutil.which("apt-get") is None:
-            raise Missing("no apt-get on this machine")
-        command = ["apt-get", "-qq", "-c", str(self._folder / "apt.conf"), *words]
+        command = [_found("apt-get"), "-qq", "-c", str(self._folder / "apt.conf"), *words]
         done = subprocess.run(
             command, cwd=cwd, capture_output=True, text=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         )
@@ -128,13 +126,34 @@ def unpack(debs: Sequence[Path], root: Path, only: Sequence[str] = ()) -> None:
             if not (root / name).is_symlink():
                 (root / name).symlink_to(f"usr/{name}")
     for deb in debs:
-        files = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
-        words = ["tar", "-x", "-f", "-", "-C", str(root), "--no-same-owner", "--keep-directory-symlink", *only]
+        files = subprocess.Popen([_found("dpkg-deb"), "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
+        words = [_found("tar"), "-x", "-f", "-", "-C", str(root), "--no-same-owner", "--keep-directory-symlink", *only]
         done = subprocess.run(words, stdin=files.stdout, capture_output=True, text=True)
         assert files.stdout is not None
         files.stdout.close()
         if files.wait() != 0 or done.returncode != 0:
             raise Missing(f"{deb.name} does not unpack: {done.stderr.strip()}")
+
+
+def own_architecture() -> str:
+    """This machine's, in Debian's words."""
+    return _said("dpkg", "--print-architecture")
+
+
+def field(deb: Path, name: str) -> str:
+    """A field of a package's description."""
+    return _said("dpkg-deb", "-f", str(deb), name)
+
+
+def _said(program: str, *words: str) -> str:
+    return subprocess.run([_found(program), *words], capture_output=True, text=True).stdout.strip()
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise Missing(f"no {program} on this machine: QEMU and the ARM packages come from Debian's")
+    return path
 
 
 def _release() -> str:

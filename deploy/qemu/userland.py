@@ -1,10 +1,10 @@
 """ARM userlands: a Debian root with Python and the agent's dependencies, and a command that runs its Python here.
 
 `python -m qemu.userland aarch64 armhf` makes them below `build/arm`, or says in one line why it cannot. Decided here:
-what a board of each kind has installed (aarch64: what `pip install edgeflock[agent]` brings; armhf: the runtime from its
-wheel and numpy, psutil, nacl and zstandard from Debian, see docs/boards.md) and how it runs: QEMU's user mode translates
-its instructions, the kernel is this machine's. `ROOT/usr/bin/board-python` is the interpreter, and believes that this
-is its name, so that the processes which the agent starts with `sys.executable` are translated too.
+what a board of each kind has installed (aarch64: what `pip install edgeflock[agent]` brings; armhf: the runtime from
+its wheel and numpy, psutil, nacl and zstandard from Debian, see docs/boards.md) and how it runs: QEMU's user mode
+translates its instructions, the kernel is this machine's. `ROOT/usr/bin/board-python` is the interpreter, and believes
+that this is its name, so that the processes which the agent starts with `sys.executable` are translated too.
 
 Nothing is made twice: a stamp holds the hash of all that went in.
 """
@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from qemu.packages import Apt, Missing, unpack
+from qemu.packages import Apt, Missing, own_architecture, unpack
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = REPOSITORY / "build" / "arm"
@@ -112,7 +112,7 @@ def qemu_user(command: str) -> Path:
         if version >= QEMU_NEEDS:
             return Path(path)
     _say(f"qemu-user {QEMU_NEEDS} or newer (63 MB)")
-    debs = Apt(BUILD / "apt-host", _own_architecture(), over_installed=True, backports=True).fetch(
+    debs = Apt(BUILD / "apt-host", own_architecture(), over_installed=True, backports=True).fetch(
         "qemu-user", alone=True
     )
     unpack(debs, BUILD / "host", [f"./usr/bin/{kind.qemu}" for kind in KINDS.values()])
@@ -129,13 +129,6 @@ def _qemu_version(path: Path) -> int:
         return 0
     version = re.search(r"version (\d+)", said)
     return int(version[1]) if version else 0
-
-
-def _own_architecture() -> str:
-    try:
-        return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip()
-    except OSError:
-        raise Missing("no dpkg on this machine: QEMU and the ARM packages come from Debian's") from None
 
 
 def _python_version(root: Path) -> str:

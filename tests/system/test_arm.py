@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from edgeflock_deploy.codec import encode
 from qemu.packages import Missing
 from qemu.userland import REPOSITORY, userland
 
@@ -123,3 +124,22 @@ def test_int8_models_answer_byte_for_byte_as_on_this_machine() -> None:
     )
     assert there == here
     assert len(here.splitlines()) == len(models)
+
+
+@pytest.mark.parametrize("kind", ["aarch64", "armhf"])
+def test_a_container_is_unpacked_to_the_same_bytes(kind: str, tmp_path: Path) -> None:
+    python = python_of(kind)
+    model = MLPERF_TINY / "pretrainedResnet_quant.tflite"
+    data = (model if model.is_file() else DATA / "tiny_int8.tflite").read_bytes()
+    other = bytearray(data)
+    other[len(data) // 2] ^= 1  # in the weights
+    base, full, delta = (tmp_path / name for name in ("base", "full", "delta"))
+    base.write_bytes(data)
+    full.write_bytes(encode(data))
+    delta.write_bytes(encode(bytes(other), data))
+    env = os.environ | {"PYTHONPATH": SOURCES, "EDGEFLOCK_PARENT": str(os.getpid())}
+    unpack = [str(python), "-m", "edgeflock_agent.storage.unpacking", str(len(data))]
+    assert subprocess.run([*unpack, str(full)], env=env, capture_output=True, check=True).stdout == data
+    assert subprocess.run([*unpack, str(delta), str(base)], env=env, capture_output=True, check=True).stdout == bytes(
+        other
+    )

@@ -49,7 +49,7 @@ class Answering:
         labels: UTF-8 lines.
         interpreters: the model's.
         run: runs the interpreter that serves on an item, and gives the milliseconds of its call.
-        remarks: what else is told, for what the model's inputs and outputs held.
+        remarks: what else is told, for a request and what the model's inputs and outputs held.
 
     Raises:
         Untrusted: MANIFEST_INVALID; what is told does not fit the model.
@@ -61,7 +61,7 @@ class Answering:
         labels: bytes,
         interpreters: Interpreters,
         run: Callable[[tuple[Array, ...]], float],
-        remarks: Callable[[Sequence[Array], Sequence[Array]], Told],
+        remarks: Callable[[Told, Sequence[Array], Sequence[Array]], Told],
     ) -> None:
         model = interpreters.model
         self.view = View(told, labels, model)
@@ -77,6 +77,11 @@ class Answering:
     def stateful(self) -> bool:
         """Whether an inference depends on the ones before it."""
         return self._fed is not None or self._interpreters.inside is not None
+
+    @property
+    def told_of_model(self) -> Told:
+        """What the parent must know of the model beside what applications see of it."""
+        return {"stateful": self.stateful, "first_values": int(np.prod(self._interpreters.model.outputs[0].shape))}
 
     @property
     def is_simple(self) -> bool:
@@ -105,18 +110,18 @@ class Answering:
             # A recurrent layer's own tensors: the model as it was trained sees each item by itself.
             with self._interpreters.apart():
                 self._interpreters.forget()
-                return self._once(begun, header["shapes"], payload, None)
-        return self._once(begun, header["shapes"], payload, Asked(**(header.get("sequence") or {})))
+                return self._once(begun, header, payload, None)
+        return self._once(begun, header, payload, Asked(**(header.get("sequence") or {})))
 
     def _once(
         self,
         begun: int,
-        shapes: Sequence[Sequence[int]],
+        header: Told,
         payload: bytes | bytearray | memoryview,
         asked: Asked | None,
     ) -> Reply:
         """Answer one item; `asked` None: it stands alone."""
-        held = self.view.held(self.view.read(memoryview(payload), shapes))
+        held = self.view.held(self.view.read(memoryview(payload), header["shapes"]))
         fed, restarted = self._enter(asked)
         for place, array in zip(self.view.fed, held, strict=True):
             fed[place] = array
@@ -130,7 +135,7 @@ class Answering:
         ended = time.perf_counter_ns()
         times = {"pre_ms": (ready - begun) / 1e6, "post_ms": (ended - done) / 1e6}
         reply = {"latency_ms": latency_ms, "end_to_end_ms": (ended - begun) / 1e6, "shapes": answer.shapes} | times
-        reply |= self._remarks(item, outputs)
+        reply |= self._remarks(header, item, outputs)
         lengths = [len(output) for output in answer.outputs]
         return reply | {"lengths": lengths, "sequence_restarted": restarted}, answer.outputs
 

@@ -157,7 +157,7 @@ class Child:
         self._answering = None if answering.is_simple else answering
         give_back_freed()
         tensors = {side: _described(told[side]) for side in ("inputs", "outputs")}
-        return tensors | {"load_ms": load_ms, "sealed": sealed, "stateful": answering.stateful}, b""
+        return tensors | {"load_ms": load_ms, "sealed": sealed} | answering.told_of_model, b""
 
     def _open_golden(self, header: dict[str, Any], _: Payload) -> Reply:
         with os.fdopen(header["fd"], "rb", closefd=False) as file:
@@ -187,8 +187,11 @@ class Child:
             raise Untrusted(Reason.MANIFEST_INVALID, "the evaluation slice has another number of inputs than the model")
         self._items = [self._fitting(item) for item in zip(*evaluation.x, strict=True)]
         self._slice, self._kind = evaluation, header["kind"]
-        spread = variance(evaluation.y) if self._kind == "regression" else None
-        return {"items": len(self._items), "target_variance": spread}, b""
+        if self._kind == "classification":
+            return {"items": len(self._items), "target_variance": None, "answer_range": None}, b""
+        means = evaluation.y.reshape(len(evaluation.y), -1).astype(np.float64).mean(axis=1)
+        ends = [float(means.min()), float(means.max())]
+        return {"items": len(self._items), "target_variance": variance(evaluation.y), "answer_range": ends}, b""
 
     def _item(self, header: dict[str, Any], _: Payload) -> Reply:
         assert self._slice is not None, "no evaluation slice is open"
@@ -199,12 +202,19 @@ class Child:
         output = outputs[0]
         _refuse_nan(output, f"evaluation item {number}")
         target = self._slice.y[number]
+        answered = self._answered(output)
         if self._kind == "classification":
-            answer = int(answers("classification", output)[0])
-            return counts | {"answer": answer, "correct": answer == int(target)}, b""
-        values = answers("regression", self.model.outputs[0].decode(output))[0]
+            return counts | answered | {"correct": answered["answer"] == int(target)}, b""
+        values = np.asarray(answered["answer"])
         error = float(np.mean((values - np.asarray(target, np.float64).reshape(-1)) ** 2))
-        return counts | {"answer": values.tolist(), "squared_error": error}, b""
+        return counts | answered | {"squared_error": error}, b""
+
+    def _answered(self, output: Array) -> dict[str, Any]:
+        """What the first output answers, as it is compared and counted."""
+        info = self.model.outputs[0]
+        if self._kind == "classification":
+            return {"answer": int(answers("classification", output)[0]), "confidence": top_probability(info, output)}
+        return {"answer": answers("regression", info.decode(output))[0].tolist()}
 
     def _random(self, header: dict[str, Any], _: Payload) -> Reply:
         rng = np.random.default_rng(header["seed"])
@@ -241,6 +251,7 @@ class Child:
         return {}, took_ms.tobytes()
 
     def _infer(self, header: dict[str, Any], payload: Payload) -> Reply:
+        self._take_switches()
         if self._answering is not None:
             return self._answering.infer(header, payload)
         begun = time.perf_counter_ns()
@@ -252,16 +263,21 @@ class Child:
         answer = self.model.outputs_now()
         outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
         times = {"latency_ms": latency_ms, "end_to_end_ms": (time.perf_counter_ns() - begun) / 1e6}
-        return times | self._remarks(given, answer) | {"lengths": [len(output) for output in outputs]}, outputs
+        return times | self._remarks(header, given, answer) | {"lengths": [len(output) for output in outputs]}, outputs
 
-    def _remarks(self, given: Sequence[Array], answer: Sequence[Array]) -> dict[str, Any]:
+    def _remarks(self, header: dict[str, Any], given: Sequence[Array], answer: Sequence[Array]) -> dict[str, Any]:
         """What is to be told of an answer beside it, from what the model's own tensors held."""
-        remarks: dict[str, Any] = {}
+        remarks = self._judged(answer) if header.get("judged") else {}
         if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
             remarks["nan"] = True  # NaN that went in may come out: that is the application's doing
         if self._tells_confidence:
             remarks["confidence"] = top_probability(self.model.outputs[0], answer[0])
         return remarks
+
+    def _judged(self, outputs: Sequence[Array]) -> dict[str, Any]:
+        """What a trial wants to know of an application's request beside its outputs; of NaN, no answer."""
+        switches = {"switches": self._take_switches()}
+        return switches | (self._answered(outputs[0]) if all(map(_is_numbers, outputs)) else {"answer": None})
 
     def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
         self._tells_confidence = True

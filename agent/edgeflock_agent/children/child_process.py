@@ -73,7 +73,7 @@ class ChildProcess:
             HardStop: INTERNAL, if it does not come up.
         """
         ours, theirs = socket.socketpair()
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed in _end
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed when it is gone
         with theirs:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid())],
@@ -161,7 +161,9 @@ class ChildProcess:
     def close(self) -> None:
         """End it after the request that it is answering. Closing twice is harmless."""
         with self._lock:
-            self._end(kill=False)
+            if not self._hang_up():
+                return
+        self._wait_until_gone()  # not under the lock: who waits for an answer is told at once to ask elsewhere
 
     def _read(self, timeout_s: float) -> frames.Frame:
         try:
@@ -175,20 +177,24 @@ class ChildProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(_CLOSE_S)  # its pipe is closed: let it end by itself, for its own exit status
         last_words = self._last_words()
-        self._end(kill=True)
+        if self._hang_up():
+            self._popen.kill()
+            self._wait_until_gone()
         if isinstance(error, frames.TimedOut):
             self.failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
         else:
             self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
         return self.failure
 
-    def _end(self, *, kill: bool) -> None:
+    def _hang_up(self) -> bool:
+        """Take no more requests; False if that was so already."""
         if self._closed:
-            return
+            return False
         self._closed = True
-        if kill:
-            self._popen.kill()
         self._channel.close()  # the end of its input is its sign to go
+        return True
+
+    def _wait_until_gone(self) -> None:
         try:
             self._popen.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:

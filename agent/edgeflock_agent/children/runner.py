@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.frames import Frame
 from edgeflock_agent.children.sandbox import Sealed
 from edgeflock_agent.children.tensors import Data, Inference, Shape, Tensor, batch_of, joined, one_by_one
 from edgeflock_deploy.reasons import Reason
@@ -29,6 +30,7 @@ __all__ = [
     "Inference",
     "InferenceFailed",
     "ItemResult",
+    "Judged",
     "ModelProcess",
     "Slice",
     "Tensor",
@@ -41,7 +43,8 @@ Answer = int | tuple[float, ...]
 class ItemResult(NamedTuple):
     """One item of the evaluation slice: `correct` for a classification, `squared_error` for a regression.
 
-    `switches`: how often the timed call was interrupted (involuntary context switches).
+    `switches`: how often the timed call was interrupted (involuntary context switches). `confidence`: the probability
+    of a classification's answer. An application's request has no label: it is neither correct nor wrong.
     """
 
     latency_ms: float
@@ -49,6 +52,14 @@ class ItemResult(NamedTuple):
     correct: bool | None
     squared_error: float | None
     switches: int
+    confidence: float | None = None
+
+
+class Judged(NamedTuple):
+    """An application's request as a trial looks at it: what it gives, and how that compares; None where it is NaN."""
+
+    inference: Inference
+    result: ItemResult | None
 
 
 class Block(NamedTuple):
@@ -60,12 +71,16 @@ class Block(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The evaluation slice that is open: its length and how answers are compared and scored."""
+    """The evaluation slice that is open: its length and how answers are compared and scored.
+
+    `answer_range`: a regression's smallest and largest target, each the mean of its values.
+    """
 
     items: int
     kind: Kind
     agreement_atol: float | None
     target_variance: float | None
+    answer_range: tuple[float, float] | None = None
 
 
 class ModelProcess:
@@ -80,8 +95,10 @@ class ModelProcess:
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
         self.load_ms = float(loaded["load_ms"])
         self.stateful = bool(loaded["stateful"])
+        self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
         self.sealed = Sealed(*loaded["sealed"])
         self.slice: Slice | None = None
+        self.slice_path: Path | None = None
 
     @classmethod
     def start(
@@ -206,7 +223,10 @@ class ModelProcess:
                 reply = self._child.ask({"op": "slice", "kind": kind}, files=[file]).header
             except InferenceFailed as error:
                 raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
-        self.slice = Slice(reply["items"], kind, agreement_atol, reply["target_variance"])
+        ends, self.slice_path = reply["answer_range"], path
+        self.slice = Slice(
+            reply["items"], kind, agreement_atol, reply["target_variance"], (ends[0], ends[1]) if ends else None
+        )
         return self.slice.items
 
     def run_item(self, item: int) -> ItemResult:
@@ -217,15 +237,7 @@ class ModelProcess:
             InferenceFailed: the runtime refused this item.
             Closed: the child has been closed.
         """
-        reply = self._child.ask({"op": "item", "item": item}).header
-        answer = reply["answer"]
-        return ItemResult(
-            reply["latency_ms"],
-            tuple(answer) if isinstance(answer, list) else answer,
-            reply.get("correct"),
-            reply.get("squared_error"),
-            reply["switches"],
-        )
+        return _item_result(self._child.ask({"op": "item", "item": item}).header)
 
     def infer(
         self,
@@ -246,15 +258,28 @@ class ModelProcess:
             InferenceFailed: the runtime refused it.
             Closed: the child has been closed.
         """
-        shapes, items = batch_of(self.inputs, inputs, shapes)
-        if items == 1:
-            return self._infer_one(inputs, shapes, sequence)
-        if sequence is not None:
+        given, items = batch_of(self.inputs, inputs, shapes)
+        if items > 1 and sequence is not None:
             raise ValueError("a sequence takes one item at a time")
-        return joined([self._infer_one(item, given, None) for item, given in one_by_one(inputs, shapes, items)])
+        rows = [(inputs, given)] if items == 1 else one_by_one(inputs, given, items)
+        header = {"op": "infer", "sequence": sequence}
+        done = [self._inference(self._child.ask(header | {"shapes": shape}, row)) for row, shape in rows]
+        return done[0] if items == 1 else joined(done)
 
-    def _infer_one(self, inputs: Sequence[Data], shapes: Sequence[Shape], sequence: dict[str, Any] | None) -> Inference:
-        reply = self._child.ask({"op": "infer", "shapes": shapes, "sequence": sequence}, inputs)
+    def infer_judged(self, inputs: Sequence[Data]) -> Judged:
+        """Run one item as `infer` does, and say what a trial compares: the answer as the open slice's task reads it.
+
+        Raises:
+            ValueError, HardStop, InferenceFailed, Closed: see `infer`; a batch is a ValueError.
+        """
+        shapes, items = batch_of(self.inputs, inputs, None)
+        if items != 1:
+            raise ValueError("a batch is not judged")
+        reply = self._child.ask({"op": "infer", "shapes": shapes, "judged": True}, inputs)
+        answer = None if reply.header["answer"] is None else _item_result(reply.header)
+        return Judged(self._inference(reply), answer)
+
+    def _inference(self, reply: Frame) -> Inference:
         outputs, start = [], 0
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
@@ -310,6 +335,18 @@ class ModelProcess:
     def close(self) -> None:
         """End the child after the request that it is answering. Closing twice is harmless."""
         self._child.close()
+
+
+def _item_result(header: dict[str, Any]) -> ItemResult:
+    answer = header["answer"]
+    return ItemResult(
+        header["latency_ms"],
+        tuple(answer) if isinstance(answer, list) else answer,
+        header.get("correct"),
+        header.get("squared_error"),
+        header["switches"],
+        header.get("confidence"),
+    )
 
 
 @contextlib.contextmanager

@@ -110,6 +110,17 @@ def batch_of(
     return tuple(shapes), batches.pop() if batches else 1
 
 
+def is_plain(tensors: Sequence[Tensor], inputs: Sequence[Data], shapes: Sequence[Shape] | None) -> bool:
+    """Whether some inputs, found good, are one item whose bytes alone say their shapes: as a trial keeps them."""
+    if shapes is None:
+        return True
+    given, items = batch_of(tensors, inputs, shapes)
+    try:
+        return items == 1 and batch_of(tensors, inputs, None)[0] == given
+    except ValueError:
+        return False
+
+
 def one_by_one(
     inputs: Sequence[Data], shapes: Sequence[Shape], items: int
 ) -> Iterator[tuple[list[memoryview], list[Shape]]]:

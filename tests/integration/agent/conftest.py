@@ -137,14 +137,15 @@ class Headquarters:
         key: SigningKey | None = None,
         window_pairs: int = 20,
         deadline_s: float = 600.0,
+        **trial: Any,
     ) -> None:
-        """Publish a device's `desired`."""
+        """Publish a device's `desired`; `trial` are further settings of a trial."""
         entry = DesiredModel(
             generation=generation,
             phase=phase,
             digest=digest,
             rollout=rollout,
-            trial=TrialSettings(window_pairs=window_pairs, pause_s=0.01, deadline_s=deadline_s),
+            trial=TrialSettings(window_pairs=window_pairs, pause_s=0.01, deadline_s=deadline_s, **trial),
             expires_at=time.time() + 600,
         )
         word = Desired(device=device, models={"digits": entry}).model_dump(mode="json")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeflock_agent.device import device_class, is_emulated, new_boot_id
+from edgeflock_agent.device import device_class, new_boot_id
+from edgeflock_agent.measure.emulation import is_emulated
 
 
 def tree(root: Path, cpuinfo: str = "", board: str = "") -> Path:
