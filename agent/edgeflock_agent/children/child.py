@@ -33,9 +33,11 @@ from numpy.typing import NDArray
 
 from edgeflock_agent.children import sandbox
 from edgeflock_agent.children.answering import Answering, as_it_is
+from edgeflock_agent.children.checks import Stop, compare, is_numbers, refuse_nan
 from edgeflock_agent.children.confidence import top_probability
 from edgeflock_agent.children.frames import BadFrame, Channel, Data, Ended
 from edgeflock_agent.children.interpreters import Interpreters
+from edgeflock_agent.children.loading import load_and_run, loads_with_more_memory
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import Untrusted
@@ -51,14 +53,6 @@ Reply = tuple[dict[str, Any], Data | Sequence[Data]]
 
 _TELLING_BYTES = 256 << 20  # address space in which a load is tried again, to tell a small budget from a bad file
 _WARM_MODEL = Path(runtime.__file__).with_name("warm.tflite")
-
-
-class Stop(Exception):
-    """The variant misbehaved: the reason and a sentence with the numbers."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
 
 
 class Child:
@@ -133,12 +127,12 @@ class Child:
         sandbox.allow_cpu(self._cpu_s)
         sealed = sandbox.seal([file])
         try:
-            model, load_ms, self._first_ms = _load_and_run(path, threads)
+            model, load_ms, self._first_ms = load_and_run(path, threads)
         except LoadFailed as error:
             detail = f"{header['name']}: {error.detail.partition(': ')[2]}"
             if (operator := missing_operator(error.detail, path)) is not None:
                 raise Stop(Reason.OPERATOR_MISSING, f"this runtime has no operator {operator}: {detail}") from None
-            if budget is not None and _loads_with_more_memory(path, threads):
+            if budget is not None and loads_with_more_memory(path, threads):
                 raise Stop(Reason.MEMORY_OVER_BUDGET, f"{budget} bytes are not enough: {detail}") from None
             raise Stop(Reason.LOAD_FAILED, detail) from None
         if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
@@ -175,9 +169,9 @@ class Child:
         case = header["case"]
         outputs = self._run_afresh(self._fitting([tensor[case] for tensor in self._golden.inputs]))[1]
         for number, (got, cases) in enumerate(zip(outputs, self._golden.outputs, strict=True)):
-            _refuse_nan(got, f"golden case {case}")
+            refuse_nan(got, f"golden case {case}")
             place = f"golden case {case}, output {number}"
-            _compare(got.reshape(-1), cases[case].reshape(-1), header, place)
+            compare(got.reshape(-1), cases[case].reshape(-1), header, place)
         return {}, b""
 
     def _open_slice(self, header: dict[str, Any], _: Payload) -> Reply:
@@ -200,7 +194,7 @@ class Child:
         latency_ms, outputs = self._run_afresh(self._items[number])
         counts = {"latency_ms": latency_ms, "switches": self._take_switches()}
         output = outputs[0]
-        _refuse_nan(output, f"evaluation item {number}")
+        refuse_nan(output, f"evaluation item {number}")
         target = self._slice.y[number]
         answered = self._answered(output)
         if self._kind == "classification":
@@ -268,7 +262,7 @@ class Child:
     def _remarks(self, header: dict[str, Any], given: Sequence[Array], answer: Sequence[Array]) -> dict[str, Any]:
         """What is to be told of an answer beside it, from what the model's own tensors held."""
         remarks = self._judged(answer) if header.get("judged") else {}
-        if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
+        if not all(map(is_numbers, answer)) and all(map(is_numbers, given)):
             remarks["nan"] = True  # NaN that went in may come out: that is the application's doing
         if self._tells_confidence:
             remarks["confidence"] = top_probability(self.model.outputs[0], answer[0])
@@ -277,7 +271,7 @@ class Child:
     def _judged(self, outputs: Sequence[Array]) -> dict[str, Any]:
         """What a trial wants to know of an application's request beside its outputs; of NaN, no answer."""
         switches = {"switches": self._take_switches()}
-        return switches | (self._answered(outputs[0]) if all(map(_is_numbers, outputs)) else {"answer": None})
+        return switches | (self._answered(outputs[0]) if all(map(is_numbers, outputs)) else {"answer": None})
 
     def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
         self._tells_confidence = True
@@ -331,69 +325,8 @@ class Child:
         return tuple(item)
 
 
-def _load_and_run(path: Path, threads: int) -> tuple[LoadedModel, float, float]:
-    """Load a model and run it once on zeros; the milliseconds of each.
-
-    The first inference belongs to the load: XNNPACK packs the weights in it, so that it may well fail where the load
-    did not.
-
-    Raises:
-        LoadFailed: it does not load, or does not run.
-    """
-    start = time.perf_counter()
-    model = LoadedModel.load(path, threads)
-    loaded = time.perf_counter()
-    model.set_inputs([np.zeros(info.shape, info.dtype) for info in model.inputs])
-    begun = time.perf_counter()
-    try:
-        model.invoke()
-    except RuntimeError as error:
-        raise LoadFailed(f"{path.name}: {' '.join(str(error).split())}") from None
-    return model, (loaded - start) * 1e3, (time.perf_counter() - begun) * 1e3
-
-
-def _loads_with_more_memory(path: Path, threads: int) -> bool:
-    """Whether a load that failed within the budget succeeds beyond it: the runtime's own words do not tell."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    try:
-        _load_and_run(path, threads)
-    except LoadFailed:
-        return False
-    return True
-
-
 def _described(tensors: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return [[one["name"], one["dtype"], one["shape"], one["limit"]] for one in tensors]
-
-
-def _is_numbers(tensor: Array) -> bool:
-    return tensor.dtype.kind != "f" or not np.isnan(tensor).any()
-
-
-def _refuse_nan(output: Array, what: str) -> None:
-    if np.issubdtype(output.dtype, np.floating) and np.isnan(output).any():
-        raise Stop(Reason.NAN_OUTPUT, f"{what} gave NaN")
-
-
-def _compare(got: Array, want: Array, tolerance: dict[str, Any], place: str) -> None:
-    """Raise a Stop for the first value that is not near enough: `exact`, `steps` codes, or `atol` and `rtol`."""
-    if got.shape != want.shape:
-        raise Untrusted(
-            Reason.MANIFEST_INVALID, f"{place}: the model gives {got.size} values, the case has {want.size}"
-        )
-    got64, want64 = got.astype(np.float64), want.astype(np.float64)
-    if tolerance["exact"]:
-        allowed = np.zeros_like(want64)
-    elif np.issubdtype(got.dtype, np.integer):
-        allowed = np.full_like(want64, tolerance["steps"])
-    else:
-        allowed = tolerance["atol"] + tolerance["rtol"] * np.abs(want64)
-    wrong = np.flatnonzero(~(np.abs(got64 - want64) <= allowed))
-    if len(wrong):
-        at = wrong[0]
-        numbers = f"got {got64[at]:.6g}, want {want64[at]:.6g} within {allowed[at]:.3g}"
-        raise Stop(Reason.GOLDEN_MISMATCH, f"{place}, value {at}: {numbers}; {len(wrong)} of {len(want)} differ")
 
 
 def _random_tensor(info: TensorInfo, rng: np.random.Generator) -> Array:

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from edgeflock_agent.children.runner import HardStop, Inference, InferenceFailed, ModelProcess
+from edgeflock_deploy import transforms
+from edgeflock_deploy.processing import InputProcessing
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel
+from edgeflock_deploy.steps import Cast, Crop, Layout, Letterbox, Normalise, Sigmoid, Softmax, Threshold, TopK
 
 DATA = Path(__file__).parents[2] / "data"
 X = np.array([[0.5, -0.25, 1, 0, 0, 1.5, -1, 0.125]], "float32")
@@ -103,6 +106,36 @@ def test_an_image_is_resized_and_normalised_and_its_answer_named(start: Start, t
     assert done.end_to_end_ms >= done.latency_ms + done.pre_ms + done.post_ms
     with pytest.raises(ValueError, match="has shape"):
         process.infer([bytes(17 * 16 * 3)], [(1, 17, 16, 3)])
+
+
+def test_every_step_runs_in_the_sealed_child_as_it_does_here(start: Start) -> None:
+    before = InputProcessing(
+        name="picture",
+        steps=(
+            Letterbox(height=6, width=6, fill=2.0),
+            Crop(height=4, width=4),
+            Normalise(scale=0.1, mean=(1, 2, 3), std=(2, 2, 2)),
+            Layout(to="CHW"),
+            Layout(to="HWC"),
+        ),
+    )
+    after: dict[str, tuple[Any, ...]] = {
+        "shares": (Softmax(),),
+        "sure": (Sigmoid(), Threshold(at=0.6)),
+        "first": (TopK(k=2),),
+        "most": (TopK(k=2, part="value"), Cast(dtype="float16")),
+    }
+    told = {name: [step.model_dump(mode="json") for step in steps] for name, steps in after.items()}
+    steps = [step.model_dump(mode="json") for step in before.steps]
+    picture = np.random.default_rng(3).integers(0, 255, (1, 5, 9, 3)).astype("uint8")
+    held = transforms.apply(steps, picture[0])[None]
+    scores = LoadedModel.load(DATA / "tiny_pixels.tflite").run(held)[0]
+    wanted = {name: transforms.apply(told[name], scores[0])[None] for name in told}
+    outputs = [tensor(name, one.dtype.name, list(one.shape), steps=told[name]) for name, one in wanted.items()]
+    process = start("tiny_pixels", view([tensor("picture", "uint8", [1, 5, 9, 3], steps=steps)], outputs))
+    done = process.infer([picture.tobytes()])
+    for place, one in enumerate(wanted.values()):
+        np.testing.assert_array_equal(values(done, place, one.dtype.name), one)
 
 
 def test_whole_requests_are_timed_where_steps_are_declared_and_where_none_are(start: Start) -> None:
