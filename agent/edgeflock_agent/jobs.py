@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.lane import still_at_work
 from edgeflock_agent.limits import exceeded, sampling_ms
@@ -237,10 +238,16 @@ class Jobs:
 
     def _start(self, manifest: Manifest) -> ModelProcess:
         files = self._store.files(manifest)
-        budget_bytes = manifest.limits.memory_bytes
-        child = ModelProcess.start(files["model"], threads=self._threads, memory_budget_bytes=budget_bytes)
+        child = ModelProcess.start(
+            files["model"],
+            threads=self._threads,
+            memory_budget_bytes=manifest.limits.memory_bytes,
+            view=told(manifest),
+            labels=files.get("labels"),
+        )
         tolerance = manifest.tolerance
-        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in manifest.outputs)
+        held = manifest.held_outputs or manifest.outputs
+        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in held)
         try:
             child.check_golden(
                 files["golden"],
