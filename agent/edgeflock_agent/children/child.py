@@ -1,4 +1,4 @@
-"""The inference child: one model in a process of its own, spoken to in frames over a socket that is its stdin.
+"""The inference child: one model in a process of its own, spoken to in frames over stdin and stdout.
 
 `python -m edgeflock_agent.children.child PARENT_PID`. It holds the interpreter, the golden cases and the evaluation
 slice, and answers one request at a time, each with at most one inference (a block of them for `block`, bounded in
@@ -6,7 +6,7 @@ time), so that a waiting request never waits long. What the answers mean for a d
 
 A model is somebody else's program: what the child may do is decided in `sandbox`. It opens no file by its name: the
 model, golden cases and evaluation slices come as open descriptors with the request (`fd`). It ends with its parent (the
-parent-death signal is tied to the *thread* that started it) and when the other end of its socket is closed. What
+parent-death signal is tied to the *thread* that started it) and at the end of its input. What
 libraries print on stdout goes to stderr.
 
 A reply is the result of the operation, or `{"stop": reason, "detail": …}` when the variant misbehaved, or `{"error":
@@ -329,10 +329,12 @@ def _rehearse() -> None:
 
 def main() -> None:
     """Serve frames until the parent closes its end."""
-    connected = socket.socket(fileno=os.dup(0))
+    parent_pid, files = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
+    requests, replies = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sandbox.enter(int(sys.argv[1]), (0, 1, 2, connected.fileno()))
-    channel = Channel(connected, child=True, mapping=sandbox.allow_address_space)
+    os.dup2(2, 1)
+    sandbox.enter(parent_pid, (0, 1, 2, requests, replies, files.fileno()))
+    channel = Channel(requests, replies, files, child=True, mapping=sandbox.allow_address_space)
     _rehearse()
     child = Child()
     channel.send({"ready": True})
@@ -341,8 +343,8 @@ def main() -> None:
             request = channel.receive()
             given = {"fd": request.files[0]} if request.files else {}
             channel.send(*child.answer(request.header | given, request.payload))
-            for file in request.files:
-                os.close(file)  # a loaded model is mapped, and needs its descriptor no more
+            for file in request.files if request.header["op"] != "load" else ():
+                os.close(file)  # the model's stays: by it the file can be opened again
         except Ended:
             return
         except BadFrame as error:

@@ -76,14 +76,20 @@ class ChildProcess:
         stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed in _end
         with theirs:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid())],
-                stdin=theirs,
-                stdout=stderr,
+                [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid()), str(theirs.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=stderr,
+                bufsize=0,
+                pass_fds=(theirs.fileno(),),
                 env=sandbox.environment(os.environ),
                 start_new_session=True,  # Ctrl-C is for the agent, which then closes its children
             )
-        child = cls(popen, frames.Channel(ours), stderr, timeout_s)
+        assert popen.stdin is not None
+        assert popen.stdout is not None
+        with popen.stdin, popen.stdout:
+            channel = frames.Channel(os.dup(popen.stdout.fileno()), os.dup(popen.stdin.fileno()), ours)
+        child = cls(popen, channel, stderr, timeout_s)
         try:
             child._read(_INTERPRETER_START_S)
         except HardStop as stop:
