@@ -17,6 +17,7 @@ from typing import Protocol
 from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
+from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
@@ -134,6 +135,7 @@ class Agent:
         )
         self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+        self._heartbeat = Heartbeat(self._children)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +224,13 @@ class Agent:
                     self.handle(model, DownloadFailed(before.candidate or "", Reason.DISK_FULL, str(error)))
                     return
 
+    def _children(self) -> list[ModelProcess]:
+        """Those that should be there; called from the heartbeat's thread."""
+        candidates = [work.child for work in list(self.work.values()) if work.child is not None]
+        return [serving.process for serving in list(self.serving.values())] + candidates
+
     def _shut_down(self) -> None:
+        self._heartbeat.stop()
         for model in list(self.models):
             self.handle(model, Stopping())
         for work in (*self.work.values(), *self.loading.values()):

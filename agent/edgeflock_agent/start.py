@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeflock_agent.agent import Agent
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.device import Identity, device_class, new_boot_id
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
@@ -92,6 +93,7 @@ def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: E
         disk.write_whole(note, [json.dumps(where).encode()])
         device, board = agent.identity.device, agent.identity.device_class
         log.info("device %s, class %s, endpoint %s", device, board, " and unix:".join(where.values()))
+        log.info("inference processes are held by %s", sandbox.offered())
         agent.boot()
         agent.run()
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.reports import reported_model
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
@@ -52,6 +53,7 @@ class Status:
             "broker": record.broker,
             "endpoint": self.endpoint,
             "socket": self.socket,
+            "sandbox": sandbox.offered()._asdict(),
             "models": models,
         }
 
@@ -69,6 +71,7 @@ class Status:
             f", unix:{self.socket}" if self.socket else ""
         )
         lines.append(f"broker {self.record.broker}{asked}")
+        lines.append(f"inference processes are held by {sandbox.offered()}")
         for name, state in self._models():
             slots = state.slots
             lines.append(f"model {name}: {state.state.value}" + (f", {state.outcome.value}" if state.outcome else ""))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence, Set
 from typing import IO, Any
 
@@ -60,6 +61,7 @@ class ChildProcess:
         self._popen, self._channel, self._stderr, self.timeout_s = popen, channel, stderr, timeout_s
         self._lock = threading.Lock()
         self._closed = False
+        self._answered_at_s = time.monotonic()
         self.failure: HardStop | None = None
 
     @classmethod
@@ -135,6 +137,7 @@ class ChildProcess:
             except (frames.Ended, frames.TimedOut) as error:
                 raise self._fatal(error) from None
             reply = self._read(self.timeout_s + extra_s)
+            self._answered_at_s = time.monotonic()
             if isinstance(reply.payload, memoryview):  # in shared memory, which the next request overwrites
                 reply = reply._replace(payload=bytearray(reply.payload))
         if "stop" in reply.header:
@@ -149,15 +152,15 @@ class ChildProcess:
             if not self._closed:
                 self._channel.share(needed)
 
-    def beat(self) -> None:
-        """See whether it is there: a child that is answering is; one that is idle is asked, and gone if it is silent.
+    def beat(self, idle_s: float) -> None:
+        """See whether it is there: asked, unless it is busy or answered within `idle_s`; gone afterwards if silent.
 
         What comes of it stands in `alive` and `failure`.
         """
-        if self._lock.acquire(blocking=False):
-            self._lock.release()
-            with contextlib.suppress(HardStop, InferenceFailed, Closed):
-                self.ask({"op": "beat"})
+        if self._lock.locked() or time.monotonic() - self._answered_at_s < idle_s:
+            return
+        with contextlib.suppress(HardStop, InferenceFailed, Closed):
+            self.ask({"op": "beat"})
 
     def pin(self, cpus: Set[int]) -> None:
         """Have the child's first thread, which runs a model of one thread, run on these CPUs only."""

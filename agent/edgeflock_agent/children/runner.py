@@ -99,7 +99,7 @@ class ModelProcess:
         self._child, self.threads = child, threads
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
         self.load_ms = float(loaded["load_ms"])
-        self.sealed = Sealed(*loaded["sealed"])
+        self.sealed = Sealed(loaded["sealed"][0], loaded["sealed"][1], tuple(loaded["sealed"][2]))
         self.slice: Slice | None = None
 
     @classmethod
@@ -275,9 +275,9 @@ class ModelProcess:
         latencies.frombytes(reply.payload)
         return Block(tuple(latencies), reply.header["first_inference_ms"], reply.header["switches"])
 
-    def beat(self) -> None:
-        """See whether an idle child still answers; one that does not is gone afterwards, as after any HUNG."""
-        self._child.beat()
+    def beat(self, idle_s: float) -> None:
+        """Ask a child that answered nothing for so long; one that is silent is gone afterwards, as after any HUNG."""
+        self._child.beat(idle_s)
 
     def pin(self, cpus: Set[int]) -> None:
         """Have a model of one thread run on these CPUs only."""

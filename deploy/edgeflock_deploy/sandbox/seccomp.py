@@ -18,14 +18,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 import sys
 from typing import NamedTuple
 
 from edgeflock_deploy.sandbox.landlock import NotOffered
 
-_PR_SET_SECCOMP, _FILTER = 22, 2
+_PR_GET_SECCOMP, _PR_SET_SECCOMP, _FILTER = 21, 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _CALL_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # struct seccomp_data; little-endian on all three
@@ -71,14 +70,16 @@ def architecture() -> str:
     """The table that holds for this process: a 32-bit one on a 64-bit ARM kernel is `arm`.
 
     Raises:
-        NotOffered: there is none.
+        NotOffered: there is none, or the kernel has no filters.
     """
     if not sys.platform.startswith("linux"):
         raise NotOffered("seccomp is Linux's")
-    machine, bits = platform.machine(), struct.calcsize("P") * 8
+    machine, bits = os.uname().machine, struct.calcsize("P") * 8
     name = "arm" if bits == 32 and machine.startswith(("arm", "aarch64")) else machine
     if name not in TABLES or (bits == 32) != (name == "arm"):
         raise NotOffered(f"seccomp: no table of calls for {machine} with {bits} bits")
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) < 0:
+        raise NotOffered(f"seccomp: {os.strerror(ctypes.get_errno())}")
     return name
 
 
