@@ -180,15 +180,15 @@ class ChildProcess:
 
     def _fatal(self, error: Exception) -> HardStop:
         """The child hangs or is gone: make sure that it is gone, and say why."""
-        if not isinstance(error, frames.TimedOut):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(_CLOSE_S)  # its pipe is closed: let it end by itself, for its own exit status
+        if isinstance(error, frames.TimedOut):  # said before `alive` turns False, upon which somebody asks why
+            self.failure = failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
+            self._end(kill=True)
+            return failure
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_CLOSE_S)  # its pipe is closed: let it end by itself, for its own exit status
         last_words = self._last_words()
         self._end(kill=True)
-        if isinstance(error, frames.TimedOut):
-            self.failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
-        else:
-            self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
+        self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
         return self.failure
 
     def _end(self, *, kill: bool) -> None:

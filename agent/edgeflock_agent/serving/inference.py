@@ -69,7 +69,9 @@ def read_request(body: bytearray, json_length: str | None) -> InferRequest:
     length = _json_length(body, json_length)
     try:
         known = length < len(body) and length <= _REPEATED_BYTES
-        request = _repeated(bytes(body[:length])) if known else json.loads(body if length == len(body) else body[:length])
+        request = (
+            _repeated(bytes(body[:length])) if known else json.loads(body if length == len(body) else body[:length])
+        )
     except (ValueError, RecursionError) as error:
         raise WrongRequest(f"the body is no JSON: {error}") from None
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):

@@ -1,1 +1,1 @@
-"""What the kernel offers to confine a process that runs what is not believed. Who may do what is decided by its users."""
+"""What the kernel offers to confine a process that runs what is not believed. Users of it decide who may do what."""

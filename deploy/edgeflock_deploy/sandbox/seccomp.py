@@ -32,6 +32,7 @@ _CLONE_THREAD = 0x00010000
 _X32 = 0x40000000
 
 Instruction = tuple[int, int, int, int]
+_Numbers = tuple[int, ...]
 
 
 class Calls(NamedTuple):
@@ -49,11 +50,75 @@ _CLONE3 = 435
 # refused, in order: (fork, vfork,) execve, execveat; socket, bind, connect, listen; ptrace, process_vm_readv,
 # process_vm_writev, tkill; bpf, perf_event_open, userfaultfd, add_key, request_key, keyctl, mount, unshare, setns;
 # then the families of chmod and chown.
-_X86_64 = (57, 58, 59, 322, 41, 49, 42, 50, 101, 310, 311, 200, 321, 298, 323, 248, 249, 250, 165, 272, 308)
+_X86_64: tuple[int, ...] = (
+    57,
+    58,
+    59,
+    322,
+    41,
+    49,
+    42,
+    50,
+    101,
+    310,
+    311,
+    200,
+    321,
+    298,
+    323,
+    248,
+    249,
+    250,
+    165,
+    272,
+    308,
+)
 _X86_64 += (90, 91, 268, 92, 93, 94, 260)
-_AARCH64 = (221, 281, 198, 200, 203, 201, 117, 270, 271, 130, 280, 241, 282, 217, 218, 219, 40, 97, 268)
+_AARCH64: _Numbers = (
+    221,
+    281,
+    198,
+    200,
+    203,
+    201,
+    117,
+    270,
+    271,
+    130,
+    280,
+    241,
+    282,
+    217,
+    218,
+    219,
+    40,
+    97,
+    268,
+)
 _AARCH64 += (52, 53, 54, 55)
-_ARM = (2, 190, 11, 387, 281, 282, 283, 284, 26, 376, 377, 238, 386, 364, 388, 309, 310, 311, 21, 337, 375)
+_ARM: _Numbers = (
+    2,
+    190,
+    11,
+    387,
+    281,
+    282,
+    283,
+    284,
+    26,
+    376,
+    377,
+    238,
+    386,
+    364,
+    388,
+    309,
+    310,
+    311,
+    21,
+    337,
+    375,
+)
 _ARM += (15, 94, 333, 182, 16, 95, 212, 198, 207, 325)
 TABLES: dict[str, Calls] = {
     "x86_64": Calls(0xC000003E, 56, _X86_64 + _EVERYWHERE, (62, 234, 129, 297), 302),
