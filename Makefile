@@ -4,11 +4,13 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 ARGS   ?=
 
-.PHONY: help venv demo test check docs lock bench steady clean
+.PHONY: help venv demo test test-arm vm check docs lock bench steady clean
 
 help:
 	@echo "make demo    the whole thread on this machine: train, compress, deploy, promote, roll back   [ARGS=\"--devices 20 --keep\"]"
 	@echo "make test    every test that this machine can run (optional parts skip with the reason)"
+	@echo "make test-arm  the agent on emulated ARM: 64 and 32 bit userlands, and a virtual board with its power cut"
+	@echo "make vm      boot virtual ARM boards that join the controller on this machine   [ARGS=\"--count 3\"]"
 	@echo "make check   format, lint, types, layers"
 	@echo "make docs    write the generated documentation anew"
 	@echo "make bench   the measurements in benchmarks/ (minutes)"
@@ -32,6 +34,14 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What the machine lacks is fetched into build/arm; what cannot be fetched is a skipped test with the reason.
+test-arm: $(READY)
+	EDGEFLOCK_TEST_ARM=1 $(BIN)/python -m pytest --durations=5 tests/system/test_arm.py tests/system/test_vm.py $(ARGS)
+
+vm: $(READY)
+	$(BIN)/python -m qemu.image
+	$(BIN)/edgeflock vm up $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

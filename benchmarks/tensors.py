@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import statistics
 import time
 
@@ -39,23 +38,18 @@ def start(shared_from: int, pipe_bytes: int | None) -> frames.Channel:
     """A child that answers, and the agent's end of its channel, in which payloads from a size on are shared."""
     import fcntl
 
-    to_child, to_agent = os.pipe(), os.pipe()
-    ours, theirs = socket.socketpair()
-    for end in (to_child[1], to_agent[1]) if pipe_bytes else ():
+    ours, theirs = frames.connected()
+    for end in (ours.writer, theirs.writer) if pipe_bytes else ():
         fcntl.fcntl(end, 1031, pipe_bytes or 0)  # F_SETPIPE_SZ, which the fcntl of Python 3.10 names on Linux only
     frames.SHARED_FROM_BYTES = shared_from
     if os.fork() == 0:
         try:
-            os.close(to_child[1])
-            os.close(to_agent[0])
             ours.close()
-            _answer(frames.Channel(to_child[0], to_agent[1], theirs, child=True))
+            _answer(frames.Channel(theirs, child=True))
         finally:
             os._exit(0)
-    os.close(to_child[0])
-    os.close(to_agent[1])
     theirs.close()
-    return frames.Channel(to_agent[0], to_child[1], ours)
+    return frames.Channel(ours)
 
 
 def measure(size: int, rounds: int) -> dict[str, list[float]]:
@@ -101,8 +95,8 @@ def main() -> None:
     counts = ", ".join(str(rounds) for _, _, rounds in SIZES)
     priority = "Real-time priority, " if os.sched_getscheduler(0) else ""
     note = (
-        f"There and back, the same size both ways; {counts} rounds, in each every way once, in random order; ratios are "
-        f"within rounds, to pipes of 1 MB. {priority}{os.cpu_count()} shared cores, load {before:.1f} at the start and "
+        f"There and back, the same size both ways; {counts} rounds, in each every way once, in random order; ratios "
+        f"are within rounds, to pipes of 1 MB. {priority}{os.cpu_count()} shared cores, load {before:.1f} at the start and "
         f"{os.getloadavg()[0]:.1f} at the end."
     )
     header = ("tensor", "way", "p50, us", "p95, us", "ratio, p50")

@@ -7,20 +7,23 @@ serves is looked up by the endpoint's threads in `serving`, whose entries are re
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from edgeflock_agent.children.runner import ModelProcess
+from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
 from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
+from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.model_state import (
     Booted,
     DesiredChanged,
@@ -35,13 +38,20 @@ from edgeflock_agent.model_state import (
     Ticked,
 )
 from edgeflock_agent.orders import open_order
-from edgeflock_agent.reports import Publisher, Reporter, in_words
-from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.outbox import Outbox, Sender
+from edgeflock_agent.reports import Reporter, in_fields, in_words
+from edgeflock_agent.serving.endpoint import Serving, Turn
+from edgeflock_agent.signed_time import SignedTime
+from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
-from edgeflock_agent.storage.store import Store
-from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.storage.store import CAPTURES, Store
+from edgeflock_agent.trial.board import Board, Exchanged
+from edgeflock_agent.trial.live_inputs import LiveInputs
+from edgeflock_agent.trial.window import WindowSides
+from edgeflock_agent.uploads import Uploads
+from edgeflock_agent.watch import Watch
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.heap import give_back_freed
@@ -49,14 +59,21 @@ from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import DeviceState
 from edgeflock_deploy.reasons import Reason
 
+if TYPE_CHECKING:
+    from edgeflock_agent.serving.capture import Capture
+
 TICK_S = 1.0
 _BOOT_S = 60.0  # how long the link waits for what serves to be loaded
 
 log = logging.getLogger(__name__)
 
 
-class AgentLink(Subscriptions, Publisher, Protocol):
+class AgentLink(Subscriptions, Sender, Protocol):
     """What the agent needs of the link."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
 
     def start(self) -> None:
         """Begin connecting."""
@@ -72,6 +89,13 @@ class _Happened:
 
 
 @dataclass(frozen=True)
+class _Misbehaved:
+    model: str
+    serving: Serving
+    stop: HardStop
+
+
+@dataclass(frozen=True)
 class _Session:
     name: bytes
 
@@ -80,7 +104,7 @@ class _Session:
 class _Windowed:
     work: Work
     rollout: str
-    old: Serving
+    old: Serving | None
     result: WindowSides | Event | None
 
 
@@ -94,7 +118,9 @@ class Agent:
         make_link: makes the link; it gets the function to be called after each connect.
         threads: of each interpreter.
         beat_s: how often `reported` is sent when nothing changes.
+        memory_bytes: what all models may take together; None: what the board has.
         now: both clocks.
+        capture: keeps inputs of applications, where the board's owner wants that.
 
     Raises:
         BadInput: the state folder belongs to another device, or to a newer release.
@@ -109,17 +135,23 @@ class Agent:
         *,
         threads: int = 1,
         beat_s: float = 10.0,
+        memory_bytes: int | None = None,
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
+        capture: Capture | None = None,
     ) -> None:
-        self.identity, self.store, self.now = identity, store, now
+        self.identity, self.store, self._clocks, self.capture = identity, store, now, capture
         self.models: dict[str, ModelState] = {}
         self.serving: dict[str, Serving] = {}
+        self.turns: dict[str, Turn] = {}
+        self.live = LiveInputs(random.Random())  # noqa: S311 - draws which inputs a trial keeps, guards nothing
         self.work: dict[str, Work] = {}
         self.loading: dict[str, Work] = {}
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
         self._session = b""
         self._record = RecordFile(store.folder, store.disk)
-        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Session | bytes | str] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | Exchanged | _Session | bytes | str] = (
+            queue.SimpleQueue()
+        )
         self._read_record()
         self.link = make_link(lambda: self._inbox.put("connected"))
         traffic = Traffic()
@@ -130,12 +162,31 @@ class Agent:
             device_class=identity.device_class,
             runtime=identity.runtime,
             threads=threads,
-            now=now,
+            now=self.now,
             traffic=traffic,
+            tell_confidence=capture is not None,
+            board=Board(
+                serving=self.serving,
+                turns=self.turns,
+                live=self.live,
+                memory=Memory(limit_bytes=memory_bytes),
+                form_of=lambda model, digest: self.models[model].form_of(digest),
+                exchanged=self._inbox.put,
+            ),
         )
-        self.reporter = Reporter(self.link, identity, traffic, store.free_bytes, beat_s)
+        backlog = Backlog(store.folder / "backlog", store.disk)
+        self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
+        self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
+        self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
+        self.uploads = Uploads(store.folder / CAPTURES, _why_not_sent(capture), self.reporter.capture)
+        self.reporter.nan_answers = lambda: self.watch.nan_answers
+        self.on_tick: Callable[[], None] = lambda: None
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
         self._heartbeat = Heartbeat(self._children)
+
+    def now(self) -> Now:
+        """Both clocks, the wall clock as far as it is believed."""
+        return self._time.believed(self._clocks())
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -143,7 +194,7 @@ class Agent:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
         for model, state in list(self.models.items()):
             slots = (state.slots.active, state.slots.previous, state.slots.factory)
-            whole = frozenset(d for d in slots if d is not None and self.store.intact(d, self._trust) is not None)
+            whole = frozenset(d for d in slots if d is not None and self._is_whole(state, d))
             self.handle(model, Booted(whole, self.now()))
         try:
             self.persist()
@@ -170,11 +221,18 @@ class Agent:
             now_s = self.now().mono_s
             if now_s >= tick_at_s:
                 self._tick()
+                self.on_tick()
                 tick_at_s = now_s + TICK_S
             if now_s >= beat_at_s:
                 self.report()
                 beat_at_s = now_s + self._beat_s
         self._shut_down()
+
+    def in_words(self) -> str:
+        """How it stands, in a line."""
+        serving = [f"{model} {serving.digest[:12]}" for model, serving in sorted(self.serving.items())]
+        link = "connected" if self.link.connected else f"no broker, {self.outbox.waiting} messages wait"
+        return f"serves {', '.join(serving) or 'nothing'}; {link}"
 
     def expected(self) -> list[str]:
         """The models that this device should be serving; called from the endpoint's threads."""
@@ -194,11 +252,16 @@ class Agent:
             self._happened(message)
         elif isinstance(message, _Windowed):
             self._windowed(message)
+        elif isinstance(message, Exchanged):
+            self._exchanged(message)
+        elif isinstance(message, _Misbehaved):
+            self._misbehaved(message)
         elif isinstance(message, _Session):
             self._new_session(message.name)
         elif isinstance(message, bytes):
             self._heard(message)
         elif message == "connected":
+            self.outbox.connected()
             self.reporter.presence(online=True)
             self.report()
         else:
@@ -210,7 +273,7 @@ class Agent:
         after, effects = step(before, event)
         self.models[model] = after
         if after.state is not before.state or (after.outcome is not before.outcome and after.outcome is not None):
-            log.info("%s", in_words(before, after))
+            log.info("%s", in_words(before, after), extra={"about": in_fields(before, after)})
         if after.state is not before.state:
             self.reporter.transition(before, after, self.now().wall_s)
         for effect in effects:
@@ -238,6 +301,7 @@ class Agent:
         children = [work.take_child() for work in (*self.work.values(), *self.loading.values())]
         self.reporter.presence(online=False)
         self.link.stop()
+        self.outbox.close()
         for child in (*children, *(serving.process for serving in self.serving.values())):
             if child is not None:
                 child.close()
@@ -249,14 +313,22 @@ class Agent:
     def _heard(self, payload: bytes) -> None:
         """The controller's word."""
         desired = open_order(payload, self._trust, self.identity.device)
-        for model, entry in desired.models.items() if desired is not None else ():
+        if desired is None:
+            return
+        if self._time.signed(desired.signed_at, self._clocks()):
+            with contextlib.suppress(DiskFull, OSError):  # it is known until the next boot, and written with the rest
+                self.persist()
+        for model, entry in desired.models.items():
             self.handle(model, DesiredChanged(entry, self.now()))
+        self.uploads.wanted(desired.captures_wanted)
 
     def _new_session(self, name: bytes) -> None:
         """Another session than the last: the controller may have missed windows meanwhile."""
         if name != self._session:
             self._session = name
+            self.outbox.headquarters_came()
             self.reporter.resend_windows(self._rollouts_in_trial())
+            self.uploads.again()
 
     def _rollouts_in_trial(self) -> set[str]:
         return {
@@ -282,24 +354,46 @@ class Agent:
             self.close(work.take_child())
         elif isinstance(result, WindowSides):
             state = self.models[work.model]
-            self.reporter.window(state, message.rollout, message.old.digest, work.digest, result)
+            old_digest = message.old.digest if message.old is not None else ""
+            self.reporter.window(state, message.rollout, old_digest, work.digest, result)
             if state.desired is not None:
                 work.rest_until_s = self.now().mono_s + state.desired.trial.pause_s
             self.next_window(work.model)
-        elif isinstance(result, ServingStopped):
+        elif isinstance(result, ServingStopped) and message.old is not None:
             self._serving_gone(work.model, message.old, result)
         elif result is not None:
             self.handle(work.model, result)
 
+    def _exchanged(self, message: Exchanged) -> None:
+        """The incumbent is back in its place, in a process of its own, or could not be brought back."""
+        model, after = message.model, message.after
+        if not self.jobs.trials.settled(message):  # something else was ordered meanwhile
+            if after is not None and self.serving.get(model) is not after:
+                self.close(after.process)
+        elif message.stop is not None:
+            before, stop = message.before, message.stop
+            self._serving_gone(model, before, ServingStopped(before.digest, stop.reason, stop.detail, self.now()))
+
+    def exchanging(self, model: str) -> bool:
+        """Whether two variants of a model take turns in one place: what serves may have no process for a moment."""
+        turn = self.turns.get(model)
+        return turn is not None and turn.exchanges
+
     def _tick(self) -> None:
+        self.outbox.work()
         for model in list(self.models):
             serving, work = self.serving.get(model), self.work.get(model)
-            if serving is not None and not serving.process.alive:
+            if serving is not None and not serving.process.alive and not self.exchanging(model):
                 self._serving_gone(
                     model, serving, ServingStopped(serving.digest, *_ending(serving.process), self.now())
                 )
+            elif serving is not None and (stop := self.watch.memory(serving.process)):
+                gone = ServingStopped(serving.digest, stop.reason, stop.detail, self.now())
+                self._serving_gone(model, serving, gone)
             if work is not None and work.child is not None and not work.child.alive:
                 self.handle(model, HardStopped(work.digest, *_ending(work.child)))
+            elif work is not None and work.child is not None and (stop := self.watch.memory(work.child)):
+                self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
 
@@ -308,6 +402,14 @@ class Agent:
             del self.serving[model]
             self.close(serving.process)
             self.handle(model, event)
+
+    def _misbehaved(self, message: _Misbehaved) -> None:
+        """What serves answers, but not rightly: it goes on until something else is loaded."""
+        now = self.serving.get(message.model)
+        if now is not None and now.process is message.serving.process:
+            stop = message.stop
+            event = ServingStopped(message.serving.digest, stop.reason, stop.detail, self.now())
+            self.handle(message.model, event)
 
     # --- what effects use ---------------------------------------------------------------------------------------------
 
@@ -326,9 +428,13 @@ class Agent:
     def next_window(self, model: str) -> None:
         """Have the next window of a running trial closed, unless one is on its way or there is nothing to compare."""
         state, work, old = self.models[model], self.work.get(model), self.serving.get(model)
-        if state.state is not DeviceState.TRIAL or state.desired is None or work is None or old is None:
+        if state.state is not DeviceState.TRIAL or state.desired is None or work is None or model in self.loading:
             return
-        if work.child is None or work.window_running or self.now().mono_s < work.rest_until_s:
+        if old is None and (state.slots.active is not None or work.alternates):
+            return  # it is about to be loaded again
+        if work.child is None and not work.alternates:
+            return
+        if work.window_running or self.exchanging(model) or self.now().mono_s < work.rest_until_s:
             return
         work.window_running = True
         rollout, settings = state.desired.rollout, state.desired.trial
@@ -347,14 +453,21 @@ class Agent:
         identity = self.identity
         self._record.write(
             AgentRecord(
-                device=identity.device, device_class=identity.device_class, broker=identity.broker, models=self.models
+                device=identity.device,
+                device_class=identity.device_class,
+                broker=identity.broker,
+                models=self.models,
+                signed_time_s=self._time.floor_s,
             )
         )
+        self._time.written()
 
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
-        self.store.collect_garbage({digest for state in self.models.values() for digest in state.held})
+        held = {digest: state.form_of(digest) for state in self.models.values() for digest in state.held}
+        self.store.collect_garbage(held, held)
         self.reporter.forget_windows(self._rollouts_in_trial())
+        self.live.drop_over()
         give_back_freed()
 
     def report(self, of: ModelState | None = None) -> None:
@@ -365,7 +478,11 @@ class Agent:
         if not self.link.connected:
             return
         models = self.models if of is None else self.models | {of.model: of}
-        running = {model: serving.digest for model, serving in self.serving.items() if serving.process.alive}
+        running = {
+            model: serving.digest
+            for model, serving in self.serving.items()
+            if serving.process.alive or self.exchanging(model)
+        }
         self.reporter.reported(models, running)
 
     def close(self, child: ModelProcess | None) -> None:
@@ -373,8 +490,12 @@ class Agent:
         if child is not None:
             self.serving_lane.submit(child.close)
 
+    def _is_whole(self, state: ModelState, digest: str) -> bool:
+        return self.store.intact(digest, self._trust, state.form_of(digest)) is not None
+
     def _read_record(self) -> None:
         record = self._record.read()
+        self._time = SignedTime(record.signed_time_s if record is not None else 0.0, self._clocks())
         if record is None:
             return
         if record.device != self.identity.device:
@@ -384,6 +505,12 @@ class Agent:
                 f"start it with --id {record.device}, or name another folder with --state",
             )
         self.models = dict(record.models)
+
+
+def _why_not_sent(capture: Capture | None) -> str | None:
+    if capture is None:
+        return "the board keeps no inputs: its owner may start it with --capture-mb"
+    return None if capture.may_be_sent else "the board's owner keeps them there: --capture-send would allow it"
 
 
 def _ending(child: ModelProcess) -> tuple[Reason, str]:

@@ -88,7 +88,7 @@ def energy_lines(energy: dict[str, Any]) -> list[str]:
 
 def flags(state: dict[str, Any]) -> str:
     """What disturbed a measurement, in words; `calm` if nothing is known to have."""
-    said = [word for word in ("contended", "throttled") if state[word]]
+    said = [word for word in ("emulated", "contended", "throttled") if state.get(word)]
     frequency, most = state["frequency_mhz"], state["frequency_max_mhz"]
     if frequency is not None and most is not None and frequency < _SLOW_CLOCK * most:
         said.append("slow clock")

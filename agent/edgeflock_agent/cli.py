@@ -1,4 +1,4 @@
-"""`edgeflock-agent`: run an agent on this board, look at one, measure a model, calibrate its power.
+"""`edgeflock-agent`: an agent on this board, by hand or by systemd; measuring a model; inputs that were kept.
 
 Exit codes: 0 done, 1 the answer is no, 2 bad input (one line on stderr).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,11 +16,13 @@ from typing import Any
 
 import click
 
+from edgeflock_agent import logs
+from edgeflock_agent.logs import Format
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
 
-# Measuring brings in what a running agent does not need: these are imported when they are asked for.
-_RARE = ("bench", "calibrate")
+# What a running agent does not need is imported when it is asked for.
+_RARE = ("bench", "calibrate", "captures", "install")
 
 
 class _Group(click.Group):
@@ -75,7 +77,38 @@ def main() -> None:
     help="A Unix socket where applications ask too; the agent's user and group may.",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per interpreter.")
+@click.option("--emulated", is_flag=True, help="Software plays this board: its times are not judged. Mostly found out.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Layout of log lines."
+)
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
+@click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="What all loaded models may take together, about 40 MB for the process of each included; what the board has "
+    "if left out.",
+)
+@click.option(
+    "--capture-mb",
+    type=click.FloatRange(0.1),
+    help="Keep inputs of low confidence, and those on which two variants differ, in so many MB. Off if left out.",
+)
+@click.option(
+    "--capture-below",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="The probability of the first class below which an input is kept.",
+)
+@click.option(
+    "--capture-every",
+    "capture_every_s",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Seconds between inputs that are kept for the same model and reason; a flash wears out.",
+)
+@click.option("--capture-send", is_flag=True, help="Let headquarters fetch what is kept (`edgeflock captures`).")
 def run(
     device: str,
     broker: str,
@@ -86,15 +119,22 @@ def run(
     http: str,
     socket: Path | None,
     threads: int,
+    emulated: bool,
     quota: int | None,
+    memory_mb: int | None,
+    capture_mb: float | None,
+    capture_below: float,
+    capture_every_s: float,
+    capture_send: bool,
+    log_format: Format,
 ) -> None:
     """Run an agent until it is told to stop.
 
     Example: edgeflock-agent run --id pi-kitchen --broker mqtt://192.168.1.10:1883 --trust trust.json
     """
-    from edgeflock_agent.start import Options, start
+    from edgeflock_agent.start import CaptureOptions, Options, start
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logs.set_up(sys.stderr, log_format, os.environ)
     options = Options(
         device=device,
         broker=broker,
@@ -105,7 +145,12 @@ def run(
         http=http,
         socket=socket.expanduser().absolute() if socket is not None else None,
         threads=threads,
+        emulated=emulated,
         quota_bytes=quota,
+        memory_bytes=memory_mb << 20 if memory_mb is not None else None,
+        capture=None
+        if capture_mb is None
+        else CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s, capture_send),
     )
     start(options, _on_end_signals)
 

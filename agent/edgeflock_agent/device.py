@@ -1,17 +1,19 @@
 """What this device is: its class, and the id of this run of the agent.
 
 A device class names boards that behave alike: `<machine>-<cpu>-<runtime>` (`x86_64-epyc-litert2.3`), or for a board
-that names itself `<board>-<machine>-<runtime>` (`rpi4-aarch64-litert2.3`). The root of the file system is passed in, so
-that a recorded tree stands for a board.
+that names itself `<board>-<machine>-<runtime>` (`rpi4-aarch64-litert2.3`). One whose processor is played by software
+says so at the end (`aarch64-cortex-a72-litert2.3-emulated`): it behaves like no board. The root of the file system is
+passed in, so that a recorded tree stands for a board.
 """
 
 from __future__ import annotations
 
-import platform
 import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgeflock_agent.measure.emulation import QEMU_BOARD, machine_name
 
 _WORD = re.compile(r"[a-z0-9._]+")
 # A marketing name holds one word that tells the family; the rest (core count, clock, generation) is noise.
@@ -32,26 +34,32 @@ _ARM_PARTS = {
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this agent is: its id, its class, the runtime's name, the id of this run, and its broker."""
+    """Who this agent is: its id, its class, the runtime's name, the id of this run, and its broker.
+
+    `emulated`: its processor is translated by software, so its times and its energy are not a board's.
+    """
 
     device: str
     device_class: str
     runtime: str
     boot_id: str
     broker: str
+    emulated: bool = False
 
 
-def device_class(runtime: str, root: Path = Path("/"), machine: str | None = None) -> str:
+def device_class(runtime: str, root: Path = Path("/"), machine: str | None = None, *, emulated: bool = False) -> str:
     """The class of this device.
 
     Args:
         runtime: the runtime's name, e.g. `litert2.3`.
         root: of the file system with `proc/cpuinfo` and `proc/device-tree/model`.
         machine: as `uname -m` says it; None asks this machine.
+        emulated: whether its processor is translated by software (see `measure.emulation`).
     """
-    machine = machine or platform.machine() or "unknown"
+    machine = machine or machine_name()
     board = _board(root)
-    return f"{board}-{machine}-{runtime}" if board else f"{machine}-{_cpu(root)}-{runtime}"
+    name = f"{board}-{machine}-{runtime}" if board else f"{machine}-{_cpu(root)}-{runtime}"
+    return f"{name}-emulated" if emulated else name
 
 
 def new_boot_id() -> str:
@@ -61,7 +69,7 @@ def new_boot_id() -> str:
 
 def _board(root: Path) -> str | None:
     model = _read(root / "proc/device-tree/model").rstrip("\x00").strip()
-    if not model:
+    if not model or model == QEMU_BOARD:
         return None
     pi = _PI.search(model)
     return "rpi" + pi[1].lower().replace(" ", "") if pi else _slug(model)

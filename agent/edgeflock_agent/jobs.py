@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
+from edgeflock_agent.lane import still_at_work
+from edgeflock_agent.limits import exceeded, sampling_ms
 from edgeflock_agent.model_state import (
     BlobsReady,
     Event,
@@ -33,14 +33,19 @@ from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
 from edgeflock_agent.storage.store import Store
-from edgeflock_agent.trial import SideStopped, WindowSides, run_window
-from edgeflock_agent.warming import measure_process
+from edgeflock_agent.trial.board import Board, Bundle
+from edgeflock_agent.trial.side import SideStopped
+from edgeflock_agent.trial.trials import Over, Trials
+from edgeflock_agent.trial.window import WindowSides
+from edgeflock_agent.warming import SAMPLING_MS, measure_process
 from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages import Measurement, TrialSettings
 from edgeflock_deploy.peak_memory import peak_rss_bytes
 from edgeflock_deploy.reasons import Reason
+
+_LOOKS = 2  # a board that was busy for a moment is not told that its model is slow: the second measurement decides
 
 Result = TypeVar("Result")
 
@@ -49,15 +54,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Work:
-    """What is being done for one bundle. `child` is the process that came of it, until somebody takes it."""
+    """What is being done for one form of a bundle. `child` is the process that came of it, until somebody takes it."""
 
     model: str
     digest: str
+    form: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
     child: ModelProcess | None = None
     window_running: bool = False
     rest_until_s: float = 0.0  # on the monotonic clock: no window before, so that a trial does not own the board
-    compared_with: ModelProcess | None = None
+    alternates: bool = False  # there is no memory for it beside the incumbent: it has no child between its windows
+
+    def given_up(self) -> bool:
+        """Whether nobody waits for it any more; asked now and then by what takes long."""
+        still_at_work()
+        return self.cancelled.is_set()
 
     def take_child(self) -> ModelProcess | None:
         """Hand the process over."""
@@ -77,6 +88,8 @@ class Jobs:
         threads: of each interpreter.
         now: both clocks.
         traffic: is counted up.
+        tell_confidence: whether classifications are to say how sure they are of each answer.
+        board: what serves, and the hands in it that trials need.
     """
 
     def __init__(
@@ -90,10 +103,15 @@ class Jobs:
         threads: int,
         now: Callable[[], Now],
         traffic: Traffic,
+        tell_confidence: bool = False,
+        board: Board | None = None,
     ) -> None:
         self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
+        self._tell_confidence = tell_confidence
         self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
-        self._rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
+        self._board = board or Board()
+        rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
+        self.trials = Trials(self._bundle, self._start, self._board, rng)
 
     # --- delivery -----------------------------------------------------------------------------------------------------
 
@@ -115,7 +133,7 @@ class Jobs:
 
     def fetch_blobs(self, work: Work) -> Event:
         """Get what is missing, after a look at the room."""
-        manifest = self._manifest(work.digest)
+        manifest = self._manifest(work)
         for blob in manifest.blobs.values():
             self._store.blob_is_whole(blob)  # removes a damaged one, which is then missing
         self._store.preflight(manifest)
@@ -128,7 +146,7 @@ class Jobs:
 
     def verify(self, work: Work) -> Event:
         """Decode what has arrived; every blob has its hash then."""
-        manifest = self._manifest(work.digest)
+        manifest = self._manifest(work)
         try:
             for blob in self._store.missing_blobs(manifest):
                 if self._store.incoming(self._store.way(blob)).missing:
@@ -145,63 +163,65 @@ class Jobs:
         return TurnCame(work.digest)
 
     def warm(self, work: Work) -> Event:
-        """Load, check the golden cases, measure."""
-        from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
-
-        model = self._store.files(self._manifest(work.digest))["model"]
+        """Load, check the golden cases, measure, and hold the numbers against what was declared."""
+        manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
-            child = self._start(work.digest)
-            try:
-                measurement = measure_process(
-                    child, find_meter(state=self._store.folder), peak_rss_bytes(model).peak_rss_bytes
-                )
-            except BaseException:
-                child.close()
-                raise
+            if old is None or self._fits(manifest):
+                work.child, measurement = self._measured(manifest)
+                return Warmed(work.digest, measurement, self._now())
+            log.info("%s: no memory for %s beside %s: they take turns", work.model, work.digest[:12], old.digest[:12])
+            with self.trials.exchange(work.model, old) as seat:
+                seat.vacate()
+                _, measurement = self._measured(manifest, lambda child: seat.put(Serving(work.digest, child)))
+            if seat.stop is not None:
+                raise seat.stop
         except HardStop as stop:
             return HardStopped(work.digest, stop.reason, stop.detail)
-        work.child = child
+        work.alternates = True
         return Warmed(work.digest, measurement, self._now())
 
-    def window(self, work: Work, old: Serving, settings: TrialSettings) -> WindowSides | Event | None:
+    def window(self, work: Work, old: Serving | None, settings: TrialSettings) -> WindowSides | Event | None:
         """Close one window of the candidate against what serves; None: there is no slice to compare on, or no time."""
-        new = work.child
-        manifest = self._manifest(work.digest)
-        slice_path = self._store.files(manifest).get("evaluation")
-        if new is None or slice_path is None:
-            return None
+        over = Over(work.given_up, work.cancelled.is_set)
         try:
-            if work.compared_with is not old.process:
-                # Both answer the candidate's slice: the incumbent's own may be another one.
-                for child in (old.process, new):
-                    _open_slice(child, slice_path, manifest, "new" if child is new else "old")
-                work.compared_with = old.process
-            stop = work.cancelled.is_set
-            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=stop)
+            if work.alternates and old is not None:
+                return self.trials.alternating(work.model, work.digest, old, settings, over)
+            if work.child is None:
+                return None
+            return self.trials.window(work.model, work.digest, work.child, old, settings, over)
         except SideStopped as error:
             if error.stop is None:
                 return None
-            if error.side == "new":
+            if error.side == "new" or old is None:
                 return HardStopped(work.digest, error.stop.reason, error.stop.detail)
             return ServingStopped(old.digest, error.stop.reason, error.stop.detail, self._now())
-        return sides
 
     # --- serving ------------------------------------------------------------------------------------------------------
 
     def load(self, work: Work) -> Event:
         """Load a bundle of a slot; its golden cases are checked again, for the runtime may have changed."""
+        manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
-            work.child = self._start(work.digest)
+            if old is None or old.digest == work.digest or self._fits(manifest):
+                work.child = self._start(manifest)
+            else:
+                work.child = self.trials.take_over(work.model, Bundle(work.digest, manifest, None))
         except HardStop as stop:
-            return ServingStopped(work.digest, stop.reason, stop.detail, self._now())
+            return ServingStopped(work.digest, stop.reason, stop.detail, self._now(), while_loading=True)
         return Loaded(work.digest)
+
+    def _fits(self, manifest: Manifest) -> bool:
+        """Whether a variant can be loaded beside all that serve."""
+        serving = list(self._board.serving.items())
+        loaded = [self._bundle(model, one.digest).manifest for model, one in serving]
+        return self._board.memory.holds(manifest, loaded)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _start(self, digest: str) -> ModelProcess:
-        manifest = self._manifest(digest)
+    def _start(self, manifest: Manifest) -> ModelProcess:
         files = self._store.files(manifest)
-        child = ModelProcess.start(files["model"], threads=self._threads)
+        budget_bytes = manifest.limits.memory_bytes
+        child = ModelProcess.start(files["model"], threads=self._threads, memory_budget_bytes=budget_bytes)
         tolerance = manifest.tolerance
         integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in manifest.outputs)
         try:
@@ -213,10 +233,38 @@ class Jobs:
                 exact=integers and tolerance.runtime == self._runtime,
             )
             child.open_golden(files["golden"])
+            if self._tell_confidence and manifest.task.kind == "classification":
+                child.tell_confidence()
         except BaseException:
             child.close()
             raise
         return child
+
+    def _measured(
+        self, manifest: Manifest, started: Callable[[ModelProcess], None] = lambda _: None
+    ) -> tuple[ModelProcess, Measurement]:
+        child = self._start(manifest)
+        try:
+            started(child)
+            return child, self._measure(child, manifest)
+        except BaseException:
+            child.close()
+            raise
+
+    def _measure(self, child: ModelProcess, manifest: Manifest) -> Measurement:
+        from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
+
+        limits = manifest.limits
+        peak = peak_rss_bytes(self._store.files(manifest)["model"]).peak_rss_bytes
+        for look in range(_LOOKS):
+            meter = find_meter(state=self._store.folder)
+            measured = measure_process(child, meter, peak, max_ms=sampling_ms(limits, SAMPLING_MS))
+            over = exceeded(measured, limits)
+            if over is not None and (over.reason is not Reason.TOO_SLOW or look == _LOOKS - 1):
+                raise HardStop(over.reason, over.detail)
+            if over is None:
+                break
+        return measured
 
     def _judge_manifest(self, work: Work, manifest: Manifest) -> Event:
         if manifest.model != work.model:
@@ -225,23 +273,20 @@ class Jobs:
         if manifest.device_classes is not None and self._device_class not in manifest.device_classes:
             detail = f"the bundle is for {', '.join(manifest.device_classes)}; this is {self._device_class}"
             return Refused(work.digest, Reason.NOT_ALLOWED_HERE, detail)
-        return ManifestReady(work.digest, manifest.version)
+        return ManifestReady(work.digest, manifest.version, manifest.variants)
 
-    def _manifest(self, digest: str) -> Manifest:
-        return open_manifest(self._store.manifest_envelope(digest) or b"", self._trust, digest)
+    def _manifest(self, work: Work) -> Manifest:
+        """The bundle as the form that the work is for."""
+        envelope = self._store.manifest_envelope(work.digest) or b""
+        return open_manifest(envelope, self._trust, work.digest).as_form(work.form)
+
+    def _bundle(self, model: str, digest: str) -> Bundle:
+        """A bundle that is on the disk, as the form of it that is in hand."""
+        manifest = self._manifest(Work(model, digest, self._board.form_of(model, digest)))
+        return Bundle(digest, manifest, self._store.files(manifest).get("evaluation"))
 
     def _download(self, work: Work) -> Download:
-        return Download(self._link, self._store, self._traffic, work.cancelled.is_set)
-
-
-def _open_slice(child: ModelProcess, path: Path, manifest: Manifest, side: Literal["old", "new"]) -> None:
-    try:
-        child.open_slice(path, kind=manifest.task.kind, agreement_atol=manifest.task.agreement_atol)
-    except Closed:
-        raise SideStopped(side, None) from None
-    except HardStop as stop:
-        # A slice that the incumbent cannot read either way belongs to the candidate's bundle: the candidate is refused.
-        raise SideStopped("new" if stop.reason is Reason.MANIFEST_INVALID else side, stop) from None
+        return Download(self._link, self._store, self._traffic, work.given_up)
 
 
 def guarded(job: Callable[[], Result], failed: Callable[[Reason, str], Event]) -> Result | Event | None:

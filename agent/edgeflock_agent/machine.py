@@ -8,6 +8,9 @@ stands before whatever a power cut must not undo.
                  |             |                     |         |         |
                  +-------------+--------> FAILED <---+---------+   ROLLING_BACK -> ROLLED_BACK
 
+A form of a bundle that does not fit while it warms, or is loaded from a slot, gives way to the bundle's next one
+(`forms`): WARMING -> DOWNLOADING with the same candidate. In TRIAL there is no such way: what fails there ends.
+
 Two laws hold in every cell: the incumbent's slot changes only by a commit, a going back, or its own failure; and an
 entry of `desired` that is not newer than the stored one changes nothing. What is not in `TRANSITIONS` is ignored.
 """
@@ -17,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgeflock_agent import forms
 from edgeflock_agent.model_state import (
     AskTurn,
     BlobsReady,
     Booted,
-    BundleFacts,
     CollectGarbage,
     DesiredChanged,
     DownloadFailed,
@@ -60,6 +63,8 @@ MAX_ATTEMPTS = 3  # an agent that died so often while warming or trying a candid
 MAX_RESTARTS = 3  # restarts of the serving process within RESTARTS_WITHIN_S before the device goes back by itself
 RESTARTS_WITHIN_S = 300.0
 MAX_KNOWN_BAD = 64
+# What no restart mends: the device goes back at once, if there is something to go back to.
+NOT_MENDED = frozenset({Reason.NAN_OUTPUT, Reason.GOLDEN_MISMATCH, Reason.MEMORY_OVER_BUDGET})
 
 S = DeviceState
 BEFORE_TRIAL = (S.DOWNLOADING, S.VERIFYING, S.STAGED, S.WARMING)
@@ -109,14 +114,17 @@ def _bring_in(state: ModelState, event: DesiredChanged) -> Stepped:
     if digest in state.known_bad:
         return _end(state, Outcome.REJECTED, Reason.KNOWN_BAD, f"{digest[:12]} failed on this device before")
     if event.now.wall_s >= entry.expires_at:
-        return _end(state, Outcome.REJECTED, Reason.EXPIRED, "the order had expired when it arrived")
+        late = (
+            f"{event.now.wall_s - entry.expires_at:.0f} s before it arrived, by what this device believes of the time"
+        )
+        return _end(state, Outcome.REJECTED, Reason.EXPIRED, f"the order had expired {late}")
     if digest == state.candidate and state.state is S.TRIAL:
         if commit:
             return _commit(state)
         return state.but(trial_since_s=event.now.mono_s), (Persist(), RunTrial(digest), Report())
     if digest == state.candidate and state.state in BEFORE_TRIAL:
         return state, (Persist(), Report())
-    return _fetch(state, digest)
+    return _fetch(forms.afresh(state, digest), digest)
 
 
 def _revert(state: ModelState, event: DesiredChanged) -> Stepped:
@@ -132,7 +140,7 @@ def _revert(state: ModelState, event: DesiredChanged) -> Stepped:
         after = state.but(**_NO_CANDIDATE)
         after = after.but(state=S.ROLLING_BACK, candidate=digest)
         return after, (StopWork(), Persist(), Load(digest), Report())
-    return _fetch(state, digest)
+    return _fetch(forms.afresh(state, digest), digest)
 
 
 def _fetch(state: ModelState, digest: str) -> Stepped:
@@ -149,8 +157,7 @@ def _manifest_ready(state: ModelState, event: ManifestReady) -> Stepped:
     if event.version < state.floor_version and _phase(state) is not Phase.REVERT:
         detail = f"version {event.version} is older than the last committed version {state.floor_version}"
         return _end(state, Outcome.REJECTED, Reason.VERSION_TOO_OLD, detail)
-    facts = state.bundles.get(event.digest) or BundleFacts(version=event.version)
-    return state.but(bundles=state.bundles | {event.digest: facts}), (FetchBlobs(event.digest),)
+    return forms.came(state, event.digest, event.version, event.variants), (FetchBlobs(event.digest),)
 
 
 def _blobs_ready(state: ModelState, event: BlobsReady) -> Stepped:
@@ -167,7 +174,7 @@ def _turn_came(state: ModelState, event: TurnCame) -> Stepped:
 
 
 def _warmed(state: ModelState, event: Warmed) -> Stepped:
-    facts = BundleFacts(version=state.bundles[event.digest].version, measurement=event.measurement)
+    facts = state.bundles[event.digest].model_copy(update={"measurement": event.measurement})
     state = state.but(bundles=state.bundles | {event.digest: facts})
     if _phase(state) is Phase.REVERT:
         return _went_back(state)
@@ -188,14 +195,30 @@ def _refused(state: ModelState, event: Refused) -> Stepped:
 
 
 def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
+    detail = event.detail
+    if state.state is S.WARMING and event.reason.does_not_fit:
+        state = forms.did_not_fit(state, event.digest, event.reason, event.detail)
+        following = forms.next_form(state, event.digest)
+        if following is not None:
+            return _give_way(following, event.digest)
+        detail = forms.in_words(state, event.digest, event.detail)
     if event.reason.blames_variant:
         state = _remember_bad(state, event.digest)
-    return _end(state, Outcome.FAILED, event.reason, event.detail)
+    return _end(state, Outcome.FAILED, event.reason, detail)
+
+
+def _give_way(state: ModelState, digest: str) -> Stepped:
+    """Bring the form in hand of a candidate in; the files of the one before it go."""
+    after = state.but(**_NO_CANDIDATE)
+    after = after.but(state=S.DOWNLOADING, candidate=digest, outcome=None, reason=None, detail=None)
+    return after, (StopWork(), Persist(), CollectGarbage(), FetchManifest(digest), Report())
 
 
 def _commit(state: ModelState) -> Stepped:
     digest = state.candidate
-    slots = Slots(active=digest, previous=state.slots.active, factory=state.slots.factory or digest)
+    again = digest == state.slots.active  # in another form
+    previous = state.slots.previous if again else state.slots.active
+    slots = Slots(active=digest, previous=previous, factory=state.slots.factory or digest)
     return _serve_candidate(state, S.COMMITTED, Outcome.SUCCEEDED, slots)
 
 
@@ -226,23 +249,37 @@ def _loaded(state: ModelState, event: Loaded) -> Stepped:
 
 def _serving_stopped(state: ModelState, event: ServingStopped) -> Stepped:
     if state.state is S.ROLLING_BACK and event.digest == state.candidate:
+        following = _next_to_load(state, event)
+        if following is not None:
+            return _give_way(following, event.digest)
         detail = f"{event.digest[:12]} does not load any more ({event.reason.value}: {event.detail})"
         return _end(state, Outcome.FAILED, Reason.NO_ROLLBACK_TARGET, detail)
     if event.digest != state.slots.active:
         return state, ()
+    target = _older(state, event.digest)
+    if event.reason in NOT_MENDED and (target is not None or event.reason is Reason.NAN_OUTPUT):
+        return _give_up_incumbent(state, event, event.reason, f"{event.digest[:12]}: {event.detail}")
     recent = tuple(at for at in state.restarts_s if event.now.mono_s - at < RESTARTS_WITHIN_S)
     if len(recent) < MAX_RESTARTS:
         return state.but(restarts_s=(*recent, event.now.mono_s)), (Load(event.digest), Report())
-    return _give_up_incumbent(state, event)
+    detail = f"{event.digest[:12]} stopped {MAX_RESTARTS + 1} times in {RESTARTS_WITHIN_S:.0f} s ({event.detail})"
+    return _give_up_incumbent(state, event, Reason.CRASH_LOOP, detail)
 
 
-def _give_up_incumbent(state: ModelState, event: ServingStopped) -> Stepped:
+def _older(state: ModelState, digest: str) -> str | None:
+    """What to go back to from this bundle."""
+    older = (state.slots.previous, state.slots.factory)
+    return next((d for d in older if d not in (None, digest, *state.known_bad)), None)
+
+
+def _give_up_incumbent(state: ModelState, event: ServingStopped, why: Reason, detail: str) -> Stepped:
     # Only what the controller ordered last is to blame for its rollout; what served before is another story.
     ordered = state.desired is not None and event.digest == state.desired.digest
-    reason = Reason.CRASH_LOOP if ordered else Reason.INCUMBENT_CRASH_LOOP
-    older = (state.slots.previous, state.slots.factory)
-    target = next((d for d in older if d not in (None, event.digest, *state.known_bad)), None)
-    detail = f"{event.digest[:12]} stopped {MAX_RESTARTS + 1} times in {RESTARTS_WITHIN_S:.0f} s ({event.detail})"
+    reason = why if ordered else Reason.INCUMBENT_CRASH_LOOP
+    target = _older(state, event.digest)
+    following = _next_to_load(state, event) if ordered and state.state not in WORKING else None
+    if following is not None and (_phase(state) is Phase.REVERT or not _expired(state, event.now)):
+        return _mend_by_next_form(following, event.digest, target)
     if target is None:
         # Nothing to go back to: a board that serves late is better than one that never serves again.
         after = state.but(restarts_s=(), retry_at_s=event.now.mono_s + RESTARTS_WITHIN_S)
@@ -250,6 +287,22 @@ def _give_up_incumbent(state: ModelState, event: ServingStopped) -> Stepped:
     slots = Slots(active=target, previous=None, factory=state.slots.factory)
     after = _remember_bad(state, event.digest).but(slots=slots, restarts_s=())
     return _incumbent_failed(after, reason, detail), (Persist(), Load(target), CollectGarbage(), Report())
+
+
+def _next_to_load(state: ModelState, event: ServingStopped) -> ModelState | None:
+    """The bundle of a slot with its next form in hand, if the one in hand did not load and there is another."""
+    if not (event.while_loading and event.reason.does_not_fit):
+        return None
+    return forms.next_form(forms.did_not_fit(state, event.digest, event.reason, event.detail), event.digest)
+
+
+def _mend_by_next_form(state: ModelState, digest: str, target: str | None) -> Stepped:
+    """Bring the next form of what served in, which is not on the disk; an older bundle serves meanwhile, if any."""
+    if target is not None:
+        state = state.but(slots=Slots(active=target, previous=None, factory=state.slots.factory))
+    after, (stop, persist, *others) = _give_way(state.but(restarts_s=()), digest)
+    serve: tuple[Effect, ...] = (Load(target),) if target is not None else ()
+    return after, (stop, persist, *serve, *others)
 
 
 def _incumbent_failed(state: ModelState, reason: Reason, detail: str) -> ModelState:
@@ -304,6 +357,12 @@ def _resume(state: ModelState, event: Booted) -> Stepped:
         return _end(state, Outcome.FAILED, Reason.INTERNAL, "the state record names no candidate")
     if state.state in (S.WARMING, S.TRIAL) and state.attempts >= MAX_ATTEMPTS:
         detail = f"the agent died {state.attempts} times while it warmed or tried {digest[:12]}"
+        if state.state is S.WARMING:
+            state = forms.did_not_fit(state, digest, Reason.CRASH_LOOP, detail)
+            following = forms.next_form(state, digest)
+            if following is not None:
+                return _give_way(following, digest)
+            detail = forms.in_words(state, digest, detail)
         return _end(_remember_bad(state, digest), Outcome.FAILED, Reason.CRASH_LOOP, detail)
     if state.state is S.ROLLING_BACK and digest in event.intact:
         return state, (Load(digest),)

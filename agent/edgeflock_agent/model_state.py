@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Frozen, Measurement, Outcome, Slots
+from edgeflock_deploy.messages import DesiredModel, DeviceState, Frozen, Measurement, Outcome, Slots, Tried
 from edgeflock_deploy.reasons import Reason
 
 
@@ -24,10 +24,22 @@ class Now(NamedTuple):
 
 
 class BundleFacts(Frozen):
-    """What the device remembers of a bundle that it holds."""
+    """What the device remembers of a bundle that it holds.
+
+    `variants` names the bundle's forms, `form` is the one in hand: the one that it is tried as, or runs as. `tried` are
+    those that did not fit. `measurement` is of the form in hand.
+    """
 
     version: int
     measurement: Measurement | None = None
+    form: int = 0
+    variants: tuple[str, ...] = ()
+    tried: tuple[Tried, ...] = ()
+
+    @property
+    def variant(self) -> str | None:
+        """The name of the form in hand; None: not known."""
+        return self.variants[self.form] if self.form < len(self.variants) else None
 
 
 class ModelState(Frozen):
@@ -66,8 +78,14 @@ class ModelState(Frozen):
         return self.model_copy(update=changes)
 
     def forget_gone(self) -> ModelState:
-        """The same state without facts about bundles that are no longer held."""
-        return self.but(bundles={digest: facts for digest, facts in self.bundles.items() if digest in self.held})
+        """The same state without facts about bundles that are neither held nor what was ordered last."""
+        told = self.held | {self.desired.digest if self.desired is not None else None}
+        return self.but(bundles={digest: facts for digest, facts in self.bundles.items() if digest in told})
+
+    def form_of(self, digest: str) -> int:
+        """Which form of a bundle is in hand."""
+        facts = self.bundles.get(digest)
+        return facts.form if facts is not None else 0
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -95,6 +113,7 @@ class ManifestReady:
 
     digest: str
     version: int
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,12 +182,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class ServingStopped:
-    """A bundle from a slot did not load, or its process ended."""
+    """A bundle from a slot did not load (`while_loading`), or its process ended."""
 
     digest: str
     reason: Reason
     detail: str
     now: Now
+    while_loading: bool = False
 
 
 @dataclass(frozen=True)
@@ -217,7 +237,7 @@ class FetchManifest:
 
 @dataclass(frozen=True)
 class FetchBlobs:
-    """Get the chunks that are not on the disk; answers BlobsReady, Refused or DownloadFailed."""
+    """Get the chunks of the form in hand that are not on the disk; answers BlobsReady, Refused or DownloadFailed."""
 
     digest: str
 
@@ -252,7 +272,7 @@ class RunTrial:
 
 @dataclass(frozen=True)
 class Load:
-    """Load a bundle of a slot so that it can serve; answers Loaded or ServingStopped."""
+    """Load a bundle of a slot, in the form in hand, so that it can serve; answers Loaded or ServingStopped."""
 
     digest: str
 

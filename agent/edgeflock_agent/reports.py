@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
 
+from edgeflock_agent import forms
 from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.storage.download import Traffic
-from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (
     AgentEvent,
+    CapturePiece,
+    Conditions,
     Measurement,
     Presence,
     Reported,
@@ -28,12 +31,7 @@ from edgeflock_deploy.messages import (
 
 MAX_KEPT_WINDOWS = 240  # per rollout; the oldest go first. A device has its verdict long before
 
-
-class Publisher(Protocol):
-    """What reporting needs of the link."""
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1; queued while the broker is away."""
+_LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95")
 
 
 def last_will(device: str, boot_id: str) -> tuple[str, bytes]:
@@ -46,19 +44,21 @@ class Reporter:
 
     def __init__(
         self,
-        link: Publisher,
+        link: Sender,
+        outbox: Outbox,
         identity: Identity,
         traffic: Traffic,
         free_bytes: Callable[[], int],
         beat_s: float = 10.0,
     ) -> None:
-        self._link, self._identity = link, identity
+        self._link, self._outbox, self._identity = link, outbox, identity
         self._device, self._boot_id = identity.device, identity.boot_id
         self._traffic, self._free_bytes, self._beat_s = traffic, free_bytes, beat_s
         self._seq = 0
         self._windows: dict[str, int] = {}
         self._kept: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_KEPT_WINDOWS))
         self.endpoint: str | None = None
+        self.nan_answers: Callable[[], int] = lambda: 0
 
     def presence(self, online: bool) -> None:
         """Say that the device is here, or that it goes."""
@@ -77,12 +77,16 @@ class Reporter:
             beat_s=self._beat_s,
             endpoint=self.endpoint,
             bytes_received=self._traffic.bytes_received,
+            windows_dropped=self._outbox.dropped["window"],
+            events_dropped=self._outbox.dropped["event"],
+            nan_answers=self.nan_answers(),
             models={name: reported_model(state, running.get(name)) for name, state in models.items()},
         )
         self._link.publish(topics.up(self._device, "reported"), encode(message), retain=True)
 
     def transition(self, before: ModelState, after: ModelState, at: float) -> None:
         """Say that a model's state changed; `at` in seconds since 1970."""
+        why = forms.gave_way(before, after) or after
         message = AgentEvent(
             device=self._device,
             boot_id=self._boot_id,
@@ -91,11 +95,11 @@ class Reporter:
             rollout=after.desired.rollout if after.desired is not None else None,
             before=before.state,
             after=after.state,
-            reason=after.reason,
-            detail=after.detail,
+            reason=why.reason,
+            detail=why.detail,
             at=at,
         )
-        self._link.publish(topics.up(self._device, "event"), encode(message))
+        self._outbox.send("event", encode(message))
 
     def window(self, state: ModelState, rollout: str, old_digest: str, new_digest: str, sides: WindowSides) -> None:
         """Send a window. Numbers count per rollout from 0 in this boot, so a replayed window is known by its key."""
@@ -116,11 +120,14 @@ class Reporter:
             old=_with_memory(sides.old, _measured(state, old_digest)),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
-            conditions=sides.conditions,
+            paired=sides.paired,
+            mode=sides.mode,
+            live_pairs=sides.live_pairs,
+            conditions=_labelled(sides.conditions, self._identity),
         )
         payload = encode(message)
         self._kept[rollout].append(payload)
-        self._link.publish(topics.up(self._device, "window"), payload)
+        self._outbox.send("window", payload)
 
     def resend_windows(self, running: Collection[str]) -> None:
         """Send the windows of the running rollouts again; the controller knows by their keys which ones it has."""
@@ -134,6 +141,21 @@ class Reporter:
         for rollout in self._kept.keys() - set(running):
             del self._kept[rollout]
 
+    def capture(self, model: str, token: str, number: int, pieces: int, data: str, refused: str | None) -> None:
+        """Send a piece of the inputs that the board keeps; see `CapturePiece`."""
+        message = CapturePiece(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=self._next(),
+            model=model,
+            token=token,
+            number=number,
+            pieces=pieces,
+            data=data,
+            refused=refused,
+        )
+        self._link.publish(topics.up(self._device, "capture"), encode(message))
+
     def _next(self) -> int:
         self._seq += 1
         return self._seq
@@ -142,6 +164,7 @@ class Reporter:
 def reported_model(state: ModelState, running: str | None) -> ReportedModel:
     """How a model stands, for the controller; `running` is the digest that really answers."""
     entry = state.desired
+    ordered = state.bundles.get(state.candidate or (entry.digest if entry is not None else None) or "")
     return ReportedModel(
         digest=running,
         generation=entry.generation if entry is not None else 0,
@@ -153,7 +176,15 @@ def reported_model(state: ModelState, running: str | None) -> ReportedModel:
         detail=state.detail,
         slots=state.slots,
         measurement=_measured(state, state.candidate or "") or _measured(state, running or ""),
+        variant=_variant(state, running),
+        candidate_variant=_variant(state, state.candidate),
+        tried=ordered.tried if ordered is not None else (),
     )
+
+
+def _variant(state: ModelState, digest: str | None) -> str | None:
+    facts = state.bundles.get(digest or "")
+    return facts.variant if facts is not None else None
 
 
 def _measured(state: ModelState, digest: str) -> Measurement | None:
@@ -161,9 +192,19 @@ def _measured(state: ModelState, digest: str) -> Measurement | None:
     return facts.measurement if facts is not None else None
 
 
+def _labelled(conditions: Conditions, identity: Identity) -> Conditions:
+    # Found out where it was measured, or said by whoever started the agent.
+    return conditions.model_copy(update={"emulated": conditions.emulated or identity.emulated})
+
+
 def _with_memory(side: VariantWindow, measurement: Measurement | None) -> VariantWindow:
+    if measurement is None:
+        return side
     # Peak memory was taken in a fresh process at warming; a process that serves would show a lesser number.
-    return side.model_copy(update={"peak_rss_bytes": measurement.peak_rss_bytes if measurement is not None else None})
+    known: dict[str, int | float | None] = {"peak_rss_bytes": measurement.peak_rss_bytes}
+    if not side.n and not side.errors:  # it did not run in this window: what it once took stands in
+        known |= {name: getattr(measurement, name) for name in _LATENCIES}
+    return side.model_copy(update=known)
 
 
 def in_words(before: ModelState, after: ModelState) -> str:
@@ -176,6 +217,20 @@ def in_words(before: ModelState, after: ModelState) -> str:
         words.append(f"rollout {after.desired.rollout}")
     if after.outcome is not None:
         words.append(after.outcome.value)
-    if after.reason is not None:
-        words.append(f"{after.reason.value}: {after.detail}")
+    why = forms.gave_way(before, after) or after
+    if why.reason is not None:
+        words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)
+
+
+def in_fields(before: ModelState, after: ModelState) -> dict[str, str | None]:
+    """The same for a log that is read by programs."""
+    return {
+        "model": after.model,
+        "before": before.state.value,
+        "after": after.state.value,
+        "digest": after.candidate or after.slots.active or before.candidate,
+        "rollout": after.desired.rollout if after.desired is not None else None,
+        "outcome": after.outcome.value if after.outcome is not None else None,
+        "reason": after.reason.value if after.reason is not None else None,
+    }

@@ -85,8 +85,11 @@ class Status:
             ):
                 if digest is not None:
                     facts = state.bundles.get(digest)
-                    version = f"  version {facts.version}" if facts is not None else ""
-                    lines.append(f"  {slot:<9} {digest[:12]}{version}")
+                    known = f"  version {facts.version}" if facts is not None else ""
+                    known += f"  {facts.variant}" if facts is not None and facts.variant is not None else ""
+                    lines.append(f"  {slot:<9} {digest[:12]}{known}")
+            for one in reported_model(state, slots.active).tried:
+                lines.append(f"  {one.variant} did not fit: {one.reason.value}: {one.detail}")
         if not self.record.models:
             lines.append("no model yet")
         return "\n".join(lines)

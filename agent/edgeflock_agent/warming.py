@@ -24,7 +24,7 @@ SETTLED_WITHIN = 0.02
 _BLOCK = 32
 _WARM_UP_BLOCKS = 40
 _WARM_UP_MS = 2000.0
-_SAMPLING_MS = 5000.0
+SAMPLING_MS = 5000.0
 
 
 class Run(NamedTuple):
@@ -51,7 +51,7 @@ def closed_loop(
     meter: Meter | NoMeter,
     *,
     samples: int = 2 * P95_SAMPLES,
-    max_ms: float = _SAMPLING_MS,
+    max_ms: float = SAMPLING_MS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Run:
@@ -83,13 +83,15 @@ def closed_loop(
     return Run(first_ms, settled(medians), count, tuple(latencies), switches, energy)
 
 
-def measure_process(process: ModelProcess, meter: Meter | NoMeter, peak_rss_bytes: int | None) -> Measurement:
-    """Measure a loaded variant, for the report of the device.
+def measure_process(
+    process: ModelProcess, meter: Meter | NoMeter, peak_rss_bytes: int | None, *, max_ms: float = SAMPLING_MS
+) -> Measurement:
+    """Measure a loaded variant, for the report of the device; `max_ms` as in `closed_loop`.
 
     Raises:
         HardStop: see `closed_loop`.
     """
-    run = closed_loop(process, meter)
+    run = closed_loop(process, meter, max_ms=max_ms)
     quantiles = latency_quantiles(run.latencies_ms)
     return Measurement(
         n=quantiles.n,

@@ -110,6 +110,27 @@ def _publishing(core: Core, commands: Commands, trust: Trust) -> list[Route]:
     ]
 
 
+def _captures(core: Core, commands: Commands) -> list[Route]:
+    """The routes by which the inputs that boards keep are asked for and fetched."""
+
+    async def asking(request: Request) -> Response:
+        device, model = request.path_params["name"], request.path_params["model"]
+        command = commands.want_captures if request.method == "POST" else commands.captures
+        return JSONResponse(await asyncio.wrap_future(core.call(lambda: command(device, model))))
+
+    async def parcel(request: Request) -> Response:
+        device, model = request.path_params["name"], request.path_params["model"]
+
+        def work() -> bytes:
+            commands.captures(device, model)
+            return core.store.captures.parcel(device, model)
+
+        return Response(await asyncio.wrap_future(core.call(work)))
+
+    path = "/v1/devices/{name}/captures/{model}"
+    return [Route(path, asking, methods=["GET", "POST"]), Route(f"{path}/parcel", parcel)]
+
+
 def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starlette:
     """Build the application.
 
@@ -151,6 +172,7 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         Route("/v1/status", ask(lambda _: commands.status)),
         Route("/v1/devices", ask(lambda _: commands.devices)),
         Route("/v1/devices/{name}", ask(lambda r: lambda: commands.device(r.path_params["name"]))),
+        *_captures(core, commands),
         Route("/v1/bundles", ask(lambda _: commands.bundles), methods=["GET"]),
         Route("/v1/models/{name}/manifests", ask(lambda r: lambda: commands.manifests(r.path_params["name"]))),
         *_publishing(core, commands, trust),

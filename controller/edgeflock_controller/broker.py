@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edgeflock_controller.pids import pid_started
 from edgeflock_deploy.errors import BadInput
 
 _START_S = 15.0
@@ -102,7 +103,7 @@ class EmbeddedBroker:
         process = _spawn(folder, port, dies_with_parent)
         url = f"mqtt://127.0.0.1:{port}"
         _wait_until_up(folder, process, port)
-        record = {"v": 1, "pid": process.pid, "pid_started": _pid_started(process.pid), "url": url}
+        record = {"v": 1, "pid": process.pid, "pid_started": pid_started(process.pid), "url": url}
         _write_atomically(folder / "broker.json", json.dumps(record))
         return cls(folder, process.pid, url, process)
 
@@ -162,7 +163,7 @@ def _wait_until_up(folder: Path, process: subprocess.Popen[bytes], port: int) ->
 def _read_running(folder: Path) -> dict[str, Any] | None:
     """What broker.json says, if that very process still runs and answers."""
     record = _read_record(folder)
-    if record is None or _pid_started(record["pid"]) != record["pid_started"] or not _accepts(_port(record["url"])):
+    if record is None or pid_started(record["pid"]) != record["pid_started"] or not _accepts(_port(record["url"])):
         return None
     return record
 
@@ -186,17 +187,8 @@ def _port(url: str) -> int:
     return int(url.rsplit(":", 1)[1])
 
 
-def _pid_started(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot (proc(5), field 22 of stat); None if it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
 def _end(pid: int) -> None:
-    started = _pid_started(pid)
+    started = pid_started(pid)
     for wish in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.kill(pid, wish)
@@ -204,7 +196,7 @@ def _end(pid: int) -> None:
             return
         deadline = time.monotonic() + _STOP_S
         while time.monotonic() < deadline:
-            if started is None or _pid_started(pid) != started:
+            if started is None or pid_started(pid) != started:
                 return
             time.sleep(0.02)
 

@@ -1,8 +1,9 @@
 """Publishing: variants on disk become signed bundles and are handed to the service. Runs where the publish key lies.
 
 Decided here: what a bundle holds, and which version a publish gets. One publish is one version, shared by the variants
-in it: the one after the newest, unless it is named. Golden outputs are the variant's own, computed now by the runtime
-that boards use, so that a device can tell a broken load from a lossy variant.
+in it: the one after the newest, unless it is named. Golden outputs are each form's own, computed now by the runtime
+that boards use, so that a device can tell a broken load from a lossy variant. A variant falls back to those that follow
+it in the order given, or, where it is not among them, to all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from edgeflock_controller.client import Client
 from edgeflock_controller.drafts import Draft
 from edgeflock_deploy.bundle import (
     EncodedBlob,
+    Form,
+    Limits,
     Manifest,
     TensorSpec,
     Tolerance,
@@ -35,8 +38,16 @@ from edgeflock_deploy.runtime_name import runtime_name
 Array = NDArray[Any]
 
 
+class PublishedForm(NamedTuple):
+    """What a bundle falls back to."""
+
+    variant: str
+    raw_bytes: int
+    wire_bytes: int
+
+
 class Published(NamedTuple):
-    """A bundle after publishing; `new` is False for one that was there already."""
+    """A bundle after publishing; `new` is False for one that was there already. The bytes are of its first form."""
 
     model: str
     version: int
@@ -45,6 +56,13 @@ class Published(NamedTuple):
     raw_bytes: int
     wire_bytes: int
     new: bool
+    fallbacks: tuple[PublishedForm, ...] = ()
+
+
+class _BuiltForm(NamedTuple):
+    draft: Draft
+    form: Form
+    containers: dict[str, bytes]
 
 
 class _Built(NamedTuple):
@@ -53,18 +71,40 @@ class _Built(NamedTuple):
 
 
 def publish(
-    client: Client, drafts: Sequence[Draft], model: str, version: int | None, key: SigningKey
+    client: Client,
+    drafts: Sequence[Draft],
+    model: str,
+    version: int | None,
+    key: SigningKey,
+    *,
+    fallbacks: Sequence[Draft] = (),
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> list[Published]:
     """Sign and upload drafts as one version of a model.
 
     What is published already, all of it in one version, is left as it is.
 
+    Args:
+        client: the service.
+        drafts: a bundle is made of each.
+        model: the model's name.
+        version: None for the one after the newest.
+        key: the publish key.
+        fallbacks: what each bundle falls back to, in order.
+        limits: what is declared of each.
+
     Raises:
-        BadInput: a name cannot be used, a file does not run, or the service refuses.
+        BadInput: a name cannot be used, a file does not run, a fallback takes other tensors, or the service refuses.
     """
     digests = {value["digest"]: Manifest.model_validate(value) for value in client.manifests(model)}
     existing = sorted(digests.values(), key=lambda m: m.version, reverse=True)
-    built = [_build(draft, model, _base(client, existing, draft.variant)) for draft in drafts]
+    all_drafts = {draft.variant: draft for draft in (*fallbacks, *drafts)}
+    forms = {name: _build_form(draft, _base(client, existing, name)) for name, draft in all_drafts.items()}
+    order = [draft.variant for draft in fallbacks]
+    built = []
+    for name in (draft.variant for draft in drafts):
+        behind = order[order.index(name) + 1 :] if name in order else order
+        built.append(_build(forms[name], [forms[other] for other in behind], model, limits))
     for number in sorted({m.version for m in existing if version in (None, m.version)}, reverse=True):
         there = {m.variant: (digest, m) for digest, m in digests.items() if m.version == number}
         if all(one.manifest.variant in there and _same(one.manifest, there[one.manifest.variant][1]) for one in built):
@@ -75,11 +115,12 @@ def publish(
 
 def _base(client: Client, newest_first: Sequence[Manifest], variant: str) -> list[bytes]:
     """What devices probably run: the same variant's model as last published; a delta to it is made."""
-    sha256 = next((m.blobs["model"].sha256 for m in newest_first if m.variant == variant), None)
+    forms = (form for manifest in newest_first for form in manifest.forms)
+    sha256 = next((form.blobs["model"].sha256 for form in forms if form.variant == variant), None)
     return [] if sha256 is None else [client.blob(sha256)]
 
 
-def _build(draft: Draft, model: str, bases: Sequence[bytes]) -> _Built:
+def _build_form(draft: Draft, bases: Sequence[bytes]) -> _BuiltForm:
     try:
         loaded = LoadedModel.load(draft.path)
         order = list(range(len(loaded.inputs))) if draft.names is None else input_order(loaded, draft.names)
@@ -98,26 +139,61 @@ def _build(draft: Draft, model: str, bases: Sequence[bytes]) -> _Built:
         x = tuple(draft.evaluation.x[which] for which in order)
         blobs["evaluation"] = encode_blob(write_evaluation(draft.evaluation._replace(x=x)))
     try:
-        manifest = Manifest(
-            model=model,
-            version=1,
+        form = Form(
             variant=draft.variant,
             blobs={role: encoded.blob for role, encoded in blobs.items()},
             inputs=tuple(map(_spec, loaded.inputs)),
             outputs=tuple(map(_spec, loaded.outputs)),
             tolerance=Tolerance(runtime=runtime_name()),
-            task=draft.task,
-            ram_bytes=draft.ram_bytes,
             modes=modes_in(draft.path.read_bytes()),
-            provenance=draft.provenance,
+            ram_bytes=draft.ram_bytes,
         )
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        raise BadInput(
-            f"{name} {getattr(draft, name, model)!r}", "cannot be used as a name", "use letters, digits, '.', '-', '_'"
-        ) from None
+    except ValidationError:
+        raise _no_name("variant", draft.variant) from None
     ways = [pair for encoded in blobs.values() for pair in zip(encoded.blob.encodings, encoded.containers, strict=True)]
-    return _Built(manifest, {way.sha256: container for way, container in ways})
+    return _BuiltForm(draft, form, {way.sha256: container for way, container in ways})
+
+
+def _build(first: _BuiltForm, behind: Sequence[_BuiltForm], model: str, limits: Limits) -> _Built:
+    for other in behind:
+        _check_alike(first.form, other.form)
+    own = {name: getattr(first.form, name) for name in Form.model_fields}
+    try:
+        manifest = Manifest(
+            **own,
+            model=model,
+            version=1,
+            task=first.draft.task,
+            fallbacks=tuple(_own(other.form, first.form) for other in behind),
+            limits=limits,
+            provenance=first.draft.provenance,
+        )
+    except ValidationError:
+        raise _no_name("model", model) from None
+    ways = {way.sha256 for blob in manifest.all_blobs for way in blob.encodings}
+    there = {sha256: data for one in (first, *behind) for sha256, data in one.containers.items()}
+    return _Built(manifest, {sha256: there[sha256] for sha256 in sorted(ways)})
+
+
+def _check_alike(first: Form, other: Form) -> None:
+    """An application that asks the one must be able to ask the other."""
+
+    def shapes(form: Form) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        return [spec.shape for spec in form.inputs], [spec.shape for spec in form.outputs]
+
+    if shapes(first) != shapes(other):
+        wrong = f"has tensors of other shapes than {first.variant}"
+        raise BadInput(f"fallback {other.variant}", wrong, "give variants of the same model")
+
+
+def _own(form: Form, first: Form) -> Form:
+    """A fallback without the evaluation slice that it shares with the first form."""
+    blobs = {role: blob for role, blob in form.blobs.items() if role != "evaluation" or blob != first.blobs.get(role)}
+    return form.model_copy(update={"blobs": blobs})
+
+
+def _no_name(what: str, name: str) -> BadInput:
+    return BadInput(f"{what} {name!r}", "cannot be used as a name", "use letters, digits, '.', '-', '_'")
 
 
 def _golden(loaded: LoadedModel, inputs: Sequence[Array]) -> Golden:
@@ -136,17 +212,22 @@ def _upload(client: Client, built: _Built, version: int, key: SigningKey) -> Pub
 
 
 def _published(digest: str, manifest: Manifest, *, new: bool) -> Published:
-    blob = manifest.blobs["model"]
-    return Published(manifest.model, manifest.version, manifest.variant, digest, blob.bytes, blob.encoding.bytes, new)
+    (variant, raw_bytes, wire_bytes), *others = (
+        PublishedForm(form.variant, form.blobs["model"].bytes, form.blobs["model"].encoding.bytes)
+        for form in manifest.forms
+    )
+    return Published(
+        manifest.model, manifest.version, variant, digest, raw_bytes, wire_bytes, new=new, fallbacks=tuple(others)
+    )
 
 
 def _same(a: Manifest, b: Manifest) -> bool:
     """Whether two manifests name the same content, whatever is told of its making."""
+    told: dict[str, Any] = {"v": 3, "version": 1, "provenance": {}, "ram_bytes": None, "modes": ()}
 
-    def content(m: Manifest) -> Manifest:
-        blobs = {role: (blob.sha256, blob.bytes) for role, blob in m.blobs.items()}
-        told: dict[str, Any] = {"provenance": {}, "ram_bytes": None, "modes": ()}
-        return m.model_copy(update={"v": 2, "version": 1, "blobs": blobs} | told)
+    def content(m: Manifest) -> list[Manifest]:
+        blobs = ({role: (blob.sha256, blob.bytes) for role, blob in form.blobs.items()} for form in m.forms)
+        return [form.model_copy(update=told | {"blobs": held}) for form, held in zip(m.forms, blobs, strict=True)]
 
     return content(a) == content(b)
 

@@ -70,6 +70,18 @@ class Client:
         """One device."""
         return self._object("GET", f"/v1/devices/{_segment('device', name)}")
 
+    def want_captures(self, device: str, model: str) -> Json:
+        """Ask a device for the inputs that it has kept of a model; the asking, as `captures` gives it."""
+        return self._object("POST", _captures(device, model))
+
+    def captures(self, device: str, model: str) -> Json:
+        """How far the newest asking has come: {"token", "pieces", "have", "refused", "done"}."""
+        return self._object("GET", _captures(device, model))
+
+    def captured(self, device: str, model: str) -> bytes:
+        """What came of it, for `captured.unpack`."""
+        return self._request("GET", f"{_captures(device, model)}/parcel").content
+
     def bundles(self) -> list[Json]:
         """What is published."""
         return self._list("/v1/bundles")
@@ -160,6 +172,10 @@ class Client:
 
     def _not_running(self) -> NotRunning:
         return NotRunning(f"the service of {self._store}", "is not running", "start it with `edgeflock serve`")
+
+
+def _captures(device: str, model: str) -> str:
+    return f"/v1/devices/{_segment('device', device)}/captures/{_segment('model', model)}"
 
 
 def _segment(what: str, name: str) -> str:

@@ -83,6 +83,34 @@ class Commands:
             "events": [event.model_dump(mode="json") for event in events],
         }
 
+    def want_captures(self, device: str, model: str) -> Json:
+        """Ask a device for the inputs that it has kept of a model.
+
+        Raises:
+            BadInput: no such device, or it was never told to run this model.
+        """
+        if self._store.twins.device(device) is None:
+            raise BadInput(f"device {device!r}", "is unknown", _existing("devices", self._store.twins.devices()))
+        models = self._store.twins.desired(device)
+        if model not in models:
+            raise BadInput(f"model {model!r}", f"does not run on {device}", _existing("models there", models))
+        asked = int(self._store.get_meta("capture askings") or 0) + 1
+        self._store.set_meta("capture askings", str(asked))
+        self._store.captures.want(device, model, f"c{asked}-{self._new_suffix()}")
+        self._core.tell(device)
+        return self.captures(device, model)
+
+    def captures(self, device: str, model: str) -> Json:
+        """How far the newest asking for a device's kept inputs has come.
+
+        Raises:
+            BadInput: nobody asked.
+        """
+        asking = self._store.captures.asking(device, model)
+        if asking is None:
+            raise BadInput(f"inputs of {model} on {device}", "were not asked for", "use `edgeflock captures`")
+        return asking
+
     def deploy(self, model: str, version: int | None, variant: str, selector: str, policy: Policy, by: str) -> Json:
         """Start a rollout of a variant to the devices that the selector matches now.
 
@@ -195,9 +223,9 @@ class Commands:
     def _device_view(self, row: Device) -> Json:
         return views.device_view(row, self._store.twins.said(row.device), self._label)
 
-    def _label(self, digest: str | None) -> str | None:
+    def _label(self, digest: str | None, form: str | None) -> str | None:
         bundle = self._store.registry.bundle(digest) if digest else None
-        return None if bundle is None else views.label(bundle.manifest)
+        return None if bundle is None else views.label(bundle.manifest, form)
 
     def _new_id(self) -> str:
         return f"r{self._store.journal.count_rollouts() + 1}-{self._new_suffix()}"

@@ -22,7 +22,7 @@ from edgeflock_controller.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import AgentEvent, Malformed, Presence, Unknown, Window, decode_up
+from edgeflock_deploy.messages import AgentEvent, CapturePiece, Malformed, Presence, Unknown, Window, decode_up
 from edgeflock_deploy.rollout_events import Ticked
 
 TICK_S = 1.0
@@ -117,6 +117,10 @@ class Core:
         future: Future[T] = Future()
         self._inputs.put(_Call(work, future))
         return future
+
+    def tell(self, device: str) -> None:
+        """Have a device's word published anew, after this turn; call on the core's thread."""
+        self._publisher.desire([device])
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         self._inputs.put(_Message(topic, payload))
@@ -221,6 +225,10 @@ class Core:
         if said.device != where.device or said.kind != where.kind:
             # The broker's access list speaks of topics: what the payload claims beyond its topic is not believed.
             raise Malformed(f"a {said.kind} of {said.device} on a topic of {where.device}")
+        if isinstance(said, CapturePiece):
+            if self.store.captures.take(said):
+                self.tell(said.device)  # it is wanted no more
+            return
         if isinstance(said, Window | AgentEvent):
             self._fleet.liveness.heard(said.device, now_s)  # not retained, hence said just now
         if isinstance(said, Window):

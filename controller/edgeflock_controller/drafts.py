@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,11 +85,48 @@ def find_drafts(source: Path, data: Path | None, variant: str | None) -> list[Dr
     if not drafts:
         raise BadInput(str(source), f"has no variant (no {RECORD_FILE})", "make some with `edgeflock compress`")
     _check_one_data_set(source)
+    _check_one_parent(source, drafts)
+    return drafts
+
+
+def find_fallbacks(source: Path, data: Path | None, names: Sequence[str], drafts: Sequence[Draft]) -> list[Draft]:
+    """Find what the drafts fall back to, in this order.
+
+    Args:
+        source: see `find_drafts`.
+        data: see `find_drafts`.
+        names: variants in the same folder, or, beside a `.tflite` made elsewhere, more such files.
+        drafts: what `find_drafts` found there.
+
+    Raises:
+        BadInput: there is no such variant, one is named twice, or it is of another model.
+    """
+    if source.is_file():
+        assert data is not None, "find_drafts asked for it"
+        found = [_foreign_draft(Path(name), data, Path(name).stem) for name in names]
+        variants = [draft.variant for draft in (*drafts, *found)]
+    else:
+        folder = source.resolve().parent if (source / RECORD_FILE).is_file() else source
+        there = [variant.name for variant in _variant_folders(folder)]
+        for name in names:
+            if name not in there:
+                raise BadInput(f"--fallback {name}", f"is no variant in {folder}", f"there are {', '.join(there)}")
+        found = [_draft(folder / name) for name in names]
+        variants = [draft.variant for draft in found]
+        _check_one_parent(folder, [*drafts, *found])
+    twice = sorted({variant for variant in variants if variants.count(variant) > 1})
+    if twice:
+        raise BadInput(
+            "--fallback", f"names {twice[0]} twice", "give each variant once, and each file a name of its own"
+        )
+    return found
+
+
+def _check_one_parent(source: Path, drafts: Sequence[Draft]) -> None:
     parents = {draft.provenance["parent_sha256"]: draft.variant for draft in drafts}
     if len(parents) > 1:
         wrong = f"holds variants of different models ({', '.join(sorted(parents.values()))} among them)"
         raise BadInput(str(source), wrong, "publish them one by one, as models or versions of their own")
-    return drafts
 
 
 def _draft(folder: Path) -> Draft:

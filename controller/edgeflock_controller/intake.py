@@ -49,8 +49,9 @@ def check_bundle(envelope: bytes, trust: Trust, containers: Containers, find: Fi
     try:
         digest = sha256_hex(open_envelope(envelope, trust, "publish"))
         manifest = open_manifest(envelope, trust, digest)
-        for role, blob in manifest.blobs.items():
-            _check_blob(manifest, role, blob, containers, find)
+        named = {blob.sha256: (form, role, blob) for form in manifest.forms for role, blob in form.blobs.items()}
+        for form, role, blob in named.values():
+            _check_blob(form, role, blob, containers, find)
     except Untrusted as error:
         mend = (
             "publish with a key that the service's trust.json names"

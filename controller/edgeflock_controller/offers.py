@@ -2,7 +2,8 @@
 
 Decided here: the refusal, before anything is sent, and its words. Which runtime runs what stands in `capabilities`. Not
 judged are devices that have not said their runtime, and bundles that do not say their modes; behind that stands each
-device's own check of golden answers. Pure.
+device's own check of golden answers, which also passes over a form that its runtime computes wrongly: a bundle of
+several is refused only where none of them is right. Pure.
 """
 
 from __future__ import annotations
@@ -30,17 +31,23 @@ def check_offer(manifest: Manifest, devices: Sequence[Device], selector: str, pu
         BadInput: naming the devices, the mode, their runtime and why; and what to deploy instead, or to whom.
     """
     runtimes = {device.runtime for device in devices if device.runtime}
-    wrong = {runtime: why for runtime in sorted(runtimes) if (why := why_not(manifest.modes, runtime))}
+    wrong = {runtime: why for runtime in sorted(runtimes) if (why := _why_none(manifest, runtime))}
     if not wrong:
         return
     said = [f"{_some(_on(devices, runtime))} ({why})" for runtime, why in wrong.items()]
     others = [one for one in published if one.version == manifest.version and one.modes]
-    fit = [one.variant for one in others if not any(why_not(one.modes, runtime) for runtime in runtimes)]
+    fit = [one.variant for one in others if not any(_why_none(one, runtime) for runtime in runtimes)]
     raise BadInput(
         f"variant {manifest.variant!r} of {manifest.model}@{manifest.version}",
         f"would not run rightly on {_some(said)}",
         f"{_instead(fit)}, or {_narrower(selector, devices, wrong)}",
     )
+
+
+def _why_none(manifest: Manifest, runtime: str) -> str | None:
+    """Why none of a bundle's forms is right on a runtime; None: one is, or is not judged."""
+    whys = [why_not(form.modes, runtime) for form in manifest.forms]
+    return "; ".join(dict.fromkeys(why for why in whys if why)) if all(whys) else None
 
 
 def _on(devices: Iterable[Device], runtime: str) -> list[str]:

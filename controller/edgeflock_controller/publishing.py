@@ -68,12 +68,12 @@ class Publisher:
     def publish_due(self, at: float) -> None:
         """Publish what is due, once it is known what the broker has. Call outside a transaction."""
         if self._decide_at is not None and (self._heard is not None or at >= self._decide_at):
-            self._decide()
+            self._decide(at)
         self._confirm()
         if not self._ready:
             return
         for device in sorted(self._due):
-            self._publish_desired(device)
+            self._publish_desired(device, at)
         self._due.clear()
 
     def keep_only(self, needed: set[str]) -> None:
@@ -88,16 +88,16 @@ class Publisher:
             self._clear_bundle(digest)
         self._unneeded = unneeded & self._sent
 
-    def _decide(self) -> None:
+    def _decide(self, at: float) -> None:
         self._decide_at = None
         self._ready = True
         if self._heard is None or self._heard != self._epoch:
-            self._fill()
+            self._fill(at)
         # The subscriptions were sent on this connection before anything else, so that from here on all is heard; what
         # devices said in the gap before may be lost, and a new session asks for it.
         self._link.publish(topics.SESSION, self._new_name().encode(), retain=True)
 
-    def _fill(self) -> None:
+    def _fill(self, at: float) -> None:
         if self._epoch is not None:
             log.warning("the broker has lost its memory: everything that devices need is published again")
         epoch = self._new_name()
@@ -105,7 +105,7 @@ class Publisher:
             self._store.set_meta("broker_epoch", epoch)
         self._epoch, self._sent, self._unconfirmed, self._unneeded = epoch, set(), set(), set()
         for device in self._store.twins.devices_with_desired():
-            self._publish_desired(device)
+            self._publish_desired(device, at)
         self._due.clear()
         self._link.publish(topics.EPOCH, epoch.encode(), retain=True)
 
@@ -118,12 +118,13 @@ class Publisher:
                     self._store.registry.mark_sent(digest, self._epoch)
             self._unconfirmed.clear()
 
-    def _publish_desired(self, device: str) -> None:
+    def _publish_desired(self, device: str, at: float) -> None:
         models = self._store.twins.desired(device)
         for entry in models.values():
             if entry.digest is not None:
                 self._publish_bundle(entry.digest)
-        desired = Desired(device=device, models=models).model_dump(mode="json")
+        wanted = self._store.captures.wanted(device)
+        desired = Desired(device=device, models=models, captures_wanted=wanted, signed_at=at).model_dump(mode="json")
         self._link.publish(topics.desired(device), self._key.seal(desired), retain=True)
 
     def _publish_bundle(self, digest: str) -> None:
@@ -166,4 +167,4 @@ class Publisher:
 
 
 def _encodings(bundle: Bundle) -> list[Encoding]:
-    return [way for blob in bundle.manifest.blobs.values() for way in blob.encodings]
+    return [way for blob in bundle.manifest.all_blobs for way in blob.encodings]

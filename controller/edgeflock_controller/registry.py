@@ -31,10 +31,10 @@ class Registry:
         m = bundle.manifest
         self._connection.executemany(
             "INSERT OR IGNORE INTO containers VALUES (?, ?)",
-            [(way.sha256, way.bytes) for blob in m.blobs.values() for way in blob.encodings],
+            [(way.sha256, way.bytes) for blob in m.all_blobs for way in blob.encodings],
         )
         self._connection.executemany(
-            "INSERT OR IGNORE INTO blobs VALUES (?, ?)", [(blob.sha256, bundle.digest) for blob in m.blobs.values()]
+            "INSERT OR IGNORE INTO blobs VALUES (?, ?)", [(blob.sha256, bundle.digest) for blob in m.all_blobs]
         )
         raw_bytes = sum(blob.bytes for blob in m.blobs.values())
         row = (bundle.digest, m.model, m.version, m.variant, bundle.envelope, m.model_dump_json())
@@ -60,7 +60,7 @@ class Registry:
         row = self._connection.execute(
             "SELECT bundles.* FROM blobs JOIN bundles USING (digest) WHERE blobs.sha256 = ?", (sha256,)
         ).fetchone()
-        blobs = [] if row is None else _bundle(row).manifest.blobs.values()
+        blobs = () if row is None else _bundle(row).manifest.all_blobs
         return next((blob for blob in blobs if blob.sha256 == sha256), None)
 
     def mark_sent(self, digest: str, epoch: str) -> None:

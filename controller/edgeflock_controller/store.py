@@ -1,7 +1,8 @@
 """The store: one SQLite database in WAL mode and a folder of containers. One thread owns it: the service's core.
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
-`registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows).
+`registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
+`captures` (inputs that boards kept).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from edgeflock_controller.captures import Captures
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.journal import Journal
 from edgeflock_controller.registry import Registry
@@ -41,6 +43,7 @@ class Store:
         self.twins = Twins(self._connection)
         self.journal = Journal(self._connection)
         self.telemetry = Telemetry(self._connection)
+        self.captures = Captures(folder / "captures", self)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

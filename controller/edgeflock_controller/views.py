@@ -9,6 +9,7 @@ from edgeflock_controller.journal import Entry
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
 from edgeflock_deploy.rollout import step
 from edgeflock_deploy.rollout_events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
@@ -17,9 +18,11 @@ from edgeflock_deploy.rollout_state import Rollout
 Json = dict[str, Any]
 
 
-def label(manifest: Manifest) -> str:
-    """What people call a bundle, e.g. `digits@2 dynamic_wi8`."""
-    return f"{manifest.model}@{manifest.version} {manifest.variant}"
+def label(manifest: Manifest, form: str | None = None) -> str:
+    """What people call a bundle, e.g. `digits@2 dynamic_wi8`; a form of it, e.g. `digits@2 float32 for dynamic_wi8`."""
+    name = f"{manifest.model}@{manifest.version}"
+    instead = f"{form} for " if form not in (None, manifest.variant) else ""
+    return f"{name} {instead}{manifest.variant}"
 
 
 def bundle_view(bundle: Bundle) -> Json:
@@ -37,14 +40,28 @@ def bundle_view(bundle: Bundle) -> Json:
         "ram_bytes": m.ram_bytes,
         "bundle_wire_bytes": m.wire_bytes,
         "modes": list(m.modes),
+        "fallbacks": [
+            {
+                "variant": form.variant,
+                "raw_bytes": form.blobs["model"].bytes,
+                "wire_bytes": form.blobs["model"].encoding.bytes,
+                "ram_bytes": form.ram_bytes,
+                "modes": list(form.modes),
+            }
+            for form in m.fallbacks
+        ],
+        "limits": m.limits.model_dump(mode="json"),
         **provenance,
     }
 
 
-def device_view(row: Device, said: Mapping[str, ReportedModel], name: Callable[[str | None], str | None]) -> Json:
-    """A device and what it says it runs; `name` gives a digest's label."""
+def device_view(
+    row: Device, said: Mapping[str, ReportedModel], name: Callable[[str | None, str | None], str | None]
+) -> Json:
+    """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is."""
     models = {
-        model: entry.model_dump(mode="json") | {"runs": name(entry.digest), "tries": name(entry.candidate)}
+        model: entry.model_dump(mode="json")
+        | {"runs": name(entry.digest, entry.variant), "tries": name(entry.candidate, entry.candidate_variant)}
         for model, entry in said.items()
     }
     return {"id": row.device} | {k: v for k, v in row._asdict().items() if k != "device"} | {"models": models}
@@ -60,6 +77,19 @@ def rollout_view(rollout: Rollout) -> Json:
         "devices_reached": rollout.devices_reached,
         "devices_committed": rollout.devices_committed,
         "devices_waiting": rollout.devices_waiting,
+        "trial": trial_view(rollout.evidence),
+    }
+
+
+def trial_view(evidence: Evidence) -> Json:
+    """What the evidence of a rollout was gathered from: pairs on applications' requests, replayed ones, and neither."""
+    devices = evidence.devices.values()
+    live = sum(own.live_pairs for own in devices)
+    return {
+        "windows": sum(own.windows for own in devices),
+        "windows_unpaired": sum(own.unpaired for own in devices),
+        "pairs_live": live,
+        "pairs_replayed": sum(own.pairs for own in devices) - live,
     }
 
 

@@ -1,71 +1,59 @@
 """A bundle: what is signed and delivered. A manifest names its blobs by SHA-256, its own hash names the bundle.
 
 Every byte is accounted for before it is used: the envelope is signed by a pinned publish key, the manifest's SHA-256 is
-the digest that was asked for, each chunk has its SHA-256 in the manifest, and so has the decoded blob. The decoder is
-therefore not trusted, and it never produces more bytes than the manifest promises.
+the digest that was asked for, each chunk has its SHA-256 in the manifest, and so has the decoded blob (`blobs`).
 
 Version history of the manifest: 1, the first; 2 adds the codec `sections`, `deltas` and `modes`, which one of version 1
-lacks.
+lacks; 3 adds `fallbacks` and `limits`, without which a bundle is a chain of one form that nothing was declared of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
-import zstandard
 from pydantic import Field, ValidationError
 
+from edgeflock_deploy.blobs import (
+    CHUNK_BYTES,
+    DECODE_BUDGET_S,
+    Blob,
+    EncodedBlob,
+    Encoding,
+    decode,
+    encode_blob,
+    split,
+)
 from edgeflock_deploy.canonical import canonical_json, sha256_hex
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import SigningKey, Trust, open_envelope
 from edgeflock_deploy.messages import Frozen
 from edgeflock_deploy.reasons import Reason
 
-CHUNK_BYTES = 128 * 1024
-_READ_BYTES = 256 * 1024
-DECODE_BUDGET_S = 10.0
-"""Of one core of a Raspberry Pi 4, for a model: an update is rare, its bytes are paid by many."""
-_TFLITE = slice(4, 8)  # where a .tflite says that it is one
-_DELTA_SHARE = 0.9  # of the full container's bytes: above that a delta is not worth its place on the broker
-_SHA256 = r"^[0-9a-f]{64}$"
+__all__ = [
+    "CHUNK_BYTES",
+    "DECODE_BUDGET_S",
+    "Blob",
+    "BlobRole",
+    "EncodedBlob",
+    "Encoding",
+    "Form",
+    "Limits",
+    "Manifest",
+    "SealedManifest",
+    "Task",
+    "TensorSpec",
+    "Tolerance",
+    "decode",
+    "encode_blob",
+    "open_manifest",
+    "seal_manifest",
+    "split",
+]
+
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 BlobRole = Literal["model", "golden", "evaluation"]
-Codec = Literal["raw", "zstd", "sections"]
-
-
-class Encoding(Frozen):
-    """One way in which a blob travels: the encoded bytes (the container) and the SHA-256 of each of its chunks.
-
-    Codecs: `raw`, `zstd`, and `sections`, our own (`edgeflock_deploy.codec`), which takes a model apart. A delta needs
-    the blob whose SHA-256 is `base`.
-    """
-
-    codec: Codec
-    base: str | None = Field(None, pattern=_SHA256)
-    sha256: str = Field(pattern=_SHA256)
-    bytes: int = Field(ge=0)
-    chunks: tuple[str, ...]
-
-
-class Blob(Frozen):
-    """Content, named by the SHA-256 of its decoded bytes: how it travels to anybody, and to those who have a base."""
-
-    sha256: str = Field(pattern=_SHA256)
-    bytes: int = Field(ge=0)
-    encoding: Encoding
-    deltas: tuple[Encoding, ...] = ()
-
-    @property
-    def encodings(self) -> tuple[Encoding, ...]:
-        """Every way in which it travels."""
-        return (self.encoding, *self.deltas)
-
-    def cheapest(self, has: Callable[[str], bool]) -> Encoding:
-        """The way that takes the fewest bytes for someone who has these blobs."""
-        ways = [way for way in self.deltas if way.base is not None and has(way.base)]
-        return min((self.encoding, *ways), key=lambda way: way.bytes)
 
 
 class Tolerance(Frozen):
@@ -102,14 +90,38 @@ class TensorSpec(Frozen):
     shape: tuple[int, ...]
 
 
+class Limits(Frozen):
+    """What a model may cost on a board, as its publisher declares it; None: nothing is declared.
+
+    `latency_ms_p95` is of the interpreter's call alone, `memory_bytes` the peak that the model adds to its process.
+    """
+
+    latency_ms_p95: float | None = Field(None, gt=0)
+    memory_bytes: int | None = Field(None, gt=0)
+
+
+class Form(Frozen):
+    """A variant that a bundle falls back to: what is its own. All else it shares with the bundle's first form."""
+
+    variant: str = Field(pattern=_NAME)
+    blobs: dict[BlobRole, Blob]  # its model and golden cases, and an evaluation slice only where that is another one
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    tolerance: Tolerance
+    modes: tuple[str, ...] = ()
+    ram_bytes: int | None = None
+
+
 class Manifest(Frozen):
     """What a bundle is: the publish key signs its canonical JSON, whose SHA-256 is the bundle's digest.
 
-    `modes` are the quantization modes that the model needs kernels for, e.g. `dynamic_wi4`: headquarters keeps a bundle
-    from devices whose runtime lacks them. Empty: not known, and not judged.
+    The manifest's own fields are the first form of the model; a device that it does not fit takes the next one of
+    `fallbacks`. `limits` hold for every form. `modes` are the quantization modes that a form needs kernels for, e.g.
+    `dynamic_wi4`: headquarters keeps a bundle from devices whose runtime can run none of its forms. Empty: not known,
+    and not judged.
     """
 
-    v: Literal[1, 2] = 2
+    v: Literal[1, 2, 3] = 3
     kind: Literal["manifest"] = "manifest"
     model: str = Field(pattern=_NAME)
     version: int = Field(ge=1)
@@ -122,24 +134,41 @@ class Manifest(Frozen):
     ram_bytes: int | None = None
     device_classes: tuple[str, ...] | None = None  # None: any
     modes: tuple[str, ...] = ()
+    fallbacks: tuple[Form, ...] = ()
+    limits: Limits = Limits()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def wire_bytes(self) -> int:
-        """Chunk payload bytes of the whole bundle for a device that has nothing of it."""
-        return sum(blob.encoding.bytes for blob in self.blobs.values())
-
-
-class EncodedBlob(NamedTuple):
-    """A blob's entry in the manifest, and the containers that are cut into chunks, in the order of its encodings."""
-
-    blob: Blob
-    containers: tuple[bytes, ...]
+    def variants(self) -> tuple[str, ...]:
+        """The names of the forms, in the order in which a device tries them."""
+        return (self.variant, *(form.variant for form in self.fallbacks))
 
     @property
-    def container(self) -> bytes:
-        """The one that needs no base."""
-        return self.containers[0]
+    def forms(self) -> tuple[Manifest, ...]:
+        """Each form as if it were the only one, in order."""
+        return tuple(self.as_form(number) for number in range(len(self.variants)))
+
+    def as_form(self, number: int) -> Manifest:
+        """The bundle as this form of it, 0 for the first, without the others.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        if number == 0:
+            return self.model_copy(update={"fallbacks": ()})
+        form = self.fallbacks[number - 1]
+        own = {name: getattr(form, name) for name in Form.model_fields}
+        return self.model_copy(update={**own, "blobs": self.blobs | form.blobs, "fallbacks": ()})
+
+    @property
+    def all_blobs(self) -> tuple[Blob, ...]:
+        """The blobs of every form, each once."""
+        return tuple({blob.sha256: blob for form in self.forms for blob in form.blobs.values()}.values())
+
+    @property
+    def wire_bytes(self) -> int:
+        """Chunk payload bytes of the bundle in its first form for a device that has nothing of it."""
+        return sum(blob.encoding.bytes for blob in self.blobs.values())
 
 
 class SealedManifest(NamedTuple):
@@ -147,107 +176,6 @@ class SealedManifest(NamedTuple):
 
     digest: str
     envelope: bytes
-
-
-def encode_blob(
-    data: bytes,
-    bases: Sequence[bytes] = (),
-    hashes: Sequence[tuple[int, int]] = (),
-    sections: bytes | None = None,
-    decode_s: float = DECODE_BUDGET_S,
-) -> EncodedBlob:
-    """Encode a blob: by the smallest of raw, zstd (level 19) and our sections, and as a delta to each base.
-
-    A delta is kept where it saves a tenth or more.
-
-    Args:
-        data: what is to travel.
-        bases: blobs, decoded, that receivers may have.
-        hashes: (seed, buckets) of weights that share values by a hash (`codec.weight_hash`): they travel as the values.
-        sections: what our codec made of the data, where that is known: it takes seconds.
-        decode_s: seconds that a board may take to decode, see `DECODE_BUDGET_S`.
-    """
-    from edgeflock_deploy.codec import encode  # with numpy, which who only reads manifests does without
-
-    packed = zstandard.ZstdCompressor(level=19, write_checksum=False).compress(data)
-    ways: dict[Codec, bytes] = {"raw": data, "zstd": packed}
-    if data[_TFLITE] == b"TFL3":  # anything else is one section, which gains nothing over zstd
-        ways["sections"] = sections or encode(data, None, decode_s, hashes)
-    codec = min(ways, key=lambda way: len(ways[way]))
-    full = _encoding(codec, ways[codec])
-    containers, deltas = [ways[codec]], []
-    for base in bases:
-        container = encode(data, base, decode_s, hashes)
-        if len(container) <= _DELTA_SHARE * full.bytes:
-            deltas.append(_encoding("sections", container, sha256_hex(base)))
-            containers.append(container)
-    blob = Blob(sha256=sha256_hex(data), bytes=len(data), encoding=full, deltas=tuple(deltas))
-    return EncodedBlob(blob, tuple(containers))
-
-
-def _encoding(codec: Codec, container: bytes, base: str | None = None) -> Encoding:
-    chunks = tuple(sha256_hex(piece) for piece in split(container))
-    return Encoding(codec=codec, base=base, sha256=sha256_hex(container), bytes=len(container), chunks=chunks)
-
-
-def split(container: bytes) -> Iterator[memoryview]:
-    """Cut a container into its chunks, in order; an empty container is one empty chunk."""
-    view = memoryview(container)
-    yield from (view[start : start + CHUNK_BYTES] for start in range(0, max(len(view), 1), CHUNK_BYTES))
-
-
-def decode(container: BinaryIO, blob: Blob, encoding: Encoding, base: bytes | None = None) -> Iterator[bytes]:
-    """Decode a container piece by piece; the caller hashes the pieces and compares with `blob.sha256`.
-
-    Args:
-        container: the encoded bytes.
-        blob: what they are of.
-        encoding: which of its encodings they are.
-        base: the blob that a delta needs.
-
-    Raises:
-        Untrusted: the container does not decode, or to another length than the manifest says.
-    """
-    produced = 0
-    whole = encoding.codec == "sections"
-    for piece in _sections(container, blob, base) if whole else _stream(container, blob, encoding):
-        produced += len(piece)
-        if produced > blob.bytes:
-            raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container decodes to more than {blob.bytes} bytes")
-        yield piece
-    if produced != blob.bytes:
-        raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container decodes to {produced} bytes instead of {blob.bytes}")
-
-
-def _stream(container: BinaryIO, blob: Blob, encoding: Encoding) -> Iterator[bytes]:
-    source: Any = container
-    if encoding.codec == "zstd":
-        source = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(container)
-    left = blob.bytes
-    while True:
-        try:
-            piece = source.read(min(_READ_BYTES, left + 1))
-        except zstandard.ZstdError as error:
-            raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container does not decode: {error}") from None
-        if not piece:
-            return
-        left = max(0, left - len(piece))
-        yield piece
-
-
-def _sections(container: BinaryIO, blob: Blob, base: bytes | None) -> Iterator[bytes]:
-    from edgeflock_deploy.codec import CodecError
-    from edgeflock_deploy.codec import decode as decode_sections
-
-    def find(sha256: str) -> bytes:
-        if base is None or sha256_hex(base) != sha256:
-            raise CodecError(f"its base {sha256[:12]} is not here")
-        return base
-
-    try:
-        yield decode_sections(container.read(), find, limit_bytes=blob.bytes)
-    except CodecError as error:
-        raise Untrusted(Reason.BLOB_HASH_MISMATCH, f"container does not decode: {error}") from None
 
 
 def seal_manifest(manifest: Manifest, key: SigningKey) -> SealedManifest:
@@ -270,13 +198,21 @@ def open_manifest(envelope: bytes, trust: Trust, digest: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         raise Untrusted(Reason.MANIFEST_INVALID, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for role, blob in manifest.blobs.items():
+    if len(set(manifest.variants)) != len(manifest.variants):
+        raise Untrusted(Reason.MANIFEST_INVALID, "a variant stands twice in the chain")
+    _check_blobs(manifest.variant, manifest.blobs)
+    for form in manifest.fallbacks:
+        _check_blobs(form.variant, form.blobs)
+    return manifest
+
+
+def _check_blobs(variant: str, blobs: Mapping[BlobRole, Blob]) -> None:
+    for role, blob in blobs.items():
         for way in blob.encodings:
             expected = max(1, -(-way.bytes // CHUNK_BYTES))
             if len(way.chunks) != expected:
                 raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: {len(way.chunks)} chunks, not {expected}")
         if blob.encoding.base is not None or any(way.base is None for way in blob.deltas):
             raise Untrusted(Reason.MANIFEST_INVALID, f"{role}: only a delta has a base")
-    if "model" not in manifest.blobs or "golden" not in manifest.blobs:
-        raise Untrusted(Reason.MANIFEST_INVALID, "a bundle needs the blobs 'model' and 'golden'")
-    return manifest
+    if "model" not in blobs or "golden" not in blobs:
+        raise Untrusted(Reason.MANIFEST_INVALID, f"{variant} lacks its blob 'model' or 'golden'")

@@ -1,8 +1,8 @@
 """The MQTT link: the only file that imports paho. It connects, stays connected, and hands messages over.
 
 What it promises: clean sessions; subscriptions are renewed after every reconnect; what is published at QoS 1 while the
-broker is away is sent when it is back; reconnects wait exponentially longer with full jitter, so that a fleet does not
-come back in step. What it does not know: what a message means.
+broker is away is sent when it is back, as far as it was told to queue; reconnects wait exponentially longer with full
+jitter, so that a fleet does not come back in step. What it does not know: what a message means.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Handler = Callable[[str, bytes], None]
 
 KEEPALIVE_S = 15
 _BACKOFF_FIRST_S = 0.25
-_BACKOFF_LAST_S = 30.0
+_BACKOFF_LAST_S = 60.0
 _SETTLED_S = 5.0  # a connection that lasted this long starts the backoff anew
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,16 @@ def parse_broker(url: str) -> tuple[str, int]:
     return host, port
 
 
-def backoff_s(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait before reconnect number `attempt` (from 0): full jitter below an exponentially growing bound."""
-    bound = min(_BACKOFF_LAST_S, _BACKOFF_FIRST_S * 2.0 ** min(attempt, 16))
+def backoff_s(attempt: int, rng: random.Random, first_s: float = _BACKOFF_FIRST_S) -> float:
+    """Seconds to wait before reconnect number `attempt` (from 0): full jitter below an exponentially growing bound.
+
+    Args:
+        attempt: how many have failed since the last connection that lasted.
+        rng: where the jitter comes from.
+        first_s: the bound of the first; for one of many clients that all lose the broker in the same moment, what they
+            are to be spread over.
+    """
+    bound = min(_BACKOFF_LAST_S, first_s * 2.0 ** min(attempt, 16))
     return rng.uniform(0.0, bound)
 
 
@@ -66,6 +73,8 @@ class Link:
         client_id: unique among all clients of the broker; a second one with the same id throws the first one out.
         will: topic and payload that the broker publishes (retained) when this client is gone without a word.
         on_connect: called after each (re)connect, when the subscriptions have been renewed.
+        spread_s: over what the first reconnects of many clients like this one are spread; see `backoff_s`.
+        max_queued: messages that wait for their acknowledgement at most; one more is dropped. 0: no bound.
 
     Raises:
         BadInput: the url is not an MQTT address.
@@ -78,7 +87,10 @@ class Link:
         *,
         will: tuple[str, bytes] | None = None,
         on_connect: Callable[[], None] | None = None,
+        spread_s: float = _BACKOFF_FIRST_S,
+        max_queued: int = 0,
     ) -> None:
+        self._spread_s, self._dropped_by_us = spread_s, False
         self._host, self._port = parse_broker(url)
         self._on_connect = on_connect
         self._handlers: dict[str, Handler] = {}
@@ -86,7 +98,7 @@ class Link:
         self._up = threading.Event()
         self._attempt = 0
         self._connected_at = 0.0
-        self._unacked: set[int] = set()
+        self._unacked: dict[int, Callable[[], None] | None] = {}
         self._acked_early: set[int] = set()  # acknowledged before `publish` could note the message's id
         self._drained = threading.Condition()
         self._rng = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
@@ -97,7 +109,7 @@ class Link:
             protocol=mqtt.MQTTv311,
         )
         client.max_inflight_messages_set(32)
-        client.max_queued_messages_set(0)
+        client.max_queued_messages_set(max_queued)
         if will is not None:
             client.will_set(will[0], will[1], qos=1, retain=True)
         client.on_connect = self._connected
@@ -130,20 +142,36 @@ class Link:
 
     def drop(self) -> None:
         """Cut the connection; a fresh one follows, with fresh subscriptions."""
+        self._dropped_by_us = True
         connection = self._client.socket()
         if isinstance(connection, socket.socket):
             with contextlib.suppress(OSError):  # it may just have been lost
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1; the message is kept until the broker acknowledges it, also over reconnects."""
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, done: Callable[[], None] | None = None
+    ) -> None:
+        """Publish at QoS 1; the message is kept until the broker acknowledges it, also over reconnects.
+
+        Args:
+            topic: where to.
+            payload: what.
+            retain: the broker keeps it as the topic's newest word.
+            done: called when the broker has acknowledged it, on any thread; never for a message that the bound of the
+                queue dropped.
+        """
         # paho calls `_acknowledged` while it holds its own lock: never call paho while holding ours.
-        mid = self._client.publish(topic, payload, qos=1, retain=retain).mid
+        sent = self._client.publish(topic, payload, qos=1, retain=retain)
+        if sent.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
+            return
         with self._drained:
-            if mid in self._acked_early:
-                self._acked_early.discard(mid)
+            early = sent.mid in self._acked_early
+            if early:
+                self._acked_early.discard(sent.mid)
             else:
-                self._unacked.add(mid)
+                self._unacked[sent.mid] = done
+        if early and done is not None:
+            done()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has acknowledged everything that was published; False when it has not by then."""
@@ -166,7 +194,9 @@ class Link:
 
     def _wait_longer(self) -> None:
         """Set how long paho waits before it tries again."""
-        delay_s = backoff_s(self._attempt, self._rng)
+        first_s = _BACKOFF_FIRST_S if self._dropped_by_us else self._spread_s
+        self._dropped_by_us = False
+        delay_s = backoff_s(self._attempt, self._rng, first_s)
         self._attempt += 1
         self._client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # paho counts in float seconds
 
@@ -217,12 +247,15 @@ class Link:
     def _acknowledged(
         self, _client: mqtt.Client, _data: object, mid: int, _code: ReasonCode, _props: Properties
     ) -> None:
+        done = None
         with self._drained:
             if mid in self._unacked:
-                self._unacked.discard(mid)
+                done = self._unacked.pop(mid)
             else:
                 self._acked_early.add(mid)
             self._drained.notify_all()
+        if done is not None:
+            self._guard(done)
 
     @staticmethod
     def _guard(call: Callable[..., None], *args: object) -> None:

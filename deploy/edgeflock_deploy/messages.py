@@ -3,7 +3,10 @@
 Unknown fields are accepted (a newer peer may send them), unknown kinds decode to `Unknown` (log and drop), malformed
 bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
 
-Version history: 1, the first.
+Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
+`captures_wanted`; `Reported.windows_dropped`, `events_dropped` and `nan_answers`; `ReportedModel.variant`,
+`candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`, `block_requests` and `block_s`;
+`Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from edgeflock_deploy.errors import EdgeflockError
 from edgeflock_deploy.reasons import Reason
 
 WIRE_VERSION = 1
+CAPTURE_PIECE_BYTES, CAPTURE_PIECES = 64 * 1024, 64  # of a parcel of kept inputs
 
 
 class Frozen(BaseModel):
@@ -63,9 +67,16 @@ class Outcome(str, Enum):
 
 
 class TrialSettings(Frozen):
-    """How a candidate is compared with the incumbent on the device."""
+    """How a candidate is compared with the incumbent on the device.
 
-    mode: Literal["shadow"] = "shadow"
+    `shadow`: the incumbent answers applications, and both run a share of what they asked once more, as pairs.
+    `serving`: in blocks, applications are answered by each in turn.
+    """
+
+    mode: Literal["shadow", "serving"] = "shadow"
+    live_share: float = Field(0.25, ge=0, le=1)  # shadow: of the application's requests, how many are kept for pairs
+    block_requests: int = Field(32, ge=1, le=100_000)  # serving: a block ends after so many requests ...
+    block_s: float = Field(1.0, gt=0)  # ... or after this time, whichever is first
     window_pairs: int = Field(130, ge=1, le=100_000)  # a window closes on this many pairs (130 are needed for p95) ...
     window_max_s: float = Field(10.0, gt=0)  # ... or after this time, whichever is first
     pause_s: float = Field(0.2, ge=0)  # rest between windows, so that a trial does not own the board
@@ -88,12 +99,17 @@ class DesiredModel(Frozen):
 
 
 class Desired(Frozen):
-    """Everything a device is to run. It travels in an envelope signed by the controller key."""
+    """Everything a device is to run. It travels in an envelope signed by the controller key.
+
+    `signed_at` (seconds since 1970) is when it was signed: for a device that has no clock, it is not earlier than that.
+    """
 
     v: Literal[1] = 1
     kind: Literal["desired"] = "desired"
     device: str
     models: dict[str, DesiredModel]
+    captures_wanted: dict[str, str] = {}  # model -> a token: the inputs that the board keeps are to be sent, once
+    signed_at: float | None = None
 
 
 Scope = Literal["board_input", "module_input", "soc_rails", "cpu_package", "battery", "rail"]
@@ -148,11 +164,21 @@ class Slots(Frozen):
     factory: str | None = None
 
 
+class Tried(Frozen):
+    """A form of a bundle that did not fit the device, and why."""
+
+    variant: str
+    reason: Reason
+    detail: str
+
+
 class ReportedModel(Frozen):
     """What a device says of one model.
 
     `digest` is what the interpreter really runs now. `generation` and `rollout` name the desired entry that this
-    answers. `outcome` is set once that entry has been dealt with.
+    answers. `outcome` is set once that entry has been dealt with. `variant` and `candidate_variant` name the forms that
+    `digest` runs as and that the candidate is tried as; None: not known. `tried` are the forms that did not fit, of the
+    bundle that was ordered last.
     """
 
     digest: str | None
@@ -165,6 +191,9 @@ class ReportedModel(Frozen):
     detail: str | None = None
     slots: Slots = Slots()
     measurement: Measurement | None = None
+    variant: str | None = None
+    candidate_variant: str | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 class _Up(Frozen):
@@ -183,6 +212,9 @@ class Reported(_Up):
     free_bytes: int
     endpoint: str | None = None
     bytes_received: int = 0  # chunk payload bytes taken from the broker since the agent started
+    windows_dropped: int = 0  # lost on this device since its state folder was made: no room while the broker was away
+    events_dropped: int = 0  # the same
+    nan_answers: int = 0  # that applications got from serving variants on numbers, since the agent started
     beat_s: float = Field(10.0, gt=0)  # how often this comes when nothing changes
     models: dict[str, ReportedModel] = {}
 
@@ -217,8 +249,28 @@ class LatencySketch(Frozen):
     bins: dict[int, int] = {}
 
 
+class Outcomes(Frozen):
+    """What a variant answered, counted in fixed bins: the mix of answers shows drift where no label does.
+
+    A classification: `classes` counts the answered class (up to 64 classes each in its own bin, more are hashed into
+    64) and `confidence` the probability of the answer in tenths. A regression: `values` counts the answers, each the
+    mean of its values, in twenty bins between `low` and `high`, the ends of the evaluation slice's targets; what lies
+    outside is in the first and the last. Bins of zeros at the end are left out, and so is what was not counted.
+    """
+
+    classes: tuple[int, ...] = Field((), max_length=64)
+    confidence: tuple[int, ...] = Field((), max_length=10)
+    values: tuple[int, ...] = Field((), max_length=20)
+    low: float | None = None
+    high: float | None = None
+
+
 class VariantWindow(Frozen):
-    """One variant's side of a window. A quantile below its sample count is None and stakes nothing."""
+    """One variant's side of a window. A quantile below its sample count is None and stakes nothing.
+
+    `latency_*` is the interpreter's call alone, a closed loop; `service_*` is an application's wait from the arrival of
+    its request, queueing included, over the `service_n` requests of a serving trial that this variant answered.
+    """
 
     n: int
     latency_ms_p50: float | None = None
@@ -230,11 +282,19 @@ class VariantWindow(Frozen):
     accuracy: float | None = None
     peak_rss_bytes: int | None = None
     energy: Energy = Energy()
+    service_n: int = 0
+    service_ms_p50: float | None = None
+    service_ms_p95: float | None = None
+    outcomes: Outcomes = Outcomes()
 
 
 class Conditions(Frozen):
-    """What might have disturbed a window; both variants ran under it alike."""
+    """What might have disturbed a window; both variants ran under it alike.
 
+    `emulated`: the processor was translated by software, so times and energy say nothing about a board.
+    """
+
+    emulated: bool = False
     contended: bool = False
     cpu_pressure_pct: float | None = None
     involuntary_switches: int = 0
@@ -244,8 +304,16 @@ class Conditions(Frozen):
     temperature_c: float | None = None
 
 
+WindowMode = Literal["shadow", "serving", "alternating", "alone"]
+
+
 class Window(_Up):
-    """One window of a trial: incumbent (`old`) and candidate (`new`) on the same inputs, interleaved."""
+    """One window of a trial: incumbent (`old`) and candidate (`new`) on the same inputs, interleaved.
+
+    `mode` says how the two came to run: side by side (`shadow`, `serving`), one after the other in blocks because there
+    is no memory for both (`alternating`), or each by itself (`alone`), which pairs nothing: `paired` is false then.
+    `live_pairs` of the pairs were an application's requests; the others are items of the evaluation slice, replayed.
+    """
 
     kind: Literal["window"] = "window"
     device_class: str
@@ -260,12 +328,30 @@ class Window(_Up):
     new: VariantWindow
     agreement: float | None = None  # share of items with the same answer
     paired: bool = True
+    mode: WindowMode = "shadow"
+    live_pairs: int = 0
     conditions: Conditions = Conditions()
 
 
-UpMessage = Annotated[Reported | Presence | AgentEvent | Window, Field(discriminator="kind")]
-_UP: TypeAdapter[Reported | Presence | AgentEvent | Window] = TypeAdapter(UpMessage)
-_KINDS = frozenset({"reported", "presence", "event", "window"})
+class CapturePiece(_Up):
+    """A piece of the parcel of inputs that a board kept of a model, or why there is none (`refused`).
+
+    `token` names the asking, `data` is base64 of `captured.pack`'s bytes from `number * CAPTURE_PIECE_BYTES` on.
+    """
+
+    kind: Literal["capture"] = "capture"
+    model: str
+    token: str
+    number: int = Field(ge=0)
+    pieces: int = Field(ge=1, le=CAPTURE_PIECES)
+    data: str = Field(max_length=CAPTURE_PIECE_BYTES * 4 // 3 + 4)
+    refused: str | None = None
+
+
+Up = Reported | Presence | AgentEvent | Window | CapturePiece
+UpMessage = Annotated[Up, Field(discriminator="kind")]
+_UP: TypeAdapter[Up] = TypeAdapter(UpMessage)
+_KINDS = frozenset({"reported", "presence", "event", "window", "capture"})
 
 
 class Malformed(EdgeflockError):
@@ -284,7 +370,7 @@ def encode(message: BaseModel) -> bytes:
     return message.model_dump_json(exclude_none=False).encode()
 
 
-def decode_up(data: bytes) -> Reported | Presence | AgentEvent | Window | Unknown:
+def decode_up(data: bytes) -> Up | Unknown:
     """Decode what a device sent.
 
     Raises:

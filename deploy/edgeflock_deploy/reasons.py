@@ -29,6 +29,7 @@ class Reason(str, Enum):
     NAN_OUTPUT = "NAN_OUTPUT"
     GOLDEN_MISMATCH = "GOLDEN_MISMATCH"
     MEMORY_OVER_BUDGET = "MEMORY_OVER_BUDGET"
+    TOO_SLOW = "TOO_SLOW"  # for the latency that its publisher declared
     # the device or its surroundings
     DISK_FULL = "DISK_FULL"
     DISK_ERROR = "DISK_ERROR"
@@ -43,6 +44,14 @@ class Reason(str, Enum):
     def blames_variant(self) -> bool:
         """Whether the variant, not the device, is to blame."""
         return self in _VARIANT
+
+    @property
+    def does_not_fit(self) -> bool:
+        """Whether, met while a variant is loaded, checked and measured, it says that it does not fit this device.
+
+        Another variant of the same bundle may. What a variant does later, while it is tried, is not judged by this.
+        """
+        return self in _MISFIT
 
 
 _VARIANT = frozenset(
@@ -59,5 +68,18 @@ _VARIANT = frozenset(
         Reason.NAN_OUTPUT,
         Reason.GOLDEN_MISMATCH,
         Reason.MEMORY_OVER_BUDGET,
+        Reason.TOO_SLOW,
+    }
+)
+_MISFIT = frozenset(
+    {
+        Reason.LOAD_FAILED,
+        Reason.LOAD_CRASHED,
+        Reason.HUNG,
+        Reason.CRASHED,
+        Reason.NAN_OUTPUT,
+        Reason.GOLDEN_MISMATCH,
+        Reason.MEMORY_OVER_BUDGET,
+        Reason.TOO_SLOW,
     }
 )

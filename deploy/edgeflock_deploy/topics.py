@@ -9,6 +9,7 @@
 | `d/<id>/up/presence`         | agent      | retained |
 | `d/<id>/up/event`            | agent      | no       |
 | `d/<id>/up/window`           | agent      | no       |
+| `d/<id>/up/capture`          | agent      | no       |
 | `m/<digest>`                 | controller | retained |
 | `b/<sha256>/<n>`             | controller | retained |
 
@@ -30,7 +31,7 @@ SESSION = f"{ROOT}/session"
 ALL_UP = f"{ROOT}/d/+/up/#"
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_UP = re.compile(rf"{ROOT}/d/([^/]+)/up/(reported|presence|event|window)")
+_UP = re.compile(rf"{ROOT}/d/([^/]+)/up/(reported|presence|event|window|capture)")
 
 
 def check_device_id(device: str) -> str:
@@ -54,7 +55,7 @@ def desired(device: str) -> str:
 
 
 def up(device: str, kind: str) -> str:
-    """Where a device writes a message of this kind (`reported`, `presence`, `event`, `window`)."""
+    """Where a device writes a message of this kind (`reported`, `presence`, `event`, `window`, `capture`)."""
     return f"{ROOT}/d/{check_device_id(device)}/up/{kind}"
 
 

@@ -10,6 +10,7 @@ tiny_int8.tflite   tiny, quantized to int8 inside, int8 input and output
 tiny_int4.tflite   tiny with int4 weights (the mode dynamic_wi4)
 tiny_nan.tflite    tiny, and NaN for every input
 tiny_late_nan.tflite  tiny, and NaN for the inputs whose first value is above 2
+tiny_bomb.tflite   tiny, and four million bytes of working memory for each unit of the first value above 2
 tiny_mixed.tflite  three inputs x (1, 8) float32, shift (1, 3) int32, halves (1, 2) float16; three outputs: the place of
                    the largest score as int32 (Identity), the scores, tiny's of x plus shift (Identity_1), and twice
                    the halves as float16 (Identity_2)
@@ -62,6 +63,11 @@ def _nan(x: Any) -> Any:
 
 def _late_nan(x: Any) -> Any:
     return _tiny(x) + 1e-6 * tf.sqrt(2.0 - x[:, :1])
+
+
+def _bomb(x: Any) -> Any:
+    length = tf.cast(tf.maximum(x[0, 0] - 2.0, 0.0) * 1e6, tf.int32) + 1
+    return _tiny(x) + 1e-12 * tf.reduce_mean(tf.minimum(tf.fill([length], x[0, 1]), 1.0))
 
 
 def _slow(x: Any) -> Any:
@@ -117,6 +123,7 @@ def main() -> None:
         "tiny_int4.tflite": _int4(tiny),
         "tiny_nan.tflite": _convert(_nan),
         "tiny_late_nan.tflite": _convert(_late_nan),
+        "tiny_bomb.tflite": _convert(_bomb),
         "tiny_mixed.tflite": _mixed(),
         "corrupt.tflite": tiny[: len(tiny) // 2],
         "tiny_golden.npz": write_golden(Golden((x[:4],), (_tiny(x[:4]).numpy(),))),

@@ -68,6 +68,7 @@ class PlayedDevice:
         self.windows: list[bytes] = []  # of the running trial
         self.words: list[DesiredModel] = []  # everything it was ever told, repeats included
         self.commits: list[str] = []
+        self.signed_at: float | None = None  # the newest word
         self.chunks_received = 0
         self._trust = trust
         self._model = ReportedModel(digest=None, generation=0, rollout=None, state=DeviceState.IDLE)
@@ -121,7 +122,9 @@ class PlayedDevice:
                 self._session = item[1]
             else:
                 payload = open_envelope(item[1], self._trust, "controller")
-                for model, entry in Desired.model_validate_json(payload).models.items():
+                desired = Desired.model_validate_json(payload)
+                self.signed_at = desired.signed_at
+                for model, entry in desired.models.items():
                     self.words.append(entry)
                     if entry.generation > self._model.generation:
                         self._obey(model, entry)

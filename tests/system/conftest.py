@@ -19,6 +19,8 @@ from application import Application, infer
 from fleet import BIN, LIFELINE, Fleet
 from rich.console import Console
 
+from edgeflock_compression.parent.data import InputSpec, fit, load_data
+from edgeflock_compression.parent.split import golden_inputs
 from edgeflock_controller.bundling import publish
 from edgeflock_controller.client import Client
 from edgeflock_controller.drafts import find_drafts
@@ -52,6 +54,7 @@ class Site:
         self.folder, self.fleet = folder, fleet
         self.store = fleet.home / "store"
         self.heard: list[AgentEvent] = []
+        self.patience_s = PATIENCE_S
         self._changed = threading.Condition()
         self.data = folder / "data.npz"
         with np.load(DATA / "tiny_evaluation.npz") as items:
@@ -79,7 +82,7 @@ class Site:
             env=self.fleet.env,
             capture_output=True,
             text=True,
-            timeout=2 * PATIENCE_S,
+            timeout=2 * self.patience_s,
             check=False,
         )
         assert done.returncode == code, f"{words}: code {done.returncode}\n{done.stdout}{done.stderr}"
@@ -112,6 +115,17 @@ class Site:
         with Client(self.store) as client:
             (one,) = publish(client, find_drafts(path, data or self.data, None), model, None, key)
         return Bundle(one.model, one.version, one.variant, one.digest)
+
+    def late_nan_data(self) -> Path:
+        """Data on which tiny_late_nan answers NaN, except for what becomes its golden cases."""
+        loaded = load_data(self.data)
+        data = fit(loaded, [InputSpec("x", loaded.x_test[""].shape[1:], loaded.x_test[""].dtype.name)])
+        x = data.x_test[0].copy()
+        golden = {item.tobytes() for item in golden_inputs(data, 0)[0]}
+        x[[item.tobytes() not in golden for item in x], 0] = 3.0  # beyond 2 it answers NaN
+        late = self.folder / "late.npz"
+        np.savez(late, x_train=x, y_train=data.y_train, x_test=x, y_test=data.y_test)
+        return late
 
     def manifest(self, bundle: Bundle) -> Manifest:
         """The manifest of a published bundle."""
@@ -166,7 +180,7 @@ class Site:
                 return bool(found[0])
             return False
 
-        self.fleet.wait_for(what, look, PATIENCE_S)
+        self.fleet.wait_for(what, look, self.patience_s)
         return found[0]
 
     def rollout(self, name: str) -> dict[str, Any]:
@@ -229,7 +243,9 @@ class Site:
             return any((e.device, e.rollout, e.after) == (board, rollout, state) for e in self.heard)
 
         with self._changed:
-            assert self._changed.wait_for(heard, PATIENCE_S), f"{board} did not enter {state.value}: {self.log(board)}"
+            assert self._changed.wait_for(heard, self.patience_s), (
+                f"{board} did not enter {state.value}: {self.log(board)}"
+            )
 
     def failure(self, board: str, rollout: str) -> str | None:
         """The reason with which the board said that it gave a rollout's candidate up."""
@@ -311,7 +327,7 @@ class Site:
 
         self.link.subscribe(topic, hear)
         try:
-            assert came.wait(PATIENCE_S), f"nothing on {topic}"
+            assert came.wait(self.patience_s), f"nothing on {topic}"
         finally:
             self.link.unsubscribe(topic)
         return got[-1]
@@ -323,7 +339,7 @@ class Site:
     def plant(self, topic: str, payload: bytes) -> None:
         """Publish a retained message as somebody with access to the broker would; empty: take it away."""
         self.link.publish(topic, payload, retain=True)
-        assert self.link.flush(PATIENCE_S)
+        assert self.link.flush(self.patience_s)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from edgeflock_compression.parent.data import InputSpec, fit, load_data
-from edgeflock_compression.parent.split import golden_inputs
 from edgeflock_controller.client import Client
 from edgeflock_deploy.bundle import encode_blob, seal_manifest
 from edgeflock_deploy.keys import SigningKey
@@ -45,14 +42,7 @@ def refused_again(site: Site, bundle: Bundle, first: Bundle) -> None:
 
 def test_a_candidate_that_gives_nan_on_some_inputs_is_stopped_in_the_trial(site: Site, model: str) -> None:
     first = site.install(model)
-    loaded = load_data(site.data)
-    data = fit(loaded, [InputSpec("x", loaded.x_test[""].shape[1:], loaded.x_test[""].dtype.name)])
-    x = data.x_test[0].copy()
-    golden = {item.tobytes() for item in golden_inputs(data, 0)[0]}
-    x[[item.tobytes() not in golden for item in x], 0] = 3.0  # beyond 2 it answers NaN; its golden cases are fine
-    late = site.folder / "late.npz"
-    np.savez(late, x_train=x, y_train=data.y_train, x_test=x, y_test=data.y_test)
-    bundle = site.publish(model, "tiny_late_nan.tflite", data=late)
+    bundle = site.publish(model, "tiny_late_nan.tflite", data=site.late_nan_data())
     with site.application(BOARD, model) as application:
         stopped(site, site.deploy(bundle, site.policy(min_windows=500)), first, "NAN_OUTPUT")
         refused_again(site, bundle, first)

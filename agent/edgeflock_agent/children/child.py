@@ -20,7 +20,6 @@ import gc
 import io
 import os
 import resource
-import socket
 import sys
 import time
 from array import array
@@ -32,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeflock_agent.children import sandbox
-from edgeflock_agent.children.frames import BadFrame, Channel, Data, Ended
+from edgeflock_agent.children.confidence import top_probability
+from edgeflock_agent.children.frames import BadFrame, Channel, Data, End, Ended
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import Untrusted
@@ -69,6 +69,7 @@ class Child:
         self._takes: list[tuple[np.dtype[Any], tuple[int, ...], int]] = []  # type, shape and bytes of each input
         self._next_item = 0
         self._first_ms = 0.0
+        self._tells_confidence = False
         self._cpu_s = 0.0  # processor time that a request may take
         self._status = os.open("/proc/self/status", os.O_RDONLY)  # opened now: later nothing is
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
@@ -82,6 +83,7 @@ class Child:
             "random": self._random,
             "block": self._block,
             "infer": self._infer,
+            "tell_confidence": self._tell_confidence,
         }
 
     @property
@@ -127,6 +129,9 @@ class Child:
             raise Stop(Reason.LOAD_FAILED, detail) from None
         if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
+        if budget is not None:  # cases and requests come on top of what the model itself may take
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         types = [(np.dtype(info.dtype), info.shape) for info in self.model.inputs]
         self._takes = [(dtype, shape, int(np.prod(shape)) * dtype.itemsize) for dtype, shape in types]
         gc.collect()
@@ -163,8 +168,11 @@ class Child:
             raise Untrusted(Reason.MANIFEST_INVALID, "the evaluation slice has another number of inputs than the model")
         self._items = [self._fitting(item) for item in zip(*evaluation.x, strict=True)]
         self._slice, self._kind = evaluation, header["kind"]
-        spread = variance(evaluation.y) if self._kind == "regression" else None
-        return {"items": len(self._items), "target_variance": spread}, b""
+        if self._kind == "classification":
+            return {"items": len(self._items), "target_variance": None, "answer_range": None}, b""
+        means = evaluation.y.reshape(len(evaluation.y), -1).astype(np.float64).mean(axis=1)
+        ends = [float(means.min()), float(means.max())]
+        return {"items": len(self._items), "target_variance": variance(evaluation.y), "answer_range": ends}, b""
 
     def _item(self, header: dict[str, Any], _: Payload) -> Reply:
         assert self._slice is not None, "no evaluation slice is open"
@@ -175,12 +183,19 @@ class Child:
         output = self.model.outputs_now()[0]
         _refuse_nan(output, f"evaluation item {number}")
         target = self._slice.y[number]
+        answered = self._answered(output)
         if self._kind == "classification":
-            answer = int(answers("classification", output)[0])
-            return counts | {"answer": answer, "correct": answer == int(target)}, b""
-        values = answers("regression", self.model.outputs[0].decode(output))[0]
+            return counts | answered | {"correct": answered["answer"] == int(target)}, b""
+        values = np.asarray(answered["answer"])
         error = float(np.mean((values - np.asarray(target, np.float64).reshape(-1)) ** 2))
-        return counts | {"answer": values.tolist(), "squared_error": error}, b""
+        return counts | answered | {"squared_error": error}, b""
+
+    def _answered(self, output: Array) -> dict[str, Any]:
+        """What the first output answers, as it is compared and counted."""
+        info = self.model.outputs[0]
+        if self._kind == "classification":
+            return {"answer": int(answers("classification", output)[0]), "confidence": top_probability(info, output)}
+        return {"answer": answers("regression", info.decode(output))[0].tolist()}
 
     def _random(self, header: dict[str, Any], _: Payload) -> Reply:
         rng = np.random.default_rng(header["seed"])
@@ -197,14 +212,32 @@ class Child:
             self._next_item += 1
         return {"first_inference_ms": self._first_ms, "switches": self._take_switches()}, latencies_ms.tobytes()
 
-    def _infer(self, _: dict[str, Any], payload: Payload) -> Reply:
+    def _infer(self, header: dict[str, Any], payload: Payload) -> Reply:
         given, start, view = [], 0, memoryview(payload)
         for dtype, shape, length in self._takes:
             given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
             start += length
+        self._take_switches()
         latency_ms = self._run(tuple(given))
-        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in self.model.outputs_now()]
-        return {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}, outputs
+        answer = list(self.model.outputs_now())
+        outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
+        reply: dict[str, Any] = {"latency_ms": latency_ms, "lengths": [len(output) for output in outputs]}
+        if header.get("judged"):
+            reply |= self._judged(answer)
+        if not all(map(_is_numbers, answer)) and all(map(_is_numbers, given)):
+            reply["nan"] = True  # NaN that went in may come out: that is the application's doing
+        if self._tells_confidence:
+            reply["confidence"] = top_probability(self.model.outputs[0], answer[0])
+        return reply, outputs
+
+    def _judged(self, outputs: list[Array]) -> dict[str, Any]:
+        """What a trial wants to know of an application's request beside its outputs; of NaN, no answer."""
+        switches = {"switches": self._take_switches()}
+        return switches | (self._answered(outputs[0]) if all(map(_is_numbers, outputs)) else {"answer": None})
+
+    def _tell_confidence(self, _: dict[str, Any], __: Payload) -> Reply:
+        self._tells_confidence = True
+        return {}, b""
 
     def _own_memory(self, field: str) -> int:
         for line in os.pread(self._status, 1 << 16, 0).decode().splitlines():
@@ -274,6 +307,10 @@ def _describe(tensors: Sequence[TensorInfo]) -> list[list[Any]]:
     return [[info.name, info.dtype, list(info.shape)] for info in tensors]
 
 
+def _is_numbers(tensor: Array) -> bool:
+    return tensor.dtype.kind != "f" or not np.isnan(tensor).any()
+
+
 def _refuse_nan(output: Array, what: str) -> None:
     if np.issubdtype(output.dtype, np.floating) and np.isnan(output).any():
         raise Stop(Reason.NAN_OUTPUT, f"{what} gave NaN")
@@ -310,7 +347,7 @@ def _random_tensor(info: TensorInfo, rng: np.random.Generator) -> Array:
     return rng.integers(limits.min, limits.max, info.shape, dtype=kind, endpoint=True)
 
 
-def _rehearse() -> None:
+def rehearse() -> None:
     """Do once what is done later: the runtime's libraries and Python's modules are loaded, while files can be opened.
 
     None of it is then charged to the model's load time or its budget either.
@@ -329,13 +366,17 @@ def _rehearse() -> None:
 
 def main() -> None:
     """Serve frames until the parent closes its end."""
-    parent_pid, files = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
-    requests, replies = os.dup(0), os.dup(1)
+    end = End(os.dup(0), os.dup(1), int(sys.argv[2]))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    sandbox.enter(parent_pid, (0, 1, 2, requests, replies, files.fileno()))
-    channel = Channel(requests, replies, files, child=True, mapping=sandbox.allow_address_space)
-    _rehearse()
+    sandbox.enter(int(sys.argv[1]), (0, 1, 2, *end))
+    rehearse()
+    serve(end)
+
+
+def serve(end: End) -> None:
+    """Answer what comes to this end until the other one is closed; `rehearse` comes first."""
+    channel = Channel(end, child=True, mapping=sandbox.allow_address_space)
     child = Child()
     channel.send({"ready": True})
     while True:

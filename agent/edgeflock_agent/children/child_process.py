@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -74,24 +73,21 @@ class ChildProcess:
         Raises:
             HardStop: INTERNAL, if it does not come up.
         """
-        ours, theirs = socket.socketpair()
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed in _end
-        with theirs:
+        ours, theirs = frames.connected()
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed when it is gone
+        try:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid()), str(theirs.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid()), str(theirs.files)],
+                stdin=theirs.reader,
+                stdout=theirs.writer,
                 stderr=stderr,
-                bufsize=0,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.files,),
                 env=sandbox.environment(os.environ),
                 start_new_session=True,  # Ctrl-C is for the agent, which then closes its children
             )
-        assert popen.stdin is not None
-        assert popen.stdout is not None
-        with popen.stdin, popen.stdout:
-            channel = frames.Channel(os.dup(popen.stdout.fileno()), os.dup(popen.stdin.fileno()), ours)
-        child = cls(popen, channel, stderr, timeout_s)
+        finally:
+            theirs.close()
+        child = cls(popen, frames.Channel(ours), stderr, timeout_s)
         try:
             child._read(_INTERPRETER_START_S)
         except HardStop as stop:
@@ -170,7 +166,9 @@ class ChildProcess:
     def close(self) -> None:
         """End it after the request that it is answering. Closing twice is harmless."""
         with self._lock:
-            self._end(kill=False)
+            if not self._hang_up():
+                return
+        self._wait_until_gone()  # not under the lock: who waits for an answer is told at once to ask elsewhere
 
     def _read(self, timeout_s: float) -> frames.Frame:
         try:
@@ -181,23 +179,27 @@ class ChildProcess:
     def _fatal(self, error: Exception) -> HardStop:
         """The child hangs or is gone: make sure that it is gone, and say why."""
         if isinstance(error, frames.TimedOut):  # said before `alive` turns False, upon which somebody asks why
-            self.failure = failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
-            self._end(kill=True)
-            return failure
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(_CLOSE_S)  # its pipe is closed: let it end by itself, for its own exit status
+            self.failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(_CLOSE_S)  # its pipe is closed: let it end by itself, for its own exit status
         last_words = self._last_words()
-        self._end(kill=True)
-        self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
+        if self._hang_up():
+            self._popen.kill()
+            self._wait_until_gone()
+        if self.failure is None:
+            self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
         return self.failure
 
-    def _end(self, *, kill: bool) -> None:
+    def _hang_up(self) -> bool:
+        """Take no more requests; False if that was so already."""
         if self._closed:
-            return
+            return False
         self._closed = True
-        if kill:
-            self._popen.kill()
         self._channel.close()  # the end of its input is its sign to go
+        return True
+
+    def _wait_until_gone(self) -> None:
         try:
             self._popen.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:

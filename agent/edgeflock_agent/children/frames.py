@@ -60,27 +60,37 @@ class TimedOut(Exception):
     """The other end did not move in time."""
 
 
+class End(NamedTuple):
+    """The descriptors of one end: what the other end writes, what it reads, and where files go."""
+
+    reader: int
+    writer: int
+    files: int
+
+    def close(self) -> None:
+        """Close all three."""
+        for descriptor in self:
+            os.close(descriptor)
+
+
+def connected() -> tuple[End, End]:
+    """Two ends, the agent's and the child's."""
+    to_child, to_agent, files = os.pipe(), os.pipe(), socket.socketpair()
+    return End(to_agent[0], to_child[1], files[0].detach()), End(to_child[0], to_agent[1], files[1].detach())
+
+
 class Channel:
-    """One end; `close` it.
+    """One end, made to send and receive; `close` it.
 
     Args:
-        reader: what the other end writes comes out of this descriptor, owned from now on.
-        writer: what is written into this one comes out at the other end; owned too.
-        files: one of a pair of Unix stream sockets, owned too.
+        end: its descriptors, owned from now on.
         child: whether this is the child's end, which takes files and shared memory and makes none.
         mapping: is told before the child maps shared memory, and how many bytes.
     """
 
-    def __init__(
-        self,
-        reader: int,
-        writer: int,
-        files: socket.socket,
-        *,
-        child: bool = False,
-        mapping: Callable[[int], None] | None = None,
-    ) -> None:
-        self._reader, self._writer, self._files = reader, writer, files
+    def __init__(self, end: End, *, child: bool = False, mapping: Callable[[int], None] | None = None) -> None:
+        reader, writer = self._reader, self._writer = end.reader, end.writer
+        self._files = socket.socket(fileno=end.files)
         self._child, self._mapping, self._closed = child, mapping, False
         self._shared: mmap.mmap | None = None
         self._unsent: int | None = None  # shared memory that the child does not have yet

@@ -12,13 +12,14 @@ import contextlib
 import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.frames import Frame
 from edgeflock_agent.children.sandbox import Sealed
 from edgeflock_deploy.reasons import Reason
 
@@ -29,6 +30,7 @@ __all__ = [
     "Inference",
     "InferenceFailed",
     "ItemResult",
+    "Judged",
     "ModelProcess",
     "Slice",
     "Tensor",
@@ -46,15 +48,21 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
     @property
+    def items(self) -> int:
+        """How many values it holds."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one item."""
-        return math.prod(self.shape) * DATATYPES[self.dtype].nbytes
+        return self.items * DATATYPES[self.dtype].nbytes
 
 
 class ItemResult(NamedTuple):
     """One item of the evaluation slice: `correct` for a classification, `squared_error` for a regression.
 
-    `switches`: how often the timed call was interrupted (involuntary context switches).
+    `switches`: how often the timed call was interrupted (involuntary context switches). `confidence`: the probability
+    of a classification's answer. An application's request has no label: it is neither correct nor wrong.
     """
 
     latency_ms: float
@@ -62,13 +70,27 @@ class ItemResult(NamedTuple):
     correct: bool | None
     squared_error: float | None
     switches: int
+    confidence: float | None = None
 
 
 class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone."""
+    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
+
+    `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
+    `nan`: an output holds NaN although no input did.
+    """
 
     outputs: tuple[bytes, ...]
     latency_ms: float
+    confidence: float | None = None
+    nan: bool = False
+
+
+class Judged(NamedTuple):
+    """An application's request as a trial looks at it: what it gives, and how that compares; None where it is NaN."""
+
+    inference: Inference
+    result: ItemResult | None
 
 
 class Block(NamedTuple):
@@ -80,12 +102,16 @@ class Block(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The evaluation slice that is open: its length and how answers are compared and scored."""
+    """The evaluation slice that is open: its length and how answers are compared and scored.
+
+    `answer_range`: a regression's smallest and largest target, each the mean of its values.
+    """
 
     items: int
     kind: Kind
     agreement_atol: float | None
     target_variance: float | None
+    answer_range: tuple[float, float] | None = None
 
 
 class ModelProcess:
@@ -101,6 +127,7 @@ class ModelProcess:
         self.load_ms = float(loaded["load_ms"])
         self.sealed = Sealed(loaded["sealed"][0], loaded["sealed"][1], tuple(loaded["sealed"][2]))
         self.slice: Slice | None = None
+        self.slice_path: Path | None = None
 
     @classmethod
     def start(
@@ -111,6 +138,7 @@ class ModelProcess:
         memory_budget_bytes: int | None = None,
         timeout_s: float = 10.0,
         inference_timeout_s: float | None = None,
+        start_child: Callable[[float], ChildProcess] = ChildProcess.start,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
 
@@ -123,6 +151,7 @@ class ModelProcess:
             memory_budget_bytes: what the model may add to the child's address space and resident memory.
             timeout_s: how long the load may take.
             inference_timeout_s: how long each inference may take later; as long as the load if left out.
+            start_child: starts the process; takes the seconds that an answer may take.
 
         Raises:
             HardStop: LOAD_FAILED, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
@@ -130,7 +159,7 @@ class ModelProcess:
         limit_s = timeout_s if inference_timeout_s is None else inference_timeout_s
         load = {"op": "load", "name": model_path.name, "threads": threads, "cpu_s": max(timeout_s, limit_s) * threads}
         with _opened(model_path, Reason.LOAD_FAILED) as model:
-            child = ChildProcess.start(timeout_s)
+            child = start_child(timeout_s)
             try:
                 loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}, files=[model]).header
                 unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
@@ -216,7 +245,10 @@ class ModelProcess:
                 reply = self._child.ask({"op": "slice", "kind": kind}, files=[file]).header
             except InferenceFailed as error:
                 raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
-        self.slice = Slice(reply["items"], kind, agreement_atol, reply["target_variance"])
+        ends, self.slice_path = reply["answer_range"], path
+        self.slice = Slice(
+            reply["items"], kind, agreement_atol, reply["target_variance"], (ends[0], ends[1]) if ends else None
+        )
         return self.slice.items
 
     def run_item(self, item: int) -> ItemResult:
@@ -227,15 +259,7 @@ class ModelProcess:
             InferenceFailed: the runtime refused this item.
             Closed: the child has been closed.
         """
-        reply = self._child.ask({"op": "item", "item": item}).header
-        answer = reply["answer"]
-        return ItemResult(
-            reply["latency_ms"],
-            tuple(answer) if isinstance(answer, list) else answer,
-            reply.get("correct"),
-            reply.get("squared_error"),
-            reply["switches"],
-        )
+        return _item_result(self._child.ask({"op": "item", "item": item}).header)
 
     def infer(self, inputs: Sequence[bytes | bytearray | memoryview]) -> Inference:
         """Run once on raw little-endian tensors, one per input.
@@ -246,17 +270,32 @@ class ModelProcess:
             InferenceFailed: the runtime refused it.
             Closed: the child has been closed.
         """
+        return _inference(self._ask_infer({"op": "infer"}, inputs))
+
+    def infer_judged(self, inputs: Sequence[bytes | bytearray | memoryview]) -> Judged:
+        """Run once as `infer` does, and say what a trial compares: the answer as the open slice's task reads it.
+
+        Raises:
+            ValueError, HardStop, InferenceFailed, Closed: see `infer`.
+        """
+        reply = self._ask_infer({"op": "infer", "judged": True}, inputs)
+        return Judged(_inference(reply), None if reply.header["answer"] is None else _item_result(reply.header))
+
+    def _ask_infer(self, header: dict[str, Any], inputs: Sequence[bytes | bytearray | memoryview]) -> Frame:
         if len(inputs) != len(self.inputs):
             raise ValueError(f"the model has {len(self.inputs)} inputs, {len(inputs)} were given")
         for tensor, data in zip(self.inputs, inputs, strict=True):
             if len(data) != tensor.nbytes:
                 raise ValueError(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(data)} were given")
-        reply = self._child.ask({"op": "infer"}, inputs)
-        outputs, start = [], 0
-        for length in reply.header["lengths"]:
-            outputs.append(bytes(reply.payload[start : start + length]))
-            start += length
-        return Inference(tuple(outputs), reply.header["latency_ms"])
+        return self._child.ask(header, inputs)
+
+    def tell_confidence(self) -> None:
+        """From now on have `infer` say how sure the variant is of each answer: for classifications.
+
+        Raises:
+            HardStop: CRASHED, HUNG.
+        """
+        self._child.ask({"op": "tell_confidence"})
 
     def use_random_inputs(self, *, items: int = 32, seed: int = 0) -> None:
         """Have `measure` run over random inputs of the right type instead of golden or evaluation items."""
@@ -288,6 +327,27 @@ class ModelProcess:
         self._child.close()
 
 
+def _inference(reply: Frame) -> Inference:
+    outputs, start = [], 0
+    for length in reply.header["lengths"]:
+        outputs.append(bytes(reply.payload[start : start + length]))
+        start += length
+    header = reply.header
+    return Inference(tuple(outputs), header["latency_ms"], header.get("confidence"), header.get("nan", False))
+
+
+def _item_result(header: dict[str, Any]) -> ItemResult:
+    answer = header["answer"]
+    return ItemResult(
+        header["latency_ms"],
+        tuple(answer) if isinstance(answer, list) else answer,
+        header.get("correct"),
+        header.get("squared_error"),
+        header["switches"],
+        header.get("confidence"),
+    )
+
+
 @contextlib.contextmanager
 def _opened(path: Path, reason: Reason) -> Iterator[int]:
     """A descriptor for reading, which the child is handed: it opens no file by its name."""
@@ -304,7 +364,9 @@ def _opened(path: Path, reason: Reason) -> Iterator[int]:
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
     """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
     stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
-    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in stop.detail.lower():
+    # The runtime says in which of its functions a model failed, and one is called AllocateTensors.
+    words = stop.detail.lower().replace("allocatetensors", "")
+    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in words:
         return HardStop(Reason.MEMORY_OVER_BUDGET, stop.detail)
     return HardStop(Reason.LOAD_CRASHED, stop.detail) if stop.reason is Reason.CRASHED else stop
 

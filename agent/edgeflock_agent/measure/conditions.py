@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_deploy.messages import Conditions
 
 CONTENDED_PRESSURE_PCT = 60.0
@@ -59,6 +60,7 @@ def since(snapshot: Snapshot, now_s: float, *, inferences: int, switches: int, r
         pressure_pct = min(100.0, (pressure_us - snapshot.pressure_us) / elapsed_s / 1e4)
     interrupted = switches > CONTENDED_INTERRUPTED_SHARE * inferences
     return Conditions(
+        emulated=is_emulated(root),
         contended=interrupted or (pressure_pct or 0.0) > CONTENDED_PRESSURE_PCT,
         cpu_pressure_pct=pressure_pct,
         involuntary_switches=switches,

@@ -3,7 +3,8 @@
 Layout of `record`: one line of JSON, one line with the SHA-256 of the first. The record before it is kept as
 `record.1`: a reader that meets a torn `record` goes back to it. This file does not know what the fields mean.
 
-Version history: 1, the first.
+Version history: 1, the first; since then, each with a default: `signed_time_s`; of what is remembered of a bundle
+`form`, `variants` and `tried`, so that the bundles of an older record run as their first form.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class AgentRecord(Frozen):
     """What an agent must still know after a power cut.
 
     `device` is the id under which the generations in `models` were counted; `broker` and `device_class` are what
-    `status` shows of the last run.
+    `status` shows of the last run. `signed_time_s` is the newest time that the controller signed (seconds since 1970).
     """
 
     v: Literal[1] = 1
@@ -34,6 +35,7 @@ class AgentRecord(Frozen):
     device_class: str
     broker: str
     models: dict[str, ModelState] = Field(default_factory=dict)
+    signed_time_s: float = 0.0
 
 
 class RecordFile:

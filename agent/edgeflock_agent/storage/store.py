@@ -3,6 +3,7 @@
     STATE/blobs/<sha256>                    decoded blobs, named by their content
     STATE/manifests/<digest>                signed manifests, as they came
     STATE/incoming/<container>/{data,bitmap}  a container that is arriving, and which of its chunks are on the disk
+    STATE/captures/                         inputs of applications, where they are kept (see `ring`)
     STATE/{record,record.1,lock,trust.json,endpoint.json}
 
 Known here: which bytes are whole, how much room there is, what may go. Not known: which bundle serves and why.
@@ -14,8 +15,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from edgeflock_agent.storage.disk import TEMPORARY, Disk, DiskFull
@@ -25,6 +27,7 @@ from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import Envelope, Trust
 from edgeflock_deploy.reasons import Reason
 
+CAPTURES = "captures"  # the folder of kept inputs
 _ARRIVED = b"\x01"
 _READ_BYTES = 1 << 20
 _RESERVE_BYTES = 64 * 1024  # what the record and its copies may need
@@ -131,13 +134,13 @@ class Store:
         """
         self.disk.write_whole(self._manifests / digest, [envelope])
 
-    def intact(self, digest: str, trust: Trust) -> Manifest | None:
-        """The manifest, if it and every blob are here with the right hashes; blobs with wrong ones are removed."""
+    def intact(self, digest: str, trust: Trust, form: int = 0) -> Manifest | None:
+        """The manifest as this form of it, if it and its blobs are here with the right hashes; damaged ones go."""
         envelope = self.manifest_envelope(digest)
         if envelope is None:
             return None
         try:
-            manifest = open_manifest(envelope, trust, digest)
+            manifest = open_manifest(envelope, trust, digest).as_form(form)
         except Untrusted:
             self.disk.remove(self._manifests / digest)
             return None
@@ -245,15 +248,20 @@ class Store:
             for way in blob.encodings:
                 self.disk.remove(self._incoming / way.sha256)
 
-    def collect_garbage(self, held: Iterable[str]) -> None:
-        """Remove what no held bundle needs. Call it only when the record that holds them is durable."""
+    def collect_garbage(self, held: Iterable[str], forms: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Remove what no held bundle needs. Call it only when the record that holds them is durable.
+
+        Args:
+            held: digests of bundles.
+            forms: which form of each is needed, where that is not the first.
+        """
         manifests = set(held)
         blobs: set[str] = set()
         containers: set[str] = set()
         for digest in manifests:
             envelope = self.manifest_envelope(digest)
             if envelope is not None:
-                for blob in _named_blobs(envelope):
+                for blob in _named_blobs(envelope, forms.get(digest, 0)):
                     blobs.add(blob.sha256)
                     containers.update(way.sha256 for way in blob.encodings)
         for folder, keep in ((self._manifests, manifests), (self._blobs, blobs), (self._incoming, containers)):
@@ -270,9 +278,10 @@ def _hash_of(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _named_blobs(envelope: bytes) -> Iterable[Blob]:
-    """What a stored manifest names. Its signature was checked when it came; to keep files it needs no second look."""
+def _named_blobs(envelope: bytes, form: int) -> Iterable[Blob]:
+    """What a stored manifest names for a form. Its signature was checked when it came; keeping files needs no more."""
     try:
-        return Manifest.model_validate_json(Envelope.model_validate_json(envelope).payload).blobs.values()
+        manifest = Manifest.model_validate_json(Envelope.model_validate_json(envelope).payload)
+        return manifest.as_form(form).blobs.values()
     except ValueError:
         return ()

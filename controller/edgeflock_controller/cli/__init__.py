@@ -28,9 +28,11 @@ _COMMANDS = {
     "serve": _Entry("serve:serve", "Run the controller service."),
     "models": _Entry("models:models", "Show what is published."),
     "devices": _Entry("devices:devices", "Show the boards and what they run."),
+    "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),
+    "vm": _Entry("vm:vm", "Run virtual ARM boards on this machine."),
     "watch": _Entry("watch:watch", "Watch devices and rollouts live."),
     "why": _Entry("why:why", "Explain a rollout from its journal."),
 }

@@ -75,6 +75,8 @@ def _print(device: dict[str, Any]) -> None:
         digest = entry["digest"][:12] if entry["digest"] else "nothing"
         out.print(f"{model}: told to {entry['phase']} {digest} (generation {entry['generation']}, {entry['rollout']})")
     for model, said in device["models"].items():
+        for one in said["tried"]:
+            out.print(f"{model}: {one['variant']} did not fit: {one['reason']}: {one['detail']}", soft_wrap=True)
         measured = said["measurement"]
         if measured is not None:
             p50, peak = measured["latency_ms_p50"], render.kilobytes(measured["peak_rss_bytes"])

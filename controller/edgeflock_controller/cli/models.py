@@ -32,6 +32,8 @@ def models(store: Path | None, as_json: bool) -> None:
         out = render.console()
         out.print(render.models_table(bundles, out.width))
         for bundle in bundles:
+            for sentence in render.chain_in_words(bundle):
+                out.print(f"{bundle['model']}@{bundle['version']} {bundle['variant']}: {sentence}", soft_wrap=True)
             for sentence in remarks(bundle["modes"]):
                 out.print(f"{bundle['model']}@{bundle['version']} {bundle['variant']}: {sentence}", soft_wrap=True)
     else:

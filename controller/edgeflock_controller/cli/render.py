@@ -133,6 +133,19 @@ def models_table(bundles: Iterable[Json], width: int) -> Table:
     return table("Published", columns[shown], [row[shown] for row in rows])
 
 
+def chain_in_words(bundle: Json) -> list[str]:
+    """What a published bundle falls back to and what is declared of it, a sentence each."""
+    said = [
+        f"{form['variant']} ({kilobytes(form['raw_bytes'])} KB raw, {kilobytes(form['wire_bytes'])} on the wire)"
+        for form in bundle["fallbacks"]
+    ]
+    sentences = [f"where it does not fit, {', then '.join(said)}"] if said else []
+    p95, memory = bundle["limits"]["latency_ms_p95"], bundle["limits"]["memory_bytes"]
+    declared = [] if p95 is None else [f"{p95:g} ms at p95"]
+    declared += [] if memory is None else [f"{memory / 1e6:g} MB of memory"]
+    return sentences + ([f"declared to take at most {' and '.join(declared)}"] if declared else [])
+
+
 def target(rollout: Json) -> str:
     """What a rollout brings, e.g. `digits@2 dynamic_wi8`."""
     if rollout["mode"] == "rollback":
@@ -213,6 +226,16 @@ def wealth(value: float | None) -> str:
 def devices(count: int) -> str:
     """A number of devices in words."""
     return f"{count} device{'' if count == 1 else 's'}"
+
+
+def trial(rollout: Json) -> str | None:
+    """What a rollout's evidence was gathered from, in one sentence; None if there is none."""
+    seen = rollout["trial"]
+    if not seen["windows"]:
+        return None
+    words = f"{rollout['id']}: {seen['pairs_live']:,} live and {seen['pairs_replayed']:,} replayed pairs"
+    unpaired = f", {seen['windows_unpaired']:,} of them unpaired" if seen["windows_unpaired"] else ""
+    return f"{words} in {seen['windows']:,} window{'' if seen['windows'] == 1 else 's'}{unpaired}"
 
 
 def headline(rollout: Json) -> str:

@@ -13,6 +13,7 @@ the counts of contexts with n > LIMIT are halved.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,13 +44,13 @@ class Mixer:
 
     def code(self, coder: BitCoder, contexts: Sequence[Ints], direct: Sequence[Ints], known: Ints | None) -> Ints:
         """Code one batch; `direct` holds probabilities of 1 in 1/4096, limited here to 4095."""
-        at = np.array(contexts) + self._starts
+        at = _places(np.array(contexts) + self._starts)
         inputs = np.full((len(self._weights), at.shape[1]), 256, dtype=np.int64)
         inputs[: len(at)] = self._stretched(at)
         if direct:
-            inputs[len(at) : -1] = STRETCH.take(np.minimum(np.array(direct), 4095))
+            inputs[len(at) : -1] = STRETCH.take(_places(np.minimum(np.array(direct), 4095)))
         mixed = (self._weights @ inputs) >> 16
-        ones = SQUASH.take(np.minimum(np.maximum(mixed, -REACH), REACH) + REACH)
+        ones = SQUASH.take(_places(np.minimum(np.maximum(mixed, -REACH), REACH) + REACH))
         bits = coder.bits(ones, known)
         self._learn(at, inputs, bits, ones)
         return bits
@@ -58,9 +59,9 @@ class Mixer:
         # Whichever is less work: all contexts, or those that occur.
         stretched: Ints
         if self._seen.size <= at.size:
-            stretched = STRETCH.take((self._ones * 40960 + 16384) // (self._seen * 10 + 8)).take(at)
+            stretched = STRETCH.take(_places((self._ones * 40960 + 16384) // (self._seen * 10 + 8))).take(at)
         else:
-            stretched = STRETCH.take((self._ones.take(at) * 40960 + 16384) // (self._seen.take(at) * 10 + 8))
+            stretched = STRETCH.take(_places((self._ones.take(at) * 40960 + 16384) // (self._seen.take(at) * 10 + 8)))
         return stretched
 
     def _learn(self, at: Ints, inputs: Ints, bits: Ints, ones: Ints) -> None:
@@ -68,7 +69,7 @@ class Mixer:
         rate = 32 + 192 * 16 // (16 + self._batches)
         self._weights += (inputs @ (bits * 65536 - ones)) * rate >> 24
         if self._seen.size <= at.size:
-            counts = np.bincount((2 * at + bits).ravel(), minlength=2 * self._seen.size).reshape(-1, 2)
+            counts = np.bincount(_places(2 * at + bits).ravel(), minlength=2 * self._seen.size).reshape(-1, 2)
             self._seen += counts[:, 0] + counts[:, 1]
             self._ones += counts[:, 1]
         else:
@@ -79,3 +80,8 @@ class Mixer:
             if full.any():
                 self._seen[full] >>= 1
                 self._ones[full] >>= 1
+
+
+def _places(numbers: Ints) -> Any:
+    """As indices: a board of 32 bits has another type for them, and numpy does not narrow by itself."""
+    return numbers.astype(np.intp, copy=False)

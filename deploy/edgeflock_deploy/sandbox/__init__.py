@@ -1,1 +1,1 @@
-"""What the kernel offers to confine a process that runs what is not believed. Users of it decide who may do what."""
+"""What the kernel offers to confine a process that runs what is not believed. Its users decide who may do what."""

@@ -87,15 +87,19 @@ class Headquarters:
         wrong_golden: bool = False,
         spoil_chunk: Callable[[bytes], bytes] = bytes,
         padding: bytes = b"",
+        model_bytes: bytes | None = None,
         device_classes: tuple[str, ...] | None = None,
     ) -> str:
-        """Publish a bundle, retained, and return its digest; `padding` makes the model file longer."""
+        """Publish a bundle, retained, and return its digest.
+
+        `padding` makes the model file longer; `model_bytes` take its place, while the golden outputs stay the model's.
+        """
         path = DATA / model_file
         loaded = LoadedModel.load(path)
         inputs = np.random.default_rng(0).normal(size=(4, *loaded.inputs[0].shape[1:])).astype("float32")
         outputs = np.stack([loaded.run(item[None])[0][0] for item in inputs]) + float(wrong_golden)
         encoded: dict[BlobRole, EncodedBlob] = {
-            "model": encode_blob(path.read_bytes() + padding),
+            "model": encode_blob((model_bytes or path.read_bytes()) + padding),
             "golden": encode_blob(write_golden(Golden((inputs,), (outputs,)))),
             "evaluation": encode_blob((DATA / "tiny_evaluation.npz").read_bytes()),
         }
@@ -131,14 +135,15 @@ class Headquarters:
         key: SigningKey | None = None,
         window_pairs: int = 20,
         deadline_s: float = 600.0,
+        **trial: Any,
     ) -> None:
-        """Publish a device's `desired`."""
+        """Publish a device's `desired`; `trial` are further settings of a trial."""
         entry = DesiredModel(
             generation=generation,
             phase=phase,
             digest=digest,
             rollout=rollout,
-            trial=TrialSettings(window_pairs=window_pairs, pause_s=0.01, deadline_s=deadline_s),
+            trial=TrialSettings(window_pairs=window_pairs, pause_s=0.01, deadline_s=deadline_s, **trial),
             expires_at=time.time() + 600,
         )
         word = Desired(device=device, models={"digits": entry}).model_dump(mode="json")

@@ -171,6 +171,13 @@ def test_each_chunk_is_published_once_however_many_boards_want_it(hq: Headquarte
     assert hq.chunk_bytes() == wire_bytes + other.manifest.wire_bytes - EVALUATION.blob.encoding.bytes
 
 
+def test_an_order_says_when_it_was_signed(hq: Headquarters, boards: Any) -> None:
+    (board,) = boards("dated-1")
+    before_s = hq.now_s
+    hq.succeeded(hq.install(hq.publish("dated", "a"), "id=dated-1"))
+    assert before_s <= board.signed_at <= hq.now_s
+
+
 def test_a_bundle_that_nobody_needs_leaves_the_broker_without_what_others_share_and_comes_back(
     hq: Headquarters, broker: EmbeddedBroker, boards: Any
 ) -> None:

@@ -151,5 +151,38 @@ def test_reconnects_wait_longer_and_longer_and_never_in_step() -> None:
     rng = random.Random(1)
     means = [sum(backoff_s(attempt, rng) for _ in range(500)) / 500 for attempt in (0, 3, 6, 40)]
     assert means == sorted(means)
-    assert means[-1] < 30
+    assert all(backoff_s(40, rng) <= 60 for _ in range(500))
     assert len({backoff_s(5, rng) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("away_s", [0.0, 1.0, 30.0, 600.0])
+def test_a_thousand_boards_that_lost_the_broker_together_do_not_come_back_in_one_second(away_s: float) -> None:
+    rng = random.Random(7)
+    arrivals = []
+    for _ in range(1_000):
+        at_s, attempt = 0.0, 0
+        while True:
+            at_s += backoff_s(attempt, rng, first_s=5.0)
+            attempt += 1
+            if at_s >= away_s:
+                break
+        arrivals.append(at_s)
+    most = max(sum(begin <= at_s < begin + 1.0 for at_s in arrivals) for begin in arrivals)
+    assert most < 300
+    assert max(arrivals) <= away_s + 60.0
+
+
+def test_done_is_called_for_what_the_broker_acknowledged_and_never_for_what_the_bound_dropped(
+    broker: EmbeddedBroker,
+) -> None:
+    done: queue.Queue[str] = queue.Queue()
+    speaker = Link(broker.url, "speaker", max_queued=2)
+    for word in ("one", "two", "three"):
+        speaker.publish("a", word.encode(), done=lambda word=word: done.put(word))  # type: ignore[misc]
+    speaker.start()
+    assert [done.get(timeout=WAIT_S) for _ in range(2)] == ["one", "two"]
+    assert speaker.flush(WAIT_S)
+    assert done.empty()
+    speaker.publish("a", b"four", done=lambda: done.put("four"))
+    assert done.get(timeout=WAIT_S) == "four"
+    speaker.stop()

@@ -59,9 +59,13 @@ class MemoryLink:
     def unsubscribe(self, topic: str) -> None:
         self.held.pop(topic, None)
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, done: Callable[[], None] | None = None
+    ) -> None:
         assert retain == topic.endswith(("reported", "presence"))
         self.published.append(decode_up(payload))
+        if done is not None:
+            done()
 
 
 class Bench:

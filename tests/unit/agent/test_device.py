@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeflock_agent.device import device_class, new_boot_id
+from edgeflock_agent.measure.emulation import is_emulated
 
 
 def tree(root: Path, cpuinfo: str = "", board: str = "") -> Path:
@@ -39,6 +40,33 @@ def test_a_board_that_names_itself_is_its_class(tmp_path: Path, board: str, mach
 )
 def test_other_machines_are_named_by_their_cpu(tmp_path: Path, cpuinfo: str, machine: str, expected: str) -> None:
     assert device_class("litert2.3", tree(tmp_path, cpuinfo), machine) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "kernel", "board", "expected"),
+    [
+        ("aarch64", "x86_64", "", True),  # QEMU's user mode: translated instructions on the host's kernel
+        ("armv7l", "x86_64", "", True),
+        ("aarch64", "aarch64", "linux,dummy-virt", True),  # QEMU's virt machine
+        ("aarch64", "aarch64", "Raspberry Pi 4 Model B Rev 1.4", False),
+        ("armv7l", "aarch64", "Raspberry Pi 4 Model B Rev 1.4", False),  # a 32-bit system on a 64-bit kernel
+        ("i686", "x86_64", "", False),
+        ("x86_64", "", "", False),  # a kernel that does not say
+    ],
+)
+def test_a_processor_that_software_plays_is_found_out(
+    tmp_path: Path, machine: str, kernel: str, board: str, expected: bool
+) -> None:
+    root = tree(tmp_path, board=board)
+    if kernel:
+        (root / "proc/sys/kernel").mkdir(parents=True)
+        (root / "proc/sys/kernel/arch").write_text(kernel + "\n")
+    assert is_emulated(root, machine) is expected
+
+
+def test_an_emulated_device_is_named_by_its_processor_and_as_emulated(tmp_path: Path) -> None:
+    root = tree(tmp_path, "CPU part\t: 0xd08\n", "linux,dummy-virt")
+    assert device_class("litert2.3", root, "aarch64", emulated=True) == "aarch64-cortex-a72-litert2.3-emulated"
 
 
 def test_every_start_has_its_own_boot_id() -> None:

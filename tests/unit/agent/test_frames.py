@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -9,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from edgeflock_agent.children.frames import HEADER_MAX_BYTES, SHARED_FROM_BYTES, BadFrame, Channel, Ended, TimedOut
+from edgeflock_agent.children.frames import (
+    HEADER_MAX_BYTES,
+    SHARED_FROM_BYTES,
+    BadFrame,
+    Channel,
+    Ended,
+    TimedOut,
+    connected,
+)
 
 
 class Pair:
@@ -17,11 +24,10 @@ class Pair:
 
     def __init__(self) -> None:
         self.mapped: list[int] = []
-        to_child, child_writes = os.pipe(), os.pipe()
-        self.raw_to_agent = os.dup(child_writes[1])
-        ours, theirs = socket.socketpair()
-        self.agent = Channel(child_writes[0], to_child[1], ours)
-        self.child = Channel(to_child[0], child_writes[1], theirs, child=True, mapping=self.mapped.append)
+        ours, theirs = connected()
+        self.raw_to_agent = os.dup(theirs.writer)
+        self.agent = Channel(ours)
+        self.child = Channel(theirs, child=True, mapping=self.mapped.append)
 
     def close(self) -> None:
         self.agent.close()

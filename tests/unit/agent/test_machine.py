@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from machine_states import FACTORY, LATE, MEASURED, NEW, NOW, OLD, OLDER, S, at, desired, entry, walk
 
-from edgeflock_agent.machine import TRANSITIONS, fresh, step
+from edgeflock_agent.machine import NOT_MENDED, TRANSITIONS, fresh, step
 from edgeflock_agent.model_state import (
     AskTurn,
     BlobsReady,
@@ -296,3 +296,27 @@ def test_reverting_to_nothing_stops_serving() -> None:
     state, effects = desired(at(S.COMMITTED), entry(Phase.REVERT, None))
     assert Switch(None) in effects
     assert (state.slots.active, state.outcome) == (None, Outcome.ROLLED_BACK)
+
+
+@pytest.mark.parametrize("reason", sorted(NOT_MENDED))
+def test_what_no_restart_mends_sends_the_device_back_at_once(reason: Reason) -> None:
+    state = at(S.COMMITTED, desired=entry(Phase.COMMIT, OLD))
+    after, effects = step(state, ServingStopped(OLD, reason, "detail", NOW))
+    assert (after.state, after.reason) == (S.FAILED, reason)
+    assert after.slots.active == OLDER
+    assert OLD in after.known_bad
+    assert [type(effect) for effect in effects][:2] == [Persist, Load]
+
+
+def test_memory_that_grew_is_given_back_by_a_restart_where_there_is_nothing_to_go_back_to() -> None:
+    state = at(S.COMMITTED, slots=Slots(active=OLD, factory=OLD))
+    after, effects = step(state, ServingStopped(OLD, Reason.MEMORY_OVER_BUDGET, "detail", NOW))
+    assert (after.state, after.slots.active) == (S.COMMITTED, OLD)
+    assert Load(OLD) in effects
+
+
+def test_a_variant_that_gives_nan_goes_on_where_there_is_nothing_to_go_back_to_and_says_so() -> None:
+    state = at(S.COMMITTED, desired=entry(Phase.COMMIT, OLD), slots=Slots(active=OLD, factory=OLD))
+    after, effects = step(state, ServingStopped(OLD, Reason.NAN_OUTPUT, "detail", NOW))
+    assert (after.state, after.reason, after.slots.active) == (S.FAILED, Reason.NAN_OUTPUT, OLD)
+    assert not any(isinstance(effect, Load) for effect in effects)

@@ -45,6 +45,11 @@ def test_interrupting_more_than_5_percent_of_the_inferences_is_contention(
     assert (found.contended, found.involuntary_switches) == (contended, switches)
 
 
+def test_what_is_measured_on_a_machine_that_software_plays_says_so(tree: Tree) -> None:
+    root = tree({"proc/device-tree/model": "linux,dummy-virt\x00"})
+    assert conditions.since(conditions.begin(0, root), 1, inferences=1, switches=0, root=root).emulated
+
+
 def test_what_a_board_does_not_tell_is_null(tmp_path: Path) -> None:
     found = conditions.since(conditions.begin(0, tmp_path), 1, inferences=1, switches=0, root=tmp_path)
     assert (found.cpu_pressure_pct, found.throttled, found.frequency_mhz, found.temperature_c) == (None,) * 4

@@ -8,10 +8,11 @@ from power import DyingDisk, PowerCut
 
 from edgeflock_agent.model_state import BundleFacts, ModelState
 from edgeflock_agent.storage.disk import Disk, DiskFull
-from edgeflock_agent.storage.record import AgentRecord, RecordFile, serialize
+from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Phase, Slots
+from edgeflock_deploy.messages import DesiredModel, DeviceState, Phase, Slots, Tried
+from edgeflock_deploy.reasons import Reason
 
 
 def record(floor: int) -> AgentRecord:
@@ -112,7 +113,7 @@ def test_a_record_of_a_newer_release_is_refused_in_one_line(tmp_path: Path) -> N
 
 
 def test_version_1_is_read_for_ever() -> None:
-    # A line as release 0.1.0 wrote it: fields may be added, none may lose its meaning.
+    # A line as the first agents wrote it: fields may be added, none may lose its meaning.
     line = (
         b'{"v":1,"device":"a","device_class":"c","broker":"mqtt://h:1","models":{"digits":{"model":"digits",'
         b'"state":"COMMITTED","desired":{"generation":2,"phase":"commit","digest":"d","rollout":"r","trial":{"mode":'
@@ -121,5 +122,16 @@ def test_version_1_is_read_for_ever() -> None:
         b'"detail":null,"attempts":0,"floor_version":2,"bundles":{"d":{"version":2,"measurement":null}},'
         b'"known_bad":["x"],"trial_since_s":null,"restarts_s":[],"retry_at_s":null}}}'
     )
-    assert serialize(record(2)).split(b"\n")[0] == line
     assert AgentRecord.model_validate_json(line) == record(2)
+    facts = AgentRecord.model_validate_json(line).models["digits"].bundles["d"]
+    assert (facts.form, facts.variants, facts.tried) == (0, (), ())
+
+
+def test_which_form_a_bundle_runs_as_is_remembered_with_those_that_did_not_fit(tmp_path: Path) -> None:
+    tried = Tried(variant="int8", reason=Reason.GOLDEN_MISMATCH, detail="case 0")
+    facts = BundleFacts(version=1, form=1, variants=("int8", "float32"), tried=(tried,))
+    state = ModelState(model="digits", slots=Slots(active="d"), bundles={"d": facts})
+    written = record(1).model_copy(update={"models": {"digits": state}})
+    RecordFile(tmp_path, Disk()).write(written)
+    assert RecordFile(tmp_path, Disk()).read() == written
+    assert (state.form_of("d"), state.form_of("unknown"), facts.variant) == (1, 0, "float32")

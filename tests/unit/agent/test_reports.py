@@ -1,25 +1,40 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edgeflock_agent.device import Identity
-from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.model_state import BundleFacts, ModelState
+from edgeflock_agent.outbox import SETTLED_S, Outbox
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
+from edgeflock_agent.storage.backlog import Backlog
+from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
-from edgeflock_agent.trial import WindowSides
-from edgeflock_deploy.messages import Conditions, Reported, VariantWindow, Window, decode_up
+from edgeflock_agent.trial.window import WindowSides
+from edgeflock_deploy.messages import Conditions, Measurement, Reported, VariantWindow, Window, decode_up
 
 SIDES = WindowSides(1.0, 130, VariantWindow(n=130), VariantWindow(n=130), 1.0, Conditions())
 
 
 class Published(list[Any]):
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    connected = True
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, done: Callable[[], None] | None = None
+    ) -> None:
         self.append(decode_up(payload))
+        if done is not None:
+            done()
 
 
-def reporter(link: Published) -> Reporter:
+def reporter(link: Published, folder: Path = Path("/dev/null/none")) -> Reporter:
     identity = Identity(device="a", device_class="c", runtime="none", boot_id="boot", broker="mqtt://h:1")
-    return Reporter(link, identity, Traffic(), lambda: 1, beat_s=3.0)
+    now_s = [0.0]
+    outbox = Outbox("a", link, Backlog(folder, Disk()), lambda: now_s[0])
+    outbox.connected()
+    now_s[0] = SETTLED_S
+    return Reporter(link, outbox, identity, Traffic(), lambda: 1, beat_s=3.0)
 
 
 def windows(link: Published) -> list[tuple[str, int]]:
@@ -48,6 +63,21 @@ def test_windows_of_a_running_rollout_are_sent_again_as_they_were_and_others_are
     assert windows(link) == [("r2", 0), ("r2", 1)]
 
 
+def test_an_incumbent_that_did_not_run_is_shown_by_what_it_took_when_it_was_warmed() -> None:
+    link = Published()
+    warmed = Measurement(
+        n=260, latency_ms_p50=2.0, latency_ms_p90=2.5, latency_ms_p95=3.0, first_inference_ms=9.0, load_ms=1.0,
+        warmed_up=True, peak_rss_bytes=7,
+    )  # fmt: skip
+    state = ModelState(model="m", bundles={"old": BundleFacts(version=1, measurement=warmed)})
+    alone = SIDES._replace(old=VariantWindow(n=0), pairs=0, agreement=None, mode="alone", paired=False)
+    reporter(link).window(state, "r", "old", "new", alone)
+    (window,) = link
+    assert (window.paired, window.mode) == (False, "alone")
+    assert (window.old.n, window.old.latency_ms_p50, window.old.peak_rss_bytes) == (260, 2.0, 7)
+    assert (window.new.n, window.new.peak_rss_bytes) == (130, None)
+
+
 def test_only_so_many_windows_are_kept() -> None:
     link = Published()
     reports = reporter(link)
@@ -62,3 +92,14 @@ def test_a_report_says_how_soon_the_next_one_comes() -> None:
     link = Published()
     reporter(link).reported({}, {})
     assert [m.beat_s for m in link if isinstance(m, Reported)] == [3.0]
+
+
+def test_a_report_says_how_many_windows_were_lost_for_want_of_room(tmp_path: Path) -> None:
+    link = Published()
+    (tmp_path / "backlog").write_text("a file in the way of the folder")
+    reports = reporter(link, tmp_path / "backlog")
+    link.connected = False
+    reports.window(ModelState(model="m"), "r", "old", "new", SIDES)
+    link.connected = True
+    reports.reported({}, {})
+    assert [(m.windows_dropped, m.events_dropped) for m in link] == [(1, 0)]

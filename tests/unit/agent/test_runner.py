@@ -186,6 +186,20 @@ def test_a_child_that_hangs_is_killed() -> None:
         assert not Path(f"/proc/{process.pid}").exists()
 
 
+def test_who_asks_a_child_that_is_slow_to_end_is_told_at_once_to_ask_elsewhere() -> None:
+    process = ModelProcess.start(DATA / "tiny.tflite")
+    os.kill(process.pid, signal.SIGSTOP)  # it does not hear that it is to go
+    closing = threading.Thread(target=process.close)
+    closing.start()
+    while process.alive:
+        time.sleep(0.001)
+    with pytest.raises(Closed):
+        process.infer([bytes(32)])
+    assert closing.is_alive()  # the process was not waited for
+    closing.join()
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
 def test_a_closed_child_is_gone_and_says_closed(tiny: ModelProcess) -> None:
     tiny.close()
     tiny.close()
@@ -244,7 +258,7 @@ def _runs(process: Path) -> bool:
 
 def test_the_agents_own_process_imports_no_numpy() -> None:
     script = (
-        "import sys, edgeflock_agent.children.runner, edgeflock_agent.warming, edgeflock_agent.trial\n"
+        "import sys, edgeflock_agent.children.runner, edgeflock_agent.warming, edgeflock_agent.trial.trials\n"
         "import edgeflock_agent.serving.endpoint, edgeflock_agent.bench; sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

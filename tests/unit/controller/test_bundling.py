@@ -9,7 +9,7 @@ import pytest
 from edgeflock_compression.parent.data import InputSpec, fit, load_data
 from edgeflock_compression.parent.split import task_of
 from edgeflock_compression.variant import Variant
-from edgeflock_controller.drafts import find_drafts
+from edgeflock_controller.drafts import find_drafts, find_fallbacks
 from edgeflock_deploy.bundle import Task
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
@@ -92,6 +92,45 @@ def test_variants_of_different_models_are_not_one_version_but_can_be_published_o
     with pytest.raises(BadInput, match=r"variants of different models \(a, b among them\)"):
         find_drafts(tmp_path, None, None)
     assert [draft.variant for draft in find_drafts(one, None, None)] == ["a"]
+
+
+def test_fallbacks_are_variants_of_the_same_folder_in_the_order_given(tmp_path: Path) -> None:
+    one = make_variant(tmp_path, "a")
+    for name in ("b", "c"):
+        make_variant(tmp_path, name)
+    for source in (tmp_path, one):
+        found = find_fallbacks(source, None, ["c", "b"], find_drafts(source, None, None))
+        assert [draft.variant for draft in found] == ["c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [(["x"], "--fallback x: is no variant in .*there are a, b"), (["b", "b"], "names b twice")],
+)
+def test_a_fallback_that_is_not_there_or_named_twice_is_refused(tmp_path: Path, names: list[str], wrong: str) -> None:
+    make_variant(tmp_path, "a")
+    make_variant(tmp_path, "b")
+    with pytest.raises(BadInput, match=wrong):
+        find_fallbacks(tmp_path, None, names, find_drafts(tmp_path, None, None))
+
+
+def test_a_fallback_of_another_model_is_refused(tmp_path: Path) -> None:
+    one = make_variant(tmp_path, "a")
+    make_variant(tmp_path, "b", parent="1")
+    with pytest.raises(BadInput, match="variants of different models"):
+        find_fallbacks(one, None, ["b"], find_drafts(one, None, None))
+
+
+def test_a_foreign_file_falls_back_to_other_files_with_the_same_data(tmp_path: Path) -> None:
+    x, y = np.zeros((300, 8), np.float32), np.arange(300) % 3
+    np.savez(data := tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    drafts = find_drafts(DATA / "tiny.tflite", data, "first")
+    (other,) = find_fallbacks(DATA / "tiny.tflite", data, [str(DATA / "tiny_int8.tflite")], drafts)
+    assert (other.variant, other.task) == ("tiny_int8", drafts[0].task)
+    with pytest.raises(BadInput, match="names tiny twice"):
+        find_fallbacks(
+            DATA / "tiny.tflite", data, [str(DATA / "tiny.tflite")], find_drafts(DATA / "tiny.tflite", data, None)
+        )
 
 
 def test_a_foreign_file_takes_its_cases_from_its_data_and_its_name_from_its_file(tmp_path: Path) -> None:

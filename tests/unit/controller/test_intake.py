@@ -6,7 +6,7 @@ import pytest
 
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.intake import check_bundle, take_container
-from edgeflock_deploy.bundle import Blob, EncodedBlob, Manifest, Task, Tolerance, encode_blob, seal_manifest
+from edgeflock_deploy.bundle import Blob, EncodedBlob, Form, Manifest, Task, Tolerance, encode_blob, seal_manifest
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust
@@ -57,6 +57,18 @@ def test_a_bundle_with_a_missing_container_is_refused(tmp_path: Path) -> None:
     sealed = seal_manifest(manifest(model, golden), KEY)
     with pytest.raises(BadInput, match=r"golden: its bytes were not uploaded"):
         check_bundle(sealed.envelope, TRUST, filled(tmp_path, model), nothing, 1.0)
+
+
+def test_every_form_is_checked_and_named_where_it_lacks_something(tmp_path: Path) -> None:
+    model, golden = encode_blob(b"model" * 100_000), encode_blob(b"golden")
+    other, its_golden = encode_blob(b"other model" * 1000), encode_blob(b"its golden")
+    own = {name: getattr(manifest(other, its_golden), name) for name in Form.model_fields}
+    chain = manifest(model, golden).model_copy(update={"fallbacks": (Form(**(own | {"variant": "w"})),)})
+    sealed = seal_manifest(chain, KEY)
+    with pytest.raises(BadInput, match=r"m w, golden: its bytes were not uploaded"):
+        check_bundle(sealed.envelope, TRUST, filled(tmp_path, model, golden, other), nothing, 1.0)
+    everything = filled(tmp_path, model, golden, other, its_golden)
+    assert check_bundle(sealed.envelope, TRUST, everything, nothing, 1.0).manifest == chain
 
 
 def test_a_manifest_that_lies_about_its_chunks_or_its_blob_is_refused(tmp_path: Path) -> None:

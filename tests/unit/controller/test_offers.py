@@ -6,7 +6,7 @@ import pytest
 
 from edgeflock_controller.offers import check_offer
 from edgeflock_controller.twins import Device
-from edgeflock_deploy.bundle import Manifest, Task, Tolerance
+from edgeflock_deploy.bundle import Form, Manifest, Task, Tolerance
 from edgeflock_deploy.errors import BadInput
 
 OLD, NEW = "tflite-runtime2.14", "litert2.3"
@@ -80,6 +80,22 @@ def test_the_mend_narrows_the_selector_to_the_classes_that_can_run_it() -> None:
     assert mend.endswith("or narrow it: --to 'id=pi-1,pi-2,pi-3 and class=b,pi-litert2.3'")
     mixed = refused(device("pi-1", OLD, "b"), device("pi-3", NEW, "b"))
     assert mixed.mend.endswith("or leave these devices out")
+
+
+def fallback(variant: str, *modes: str) -> Form:
+    return Form(variant=variant, blobs={}, inputs=(), outputs=(), tolerance=Tolerance(runtime=NEW), modes=modes)
+
+
+def test_a_bundle_is_refused_only_where_none_of_its_forms_is_right() -> None:
+    chain = INT4.model_copy(update={"fallbacks": (fallback("static", "static_wi4_ai8"), fallback("float", "float32"))})
+    check_offer(chain, [device("pi-1", OLD), device("pi-2", NEW)], "all", [chain])
+    hopeless = INT4.model_copy(update={"fallbacks": (fallback("static", "static_wi4_ai8"),)})
+    error = refused(
+        device("pi-1", OLD), bundle=hopeless, published=[hopeless, chain.model_copy(update={"variant": "c"})]
+    )
+    assert "dynamic_wi4 on tflite-runtime2.14" in error.wrong
+    assert "static_wi4_ai8 on tflite-runtime2.14" in error.wrong
+    assert error.mend.startswith("deploy a variant that all of them can run: c, or")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,13 @@ def test_a_wide_table_of_rollouts_says_why_in_the_row() -> None:
     assert "FAIL: accuracy is 34.1 points below the incumbent's on 1 of 1 device; 1 device back" in line
 
 
+def test_what_the_evidence_was_gathered_from_is_said_in_one_sentence() -> None:
+    trial = {"windows": 12, "windows_unpaired": 3, "pairs_live": 1040, "pairs_replayed": 350}
+    told = "r3-38ce: 1,040 live and 350 replayed pairs in 12 windows, 3 of them unpaired"
+    assert render.trial(rollout(trial=trial)) == told
+    assert render.trial(rollout(trial=trial | {"windows": 0})) is None
+
+
 def test_a_wide_table_of_devices_has_their_runtimes_and_a_narrow_one_has_not() -> None:
     device = {"id": "pi-1", "device_class": "a", "runtime": "litert2.3", "online": True, "models": {}}
     assert shown(render.devices_table([device], 200), 200).splitlines()[2].split()[:4] == [
@@ -53,6 +60,18 @@ def test_a_wide_table_of_devices_has_their_runtimes_and_a_narrow_one_has_not() -
         "online",
     ]
     assert shown(render.devices_table([device], 80), 80).splitlines()[2].split()[:3] == ["pi-1", "a", "online"]
+
+
+def test_a_chain_is_told_in_the_order_in_which_boards_try_it() -> None:
+    forms = [{"variant": name, "raw_bytes": 2000, "wire_bytes": 1500} for name in ("float16", "float32")]
+    nothing = {"latency_ms_p95": None, "memory_bytes": None}
+    assert render.chain_in_words({"fallbacks": [], "limits": nothing}) == []
+    assert render.chain_in_words(
+        {"fallbacks": forms, "limits": {"latency_ms_p95": 20.0, "memory_bytes": 3_000_000}}
+    ) == [
+        "where it does not fit, float16 (2.0 KB raw, 1.5 on the wire), then float32 (2.0 KB raw, 1.5 on the wire)",
+        "declared to take at most 20 ms at p95 and 3 MB of memory",
+    ]
 
 
 @pytest.mark.parametrize("said", ["[/red] [Errno 28] No space", "[bold]loud[/bold]", "exit :x: code"])

@@ -8,7 +8,7 @@ import pytest
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.schema import VERSION
 from edgeflock_controller.store import Store, StoreLock
-from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob
+from edgeflock_deploy.bundle import BlobRole, Form, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
 
 
@@ -72,6 +72,16 @@ def test_a_blob_is_found_by_its_content_in_whichever_bundle_it_is(store: Store) 
     for blob in (*one.manifest.blobs.values(), *other.manifest.blobs.values()):
         assert store.registry.blob(blob.sha256) == blob
     assert store.registry.blob("0" * 64) is None
+
+
+def test_a_blob_of_a_fallback_is_found_too(store: Store) -> None:
+    one, other = bundle("a", 1, b"one", b"golden"), bundle("b", 2, b"other", b"golden")
+    own = {name: getattr(other.manifest, name) for name in Form.model_fields}
+    manifest = one.manifest.model_copy(update={"fallbacks": (Form(**(own | {"variant": "w"})),)})
+    with store.transaction():
+        store.registry.add_bundle(one._replace(manifest=manifest))
+    for blob in (*one.manifest.blobs.values(), *other.manifest.blobs.values()):
+        assert store.registry.blob(blob.sha256) == blob
 
 
 def test_a_database_of_version_1_gets_its_index_of_blobs(tmp_path: Path) -> None:

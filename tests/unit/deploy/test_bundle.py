@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeflock_deploy import bundle
-from edgeflock_deploy.bundle import CHUNK_BYTES, Blob, Manifest, Task, TensorSpec, Tolerance
+from edgeflock_deploy.bundle import CHUNK_BYTES, Blob, Form, Limits, Manifest, Task, TensorSpec, Tolerance
 from edgeflock_deploy.canonical import canonical_json, sha256_hex
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import SigningKey, Trust
@@ -110,6 +110,46 @@ def test_a_manifest_of_before_modes_were_told_is_read_and_keeps_its_digest() -> 
     assert bundle.open_manifest(envelope, TRUST, digest).modes == ()
 
 
+def test_a_manifest_of_version_2_is_a_chain_of_one_of_which_nothing_is_declared() -> None:
+    old = manifest(modes=("float32",)).model_dump(mode="json") | {"v": 2}
+    del old["fallbacks"], old["limits"]
+    digest, envelope = sha256_hex(canonical_json(old)), KEY.seal(old)
+    read = bundle.open_manifest(envelope, TRUST, digest)
+    assert (read.variants, read.limits, read.forms) == (("float32",), Limits(), (read,))
+
+
+def form(variant: str = "int8", **changes: Any) -> Form:
+    own = {"model": bundle.encode_blob(variant.encode()).blob, "golden": bundle.encode_blob(b"its golden").blob}
+    shape = TensorSpec(name="x", dtype="int8", shape=(1, 4))
+    fields: dict[str, Any] = {
+        "variant": variant,
+        "blobs": own,
+        "inputs": (shape,),
+        "outputs": (shape,),
+        "tolerance": Tolerance(runtime="other"),
+        "modes": ("static_wi8_ai8",),
+        "ram_bytes": 7,
+    }
+    return Form(**(fields | changes))
+
+
+def test_a_bundle_as_one_of_its_forms_has_what_is_the_forms_own_and_shares_the_rest() -> None:
+    shared = bundle.encode_blob(b"evaluation").blob
+    first = manifest(limits=Limits(latency_ms_p95=20.0))
+    whole = first.model_copy(update={"blobs": {**first.blobs, "evaluation": shared}, "fallbacks": (form(),)})
+    digest, envelope = bundle.seal_manifest(whole, KEY)
+    assert bundle.open_manifest(envelope, TRUST, digest) == whole
+    assert whole.variants == ("float32", "int8")
+    assert whole.as_form(0) == whole.model_copy(update={"fallbacks": ()})
+    second = whole.as_form(1)
+    assert (second.variant, second.modes, second.ram_bytes) == ("int8", ("static_wi8_ai8",), 7)
+    assert second.blobs == {**form().blobs, "evaluation": shared}
+    assert (second.task, second.limits, second.version, second.fallbacks) == (whole.task, whole.limits, 1, ())
+    assert len(whole.all_blobs) == 4  # a model and golden cases in one, two more, and one slice
+    with pytest.raises(IndexError):
+        whole.as_form(2)
+
+
 @given(st.data())
 def test_a_container_with_altered_bytes_never_decodes_to_the_named_blob(data: st.DataObject) -> None:
     original = b"the quick brown fox " * 40
@@ -169,6 +209,20 @@ def test_a_signed_manifest_that_does_not_add_up_is_refused(blobs: dict[str, Blob
     with pytest.raises(Untrusted) as refused:
         bundle.open_manifest(sealed.envelope, TRUST, sealed.digest)
     assert refused.value.reason is Reason.MANIFEST_INVALID
+
+
+@pytest.mark.parametrize(
+    ("fallback", "wrong"),
+    [
+        (form("float32"), "stands twice"),
+        (form(blobs={"model": bundle.encode_blob(b"m").blob}), "int8 lacks its blob 'model' or 'golden'"),
+    ],
+    ids=["the same variant again", "no golden cases of its own"],
+)
+def test_a_signed_chain_that_does_not_add_up_is_refused(fallback: Form, wrong: str) -> None:
+    sealed = bundle.seal_manifest(manifest(fallbacks=(fallback,)), KEY)
+    with pytest.raises(Untrusted, match=wrong):
+        bundle.open_manifest(sealed.envelope, TRUST, sealed.digest)
 
 
 def test_a_manifest_with_fields_of_a_newer_release_is_read() -> None:

@@ -12,17 +12,23 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import (
     AgentEvent,
+    CapturePiece,
+    Desired,
     DeviceState,
     Malformed,
     Presence,
     Reported,
     ReportedModel,
+    TrialSettings,
+    Tried,
     Unknown,
+    Up,
     VariantWindow,
     Window,
     decode_up,
     encode,
 )
+from edgeflock_deploy.reasons import Reason
 
 HEAD = {"device": "b1", "boot_id": "boot", "seq": 3}
 SIDE = VariantWindow(n=130, latency_ms_p50=0.05, accuracy=0.9)
@@ -32,7 +38,17 @@ MESSAGES = [
         device_class="c",
         runtime="litert2.3",
         free_bytes=1,
-        models={"m": ReportedModel(digest="d", generation=1, rollout="R1", state=DeviceState.TRIAL)},
+        models={
+            "m": ReportedModel(
+                digest="d",
+                generation=1,
+                rollout="R1",
+                state=DeviceState.TRIAL,
+                variant="float32",
+                candidate_variant="int8",
+                tried=(Tried(variant="int4", reason=Reason.TOO_SLOW, detail="30 ms"),),
+            )
+        },
         **HEAD,
     ),
     AgentEvent(model="m", rollout="R1", before=DeviceState.IDLE, after=DeviceState.DOWNLOADING, at=1.5, **HEAD),
@@ -40,17 +56,55 @@ MESSAGES = [
         device_class="c", rollout="R1", model="m", number=0, old_digest="a", new_digest="b", duration_s=1.0, pairs=130,
         old=SIDE, new=SIDE, agreement=0.99, **HEAD,
     ),
+    CapturePiece(model="m", token="c1-abcd", number=0, pieces=1, data="AAAA", **HEAD),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.kind)
-def test_every_message_survives_the_wire(message: Presence | Reported | AgentEvent | Window) -> None:
+def test_every_message_survives_the_wire(message: Up) -> None:
     assert decode_up(encode(message)) == message
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.kind)
-def test_fields_of_a_newer_release_are_accepted(message: Presence | Reported | AgentEvent | Window) -> None:
+def test_fields_of_a_newer_release_are_accepted(message: Up) -> None:
     assert decode_up(json.dumps(json.loads(encode(message)) | {"introduced_later": [1]}).encode()) == message
+
+
+def test_a_window_of_an_older_release_is_read() -> None:
+    raw = json.loads(encode(MESSAGES[3]))
+    later = {"mode", "live_pairs"}, {"service_n", "service_ms_p50", "service_ms_p95", "outcomes"}
+    for name in later[0]:
+        del raw[name]
+    for side in (raw["old"], raw["new"]):
+        for name in later[1]:
+            del side[name]
+    window = decode_up(json.dumps(raw).encode())
+    assert window == MESSAGES[3]
+    assert isinstance(window, Window)
+    assert (window.mode, window.live_pairs, window.new.service_n) == ("shadow", 0, 0)
+
+
+def test_trial_settings_of_an_older_release_are_read() -> None:
+    old = {"mode": "shadow", "window_pairs": 130, "window_max_s": 10.0, "pause_s": 0.2, "deadline_s": 1800.0}
+    assert TrialSettings.model_validate(old) == TrialSettings()
+
+
+def test_a_report_of_before_forms_were_told_is_read() -> None:
+    old = json.loads(encode(MESSAGES[1]))
+    for field in ("variant", "candidate_variant", "tried"):
+        del old["models"]["m"][field]
+    read = decode_up(json.dumps(old).encode())
+    assert isinstance(read, Reported)
+    assert (read.models["m"].variant, read.models["m"].candidate_variant, read.models["m"].tried) == (None, None, ())
+
+
+def test_words_of_the_release_before_are_read() -> None:
+    old = '{"v":1,"kind":"desired","device":"b1","models":{}}'
+    assert Desired.model_validate_json(old).signed_at is None
+    said = json.loads(encode(MESSAGES[1]))
+    for field in ("windows_dropped", "events_dropped", "nan_answers"):
+        del said[field]
+    assert decode_up(json.dumps(said).encode()) == MESSAGES[1]
 
 
 @pytest.mark.parametrize("change", [{"kind": "introduced_later"}, {"v": 2}])
@@ -99,3 +153,8 @@ def test_a_device_id_that_could_escape_its_topic_is_refused(device: str) -> None
 @pytest.mark.parametrize("topic", ["edgeflock/v1/d/a/desired", "edgeflock/v1/d/a/b/up/window", "x/d/a/up/window", ""])
 def test_other_topics_are_not_upward(topic: str) -> None:
     assert topics.parse_up(topic) is None
+
+
+def test_a_word_of_a_release_that_wanted_no_captures_is_still_read() -> None:
+    older = {"v": 1, "kind": "desired", "device": "b1", "models": {}}
+    assert Desired.model_validate_json(json.dumps(older)).captures_wanted == {}

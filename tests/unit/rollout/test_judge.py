@@ -9,7 +9,7 @@ import pytest
 from edgeflock_deploy import judge
 from edgeflock_deploy.betting import BETS
 from edgeflock_deploy.evidence import Evidence
-from edgeflock_deploy.messages import Window
+from edgeflock_deploy.messages import Conditions, VariantWindow, Window
 from edgeflock_deploy.policy import Policy
 from edgeflock_deploy.policy_file import load_policy
 
@@ -186,6 +186,17 @@ def test_memory_within_its_margin_passes_at_the_first_window(window: MakeWindow,
     assert judge.passes(evidence, "a", rules, 1)
 
 
+@pytest.mark.parametrize(("old", "new", "fails"), [(0, 0, False), (0, 40_000, False), (0, 2_000_000, True)])
+def test_a_model_too_small_for_the_kernels_counters_is_compared_all_the_same(
+    window: MakeWindow, policy: MakePolicy, old: int, new: int, fails: bool
+) -> None:
+    rules = policy(guardrails=("peak_rss_bytes",))
+    sides = {side: VariantWindow(n=130, peak_rss_bytes=peak) for side, peak in (("old", old), ("new", new))}
+    evidence = hear(Evidence(), [window("a", 0, **sides)], rules)
+    assert judge.passes(evidence, "a", rules, 1) is not fails
+    assert (judge.failure(evidence, rules, 1) is not None) is fails
+
+
 def test_a_slow_device_never_passes_however_good_the_others_are(window: MakeWindow, policy: MakePolicy) -> None:
     rules = policy()
     evidence = Evidence()
@@ -218,3 +229,36 @@ def test_a_harmless_metric_does_not_hide_a_harmful_one(window: MakeWindow, polic
     assert "points below" in (judge.failure(evidence, rules, 1) or "") or "answers differ" in (
         judge.failure(evidence, rules, 1) or ""
     )
+
+
+def test_an_emulated_devices_latency_is_shown_and_neither_fails_nor_holds_back(
+    window: MakeWindow, policy: MakePolicy
+) -> None:
+    rules = policy(guardrails=("latency_ms_p50", "agreement"))
+    emulated = Conditions(emulated=True)
+    evidence = hear(Evidence(), [window("vm", n, ratio=9.0, conditions=emulated) for n in range(60)], rules)
+    assert judge.failure(evidence, rules, 1) is None
+    assert judge.passes(evidence, "vm", rules, 1)
+    assert judge.pass_sentence(evidence, "vm", rules).endswith("; it is emulated, so latency is not judged")
+    row = next(row for row in judge.rows(evidence, rules) if row.metric == "latency_ms_p50")
+    assert not row.gates
+    assert row.effect == pytest.approx(9)
+
+
+def test_an_emulated_device_still_fails_on_what_does_not_depend_on_time(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(guardrails=("latency_ms_p50", "agreement", "peak_rss_bytes"))
+    emulated = Conditions(emulated=True)
+    wrong = hear(Evidence(), [window("vm", n, agreement=0.3, conditions=emulated) for n in range(60)], rules)
+    assert (judge.failure(wrong, rules, 1) or "").startswith("FAIL: 70.0 % of the answers differ")
+    large = hear(Evidence(), [window("vm", 0, rss_ratio=1.5, conditions=emulated)], rules)
+    assert (judge.failure(large, rules, 1) or "").startswith("FAIL: peak_rss_bytes")
+
+
+def test_a_slow_board_is_blamed_alone_among_emulated_ones(window: MakeWindow, policy: MakePolicy) -> None:
+    rules = policy(guardrails=("latency_ms_p50",))
+    evidence = Evidence()
+    for number in range(30):
+        heard = [window("vm", number, ratio=9.0, conditions=Conditions(emulated=True)), window("pi", number, ratio=2.0)]
+        evidence = hear(evidence, heard, rules)
+    sentence = judge.failure(evidence, rules, 2) or ""
+    assert sentence.startswith("FAIL: latency_ms_p50 is 100 % above the incumbent's on 1 of 1 device (30 windows")

@@ -1,0 +1,49 @@
+"""What a publisher declared of a model, held against what this board measured.
+
+Decided here: when a form is too slow or too large, and how long must be measured to know. The declared latency is a
+p95, which may only be said of enough samples (`quantiles`): of a form with fewer, p90 or p50 above the limit puts its
+p95 above it too, and nothing else does. Not known here: what becomes of a form that does not fit. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgeflock_deploy.bundle import Limits
+from edgeflock_deploy.messages import Measurement
+from edgeflock_deploy.quantiles import P95_SAMPLES
+from edgeflock_deploy.reasons import Reason
+
+_MOST_MS = 60_000.0  # of one measurement: a board has other things to do
+
+
+class Exceeded(NamedTuple):
+    """Which limit, and the two numbers in a sentence."""
+
+    reason: Reason
+    detail: str
+
+
+def exceeded(measured: Measurement, limits: Limits) -> Exceeded | None:
+    """The limit that these measurements are above; None: neither, as far as it is known."""
+    memory, latency = limits.memory_bytes, limits.latency_ms_p95
+    if memory is not None and measured.peak_rss_bytes is not None and measured.peak_rss_bytes > memory:
+        detail = f"its peak memory is {measured.peak_rss_bytes} bytes, declared are at most {memory}"
+        return Exceeded(Reason.MEMORY_OVER_BUDGET, detail)
+    quantiles = {
+        "p95": measured.latency_ms_p95,
+        "p90": measured.latency_ms_p90,
+        "p50": measured.latency_ms_p50,
+    }
+    for name, value_ms in quantiles.items():
+        if latency is not None and value_ms is not None and value_ms > latency:
+            detail = f"its {name} is {value_ms:.3f} ms, declared are at most {latency:g} ms at p95"
+            return Exceeded(Reason.TOO_SLOW, detail)
+    return None
+
+
+def sampling_ms(limits: Limits, usual_ms: float) -> float:
+    """How long to measure: so long that a form within its declared latency gives the samples that a p95 needs."""
+    if limits.latency_ms_p95 is None:
+        return usual_ms
+    return max(usual_ms, min(_MOST_MS, P95_SAMPLES * limits.latency_ms_p95))

@@ -1,0 +1,98 @@
+"""What is watched of a variant that serves: answers that are no numbers, and memory that grows without end.
+
+Decided here: how many NaN answers, and how much growth, are too many. An application may send what it likes: only NaN
+that came of numbers counts, and one alone is no verdict. Not known here: what becomes of a variant that is found out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from edgeflock_agent.children.runner import HardStop, ModelProcess
+from edgeflock_agent.serving.endpoint import Answered, Serving
+from edgeflock_deploy.reasons import Reason
+
+NAN_IN_A_ROW = 8
+NAN_OF_64 = 32
+MEMORY_SPARE_BYTES = 64 << 20
+_RECENT = (1 << 64) - 1
+_ROW = (1 << NAN_IN_A_ROW) - 1
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class _Seen:
+    """Of what serves a model: its last 64 answers as bits (1: NaN), and whether it was told on."""
+
+    serving: Serving
+    recent: int = 0
+    told: bool = False
+
+
+class Watch:
+    """Watches what serves.
+
+    Args:
+        tell: is given a model, what served it and what is wrong; called from the endpoint's threads: it must be quick.
+    """
+
+    def __init__(self, tell: Callable[[str, Serving, HardStop], None]) -> None:
+        self._tell = tell
+        self._seen: dict[str, _Seen] = {}
+        self._settled_bytes: WeakKeyDictionary[ModelProcess, int] = WeakKeyDictionary()
+        self.nan_answers = 0
+
+    def answered(self, answered: Answered) -> None:
+        """An application got an answer; called from many threads."""
+        seen = self._of(answered.model, answered.by)
+        if not answered.inference.nan and not seen.recent:
+            return
+        self.nan_answers += answered.inference.nan
+        seen.recent = recent = (seen.recent << 1 | answered.inference.nan) & _RECENT
+        if answered.inference.nan and not seen.told and too_much_nan(recent):
+            seen.told = True
+            detail = f"{bin(recent).count('1')} of its last answers to applications were NaN, {NAN_IN_A_ROW} in a row"
+            if recent & _ROW != _ROW:
+                detail = f"{bin(recent).count('1')} of its last 64 answers to applications were NaN"
+            self._tell(answered.model, answered.by, HardStop(Reason.NAN_OUTPUT, detail))
+
+    def memory(self, process: ModelProcess) -> HardStop | None:
+        """Look at what a process holds now; a HardStop where that is too much beside what it held at the first look."""
+        held = private_bytes(process.pid)
+        if held is None:
+            return None
+        settled = self._settled_bytes.setdefault(process, held)
+        if held <= allowed_bytes(settled):
+            return None
+        allowed = f"{allowed_bytes(settled) / 1e6:.0f} are allowed"
+        detail = f"its process grew from {settled / 1e6:.0f} to {held / 1e6:.0f} MB, {allowed}"
+        return HardStop(Reason.MEMORY_OVER_BUDGET, detail)
+
+    def _of(self, model: str, serving: Serving) -> _Seen:
+        seen = self._seen.get(model)
+        if seen is None or seen.serving.process is not serving.process:
+            seen = self._seen[model] = _Seen(serving)
+        return seen
+
+
+def too_much_nan(recent: int) -> bool:
+    """Whether the last 64 answers, as bits of which 1 is NaN and the lowest the newest, condemn a variant."""
+    return recent & _ROW == _ROW or bin(recent).count("1") >= NAN_OF_64
+
+
+def allowed_bytes(settled_bytes: int) -> int:
+    """What a process may hold that held so much once it was loaded and checked."""
+    return 2 * settled_bytes + MEMORY_SPARE_BYTES
+
+
+def private_bytes(pid: int) -> int | None:
+    """Resident memory of a process that no file stands behind; None where it is gone or the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123 - once a second and model: no Path for it
+            fields = file.read().split()
+        return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return None
