@@ -96,8 +96,8 @@ def main() -> None:
     priority = "Real-time priority, " if os.sched_getscheduler(0) else ""
     note = (
         f"There and back, the same size both ways; {counts} rounds, in each every way once, in random order; ratios "
-        f"are within rounds, to pipes of 1 MB. {priority}{os.cpu_count()} shared cores, load {before:.1f} at the start and "
-        f"{os.getloadavg()[0]:.1f} at the end."
+        "are within rounds, to pipes of 1 MB. "
+        f"{priority}{os.cpu_count()} shared cores, load {before:.1f} and {os.getloadavg()[0]:.1f} at start and end."
     )
     header = ("tensor", "way", "p50, us", "p95, us", "ratio, p50")
     table.write("device/tensors", "make bench ARGS=tensors", header, rows, note)

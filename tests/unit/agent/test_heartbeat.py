@@ -46,18 +46,17 @@ def test_a_child_that_has_ended_is_noticed_too() -> None:
 
 
 def test_a_child_that_answered_just_now_or_is_busy_is_left_alone() -> None:
-    with ModelProcess.start(DATA / "tiny.tflite") as process:
-        process.infer([bytes(32)])
+    with ModelProcess.start(DATA / "tiny_slow.tflite") as process:
+        process.use_random_inputs()
         os.kill(process.pid, signal.SIGSTOP)
         process.beat(60.0)
         assert process.failure is None
-        os.kill(process.pid, signal.SIGCONT)
-        process.use_random_inputs()
-        busy = threading.Thread(target=process.measure, args=(1 << 30,), kwargs={"max_ms": 700.0})
+        busy = threading.Thread(target=process.measure, args=(10,))
         busy.start()
         time.sleep(0.1)
-        process.beat(0.0)  # would wait, and would blame a child that works
+        process.beat(0.0)  # would wait for its turn, and then ask a child that has just answered
         assert busy.is_alive()
+        os.kill(process.pid, signal.SIGCONT)
         busy.join()
         assert process.alive
 
