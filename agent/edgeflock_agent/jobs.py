@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.lane import still_at_work
-from edgeflock_agent.limits import exceeded, sampling_ms
+from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_agent.model_state import (
     BlobsReady,
     Event,
@@ -220,8 +220,14 @@ class Jobs:
 
     def _start(self, manifest: Manifest) -> ModelProcess:
         files = self._store.files(manifest)
-        budget_bytes = manifest.limits.memory_bytes
-        child = ModelProcess.start(files["model"], threads=self._threads, memory_budget_bytes=budget_bytes)
+        limit_s = time_limit_s(manifest.limits)
+        child = ModelProcess.start(
+            files["model"],
+            threads=self._threads,
+            memory_budget_bytes=manifest.limits.memory_bytes,
+            timeout_s=max(10.0, limit_s),
+            inference_timeout_s=limit_s,
+        )
         tolerance = manifest.tolerance
         integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in manifest.outputs)
         try:

@@ -116,16 +116,10 @@ class Channel:
         """Have room for a payload of so many bytes in shared memory, either way, if it is large enough to lie there."""
         if self._child or needed < SHARED_FROM_BYTES or needed > PAYLOAD_MAX_BYTES or self._room() >= needed:
             return
-        if not hasattr(os, "memfd_create"):
-            return  # another system: everything goes through the socket
-        handle = os.memfd_create("edgeflock-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(handle, -(-needed // mmap.PAGESIZE) * mmap.PAGESIZE)
-            fcntl.fcntl(handle, _F_ADD_SEALS, _SEALS)
-            self._shared = mmap.mmap(handle, 0)
-        except BaseException:
-            os.close(handle)
-            raise
+            handle, self._shared = _shared_memory(needed)
+        except (OSError, AttributeError):
+            return  # another system, or none of it to be had: everything goes through the pipes
         if self._unsent is not None:
             os.close(self._unsent)
         self._unsent = handle
@@ -258,6 +252,17 @@ class Channel:
         if not count:
             raise Ended
         return count
+
+
+def _shared_memory(needed: int) -> tuple[int, mmap.mmap]:
+    handle = os.memfd_create("edgeflock-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(handle, -(-needed // mmap.PAGESIZE) * mmap.PAGESIZE)
+        fcntl.fcntl(handle, _F_ADD_SEALS, _SEALS)
+        return handle, mmap.mmap(handle, 0)
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def _read_header(text: bytes) -> dict[str, Any]:

@@ -163,6 +163,16 @@ def test_a_real_child_shows_what_holds_it_and_has_nothing_of_the_agents(monkeypa
         assert os.getsid(process.pid) == process.pid
 
 
+def test_no_thread_runs_before_a_child_is_sealed() -> None:
+    script = (
+        "import os\nfrom edgeflock_agent.children import child\n"
+        "child.rehearse(); child.Child(); print(len(os.listdir('/proc/self/task')))"
+    )
+    environment = sandbox.environment(os.environ)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "1\n"
+
+
 def test_a_kernel_without_landlock_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     class OldKernel:
         """A C library whose kernel knows neither Landlock nor filters."""
