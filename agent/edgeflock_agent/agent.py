@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
+from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
@@ -185,6 +186,7 @@ class Agent:
         self.on_tick: Callable[[], None] = lambda: None
         self.scrub = Scrub()
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+        self._heartbeat = Heartbeat(self._children)
 
     def now(self) -> Now:
         """Both clocks, the wall clock as far as it is believed."""
@@ -292,7 +294,13 @@ class Agent:
                     self.handle(model, Unrecorded(event, reason, str(error)))
                     return
 
+    def _children(self) -> list[ModelProcess]:
+        """Those that should be there; called from the heartbeat's thread."""
+        candidates = [work.child for work in list(self.work.values()) if work.child is not None]
+        return [serving.process for serving in list(self.serving.values())] + candidates
+
     def _shut_down(self) -> None:
+        self._heartbeat.stop()
         for model in list(self.models):
             self.handle(model, Stopping())
         for work in (*self.work.values(), *self.loading.values()):

@@ -16,7 +16,7 @@ from typing import TypeVar
 from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.lane import still_at_work
-from edgeflock_agent.limits import exceeded, sampling_ms
+from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_agent.model_state import (
     BlobsReady,
     Damaged,
@@ -238,10 +238,13 @@ class Jobs:
 
     def _start(self, manifest: Manifest) -> ModelProcess:
         files = self._store.files(manifest)
+        limit_s = time_limit_s(manifest.limits)
         child = ModelProcess.start(
             files["model"],
             threads=self._threads,
             memory_budget_bytes=manifest.limits.memory_bytes,
+            timeout_s=max(10.0, limit_s),
+            inference_timeout_s=limit_s,
             view=told(manifest),
             labels=files.get("labels"),
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.reports import reported_model
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
@@ -57,6 +58,7 @@ class Status:
             "endpoint": self.endpoint,
             "socket": self.socket,
             "disk": {"used_bytes": self.used_bytes, "free_bytes": self.free_bytes},
+            "sandbox": sandbox.offered()._asdict(),
             "models": models,
         }
 
@@ -74,6 +76,7 @@ class Status:
             f", unix:{self.socket}" if self.socket else ""
         )
         lines.append(f"broker {self.record.broker}{asked}")
+        lines.append(f"inference processes are held by {sandbox.offered()}")
         for name, state in self._models():
             slots = state.slots
             lines.append(f"model {name}: {state.state.value}" + (f", {state.outcome.value}" if state.outcome else ""))
