@@ -71,7 +71,7 @@ def run_alternating_window(
         shorter = min(map(len, answers.values()))
         for results in answers.values():
             del results[shorter:]
-    pairs = Pairs(sides["old"], sides["new"], rng)
+    pairs = Pairs(sides["old"], sides["new"], rng, lambda: None)
     pairs.run = len(answers["old"])
     for old, new in zip(answers["old"], answers["new"], strict=True):
         pairs.compare(old, new)

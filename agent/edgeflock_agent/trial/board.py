@@ -44,6 +44,10 @@ def _unheard(_ended: Exchanged) -> None:
     """Nobody is told."""
 
 
+def unkept(_model: str, _inputs: Inputs, _old: Serving, _new: str, _said: tuple[Answer, Answer | None]) -> None:
+    """The board keeps no inputs."""
+
+
 @dataclass
 class Board:
     """What trials share.
@@ -55,8 +59,7 @@ class Board:
         memory: for models.
         form_of: which form of a model's bundle is in hand; called from other threads than the main loop's.
         exchanged: is told, on any thread, of each exchange that ended.
-        disagreed: is told of applications' inputs on which a candidate differs: the model, the inputs, who serves, the
-            candidate, and the answers of both.
+        differed: is told of an application's input on which incumbent and candidate differ; see `Capture.disagreed`.
     """
 
     serving: MutableMapping[str, Serving] = field(default_factory=dict)
@@ -65,4 +68,4 @@ class Board:
     memory: Memory = field(default_factory=Memory)
     form_of: Callable[[str, str], int] = lambda _model, _digest: 0
     exchanged: Callable[[Exchanged], None] = _unheard
-    disagreed: Callable[[str, Inputs, Serving, str, tuple[Answer, Answer | None]], None] | None = None
+    differed: Callable[[str, Inputs, Serving, str, tuple[Answer, Answer | None]], None] = unkept

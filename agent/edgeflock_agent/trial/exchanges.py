@@ -57,7 +57,7 @@ class Exchanges:
         if taken is None or taken.digest != old.digest or not taken.process.alive:
             seat.vacate()
             try:
-                taken = Serving(old.digest, self._start(incumbent))
+                taken = Serving(old.digest, self._start(incumbent), incumbent.variant)
                 seat.put(taken)
             except HardStop as failed:
                 taken, stop = None, failed
@@ -99,5 +99,5 @@ class Exchanges:
             except BaseException:
                 end_turn(self._turns, model)
                 raise
-            seat.put(Serving(bundle.digest, process))
+            seat.put(Serving(bundle.digest, process, bundle.manifest.variant))
             return process

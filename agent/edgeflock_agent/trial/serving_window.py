@@ -71,6 +71,9 @@ class ServingTurns:
             return answered
         return self._by_old(inputs, arrived_s)
 
+    def incumbent(self, arrived_s: float) -> None:
+        """See Turn; both are there, and the incumbent is who serves."""
+
     def retire(self) -> None:
         """See Turn; nobody waits here."""
 
@@ -180,7 +183,7 @@ def run_serving_window(
     task = same_task(old.process, new.process)
     sides = Side("old", old.process, task), Side("new", new.process, task)
     turns = ServingTurns((old, sides[0]), (new, sides[1]), settings, rng, clock, over)
-    pairs = Pairs(*sides, rng)
+    pairs = Pairs(*sides, rng, lambda: None)
     snapshot = conditions.begin(clock(), root)
     install(turns)
     try:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeflock_agent.children.runner import Answer, Closed, HardStop, ModelProcess
+from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.serving.endpoint import Serving, Turn, end_turn
 from edgeflock_agent.trial.board import Board, Bundle
 from edgeflock_agent.trial.exchanges import Exchanges
 from edgeflock_agent.trial.likeness import same_inputs, same_outputs
-from edgeflock_agent.trial.side import Inputs, SideName, SideStopped
-from edgeflock_agent.trial.window import Differed, WindowSides, run_window
+from edgeflock_agent.trial.side import SideName, SideStopped
+from edgeflock_agent.trial.window import WindowSides, run_window
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.messages import TrialSettings
 from edgeflock_deploy.reasons import Reason
@@ -87,7 +87,8 @@ class Trials:
             return self._alone(None, new, settings, over)
         if not self._same_items(model, bundle, old, new):
             return self._alone(old.process if old.process.slice is not None else None, new, settings, over)
-        live = same_inputs(old.process, new)
+        # What an application asks of a model that keeps state means nothing without what it asked before.
+        live = same_inputs(old.process, new) and not (old.process.stateful or new.stateful)
         if settings.mode == "serving" and live and same_outputs(old.process, new):
             from edgeflock_agent.trial.serving_window import run_serving_window
 
@@ -98,7 +99,13 @@ class Trials:
                     self._board.turns[model] = turn
 
             return run_serving_window(
-                old, Serving(digest, new), settings, self._rng, install, should_stop=over.now, over=over.at_all
+                old,
+                Serving(digest, new, bundle.manifest.variant),
+                settings,
+                self._rng,
+                install,
+                should_stop=over.now,
+                over=over.at_all,
             )
         if live:
             self._board.live.keep(model, old.digest, settings.live_share, over.at_all)
@@ -110,18 +117,8 @@ class Trials:
             time.monotonic,
             should_stop=over.now,
             live=(lambda: self._board.live.take(model)) if live else (lambda: None),
-            differed=self._kept(model, old, digest),
+            differed=lambda inputs, one, other: self._board.differed(model, inputs, old, digest, (one, other)),
         )
-
-    def _kept(self, model: str, old: Serving, digest: str) -> Differed:
-        """What becomes of an application's input on which the two differ."""
-        keep = self._board.disagreed
-
-        def differed(inputs: Inputs, old_answer: Answer, new_answer: Answer | None) -> None:
-            if keep is not None:
-                keep(model, inputs, old, digest, (old_answer, new_answer))
-
-        return differed
 
     def _alone(
         self, old: ModelProcess | None, new: ModelProcess, settings: TrialSettings, over: Over
@@ -201,7 +198,7 @@ class Trials:
                 process = self._start(wanted.manifest)
             except HardStop as stop:
                 raise SideStopped(side, stop) from None
-            seat.put(Serving(wanted.digest, process))
+            seat.put(Serving(wanted.digest, process, wanted.manifest.variant))
         taken = seat.taken_by
         if taken is None:
             raise SideStopped(side, None)

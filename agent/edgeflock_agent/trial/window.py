@@ -45,16 +45,12 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
-Differed = Callable[[Inputs, Answer, Answer | None], None]
+Differed = Callable[[Inputs, Answer, Answer | None], None]  # the input, the incumbent's answer, the candidate's if any
 _SLICE_EVERY = 4  # pairs
 
 
-def _none() -> None:
-    """Nobody asks."""
-
-
-def _nobody(_inputs: Inputs, _old: Answer, _new: Answer | None) -> None:
-    """Nobody looks at inputs on which the two differ."""
+def nobody_minds(_inputs: Inputs, _old: Answer, _new: Answer | None) -> None:
+    """Nobody keeps the inputs on which variants differ."""
 
 
 class WindowSides(NamedTuple):
@@ -79,7 +75,7 @@ class Pairs:
         new: the candidate's.
         rng: draws items and orders.
         live: gives an application's input that nobody took yet, or None.
-        differed: is told of each such input on which the two differ; a candidate's answer may be None, an error.
+        differed: is told of an application's input on which the two differ; it must be quick.
     """
 
     def __init__(
@@ -87,8 +83,8 @@ class Pairs:
         old: Side,
         new: Side,
         rng: random.Random,
-        live: Callable[[], Inputs | None] = _none,
-        differed: Differed = _nobody,
+        live: Callable[[], Inputs | None],
+        differed: Differed = nobody_minds,
     ) -> None:
         self.old, self.new, self._rng, self._live, self._differed = old, new, rng, live, differed
         self.run, self.live_run = 0, 0
@@ -111,23 +107,27 @@ class Pairs:
             (old, old_nan), (new, new_nan) = self._in_order(lambda side: side.run_live(inputs))
             if new_nan and not old_nan:
                 raise SideStopped("new", HardStop(Reason.NAN_OUTPUT, "an application's input gave NaN"))
-            if old is not None and not self.compare(old, new):
-                self._differed(inputs, old.answer, new.answer if new is not None else None)
+            if self.compare(old, new) and old is not None:
+                self._differed(inputs, old.answer, None if new is None else new.answer)
         self.run += 1
 
     def compare(self, old: ItemResult | None, new: ItemResult | None) -> bool:
-        """Take one pair of answers into the agreement, and say whether they agree; nothing does with an error."""
-        agreed = old is not None and new is not None and agrees(self.new.task, old.answer, new.answer)
-        self._compared += old is not None
-        self._agreed += agreed
-        return agreed
+        """Take one pair of answers into the agreement; True where they can be compared, and differ."""
+        if old is None:
+            return False
+        same = new is not None and agrees(self.new.task, old.answer, new.answer)
+        self._compared += 1
+        self._agreed += same
+        return not same and self._comparable
+
+    @property
+    def _comparable(self) -> bool:
+        return self.new.task.kind == "classification" or self.new.task.agreement_atol is not None
 
     @property
     def agreement(self) -> float | None:
         """Share of the pairs that agree; None where nothing could be compared."""
-        task = self.new.task
-        comparable = self._compared > 0 and (task.kind == "classification" or task.agreement_atol is not None)
-        return self._agreed / self._compared if comparable else None
+        return self._agreed / self._compared if self._compared and self._comparable else None
 
     def _in_order(self, run: Callable[[Side], Result]) -> tuple[Result, Result]:
         if self._new_first:
@@ -145,8 +145,8 @@ def run_window(
     clock: Callable[[], float],
     should_stop: Callable[[], bool] = lambda: False,
     root: Path = Path("/"),
-    live: Callable[[], Inputs | None] = _none,
-    differed: Differed = _nobody,
+    live: Callable[[], Inputs | None] = lambda: None,
+    differed: Differed = nobody_minds,
 ) -> WindowSides | None:
     """Run one window in the shadow of what serves.
 

@@ -78,29 +78,6 @@ def test_live_answers_that_differ_are_disagreements_and_move_no_accuracy(start: 
     assert window.old.accuracy == 1.0  # of the 20 labelled items alone
 
 
-def test_whoever_keeps_inputs_is_told_of_live_ones_on_which_the_two_differ(start: Start) -> None:
-    rng = np.random.default_rng(0)
-    told: list[tuple[Inputs, object, object]] = []
-    asked: list[Inputs] = []
-
-    def random_row() -> Inputs:
-        asked.append((rng.normal(size=(1, 8)).astype("float32").tobytes(),))
-        return asked[-1]
-
-    window = run_window(
-        start("tiny"),
-        start("tiny_other"),
-        TrialSettings(window_pairs=40, window_max_s=60),
-        random.Random(7),
-        time.monotonic,
-        live=random_row,
-        differed=lambda inputs, old, new: told.append((inputs, old, new)),
-    )
-    assert window is not None
-    assert 0 < len(told) <= 30
-    assert all(inputs in asked and old != new for inputs, old, new in told)
-
-
 def test_an_error_on_a_live_input_is_an_error_and_a_disagreement(start: Start) -> None:
     window = _window(start("tiny"), start("tiny", RefusingLive), lambda: ROW)
     assert (window.new.errors, window.new.n, window.new.accuracy) == (30, 10, 1.0)
@@ -151,3 +128,29 @@ def test_two_that_are_alone_run_their_own_items(start: Start, tmp_path: Path) ->
     window = run_alone_window(old, new, TrialSettings(window_pairs=20), random.Random(0), time.monotonic)
     assert window is not None
     assert (window.old.accuracy, window.new.accuracy, window.agreement) == (1.0, 0.0, None)
+
+
+def test_only_applications_inputs_on_which_the_two_differ_are_told_with_both_answers(start: Start) -> None:
+    rng, told = np.random.default_rng(0), []
+
+    def random_row() -> Inputs:
+        return (rng.normal(size=(1, 8)).astype("float32").tobytes(),)
+
+    old, new, settings = start("tiny"), start("tiny_other"), TrialSettings(window_pairs=80, window_max_s=60)
+    run_window(
+        old,
+        new,
+        settings,
+        random.Random(7),
+        time.monotonic,
+        live=random_row,
+        differed=lambda inputs, one, other: told.append((inputs, one, other)),
+    )
+    assert 0 < len(told) < 60
+    for inputs, one, other in told:
+        first, second = (int(np.frombuffer(side.infer(inputs).outputs[0], "<f4").argmax()) for side in (old, new))
+        assert (one, other) == (first, second)
+        assert one != other
+    told.clear()
+    run_window(old, new, settings, random.Random(7), time.monotonic, differed=lambda *said: told.append(said))
+    assert told == []

@@ -166,7 +166,7 @@ def test_a_take_over_right_after_an_exchange_wins_and_nothing_stays_loaded_twice
     assert bench.loaded == 1
     turn = bench.turns["digits"]
     assert isinstance(turn, Seat)
-    assert turn.answer(ROW, time.monotonic(), None)[0] == Serving("tiny_other", process)
+    assert turn.answer(ROW, time.monotonic(), None)[0] == Serving("tiny_other", process, "tiny_other")
 
 
 def test_a_take_over_that_fails_leaves_no_seat_in_which_requests_would_wait(stack: ExitStack) -> None:
