@@ -16,6 +16,7 @@ from edgeflock_agent.trial.exchanges import Exchanges
 from edgeflock_agent.trial.seat import Seat
 from edgeflock_agent.trial.trials import Over, Trials
 from edgeflock_deploy.bundle import Manifest, Task, Tolerance, encode_blob
+from edgeflock_deploy.cases import Evaluation, write_evaluation
 from edgeflock_deploy.messages import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
@@ -110,6 +111,17 @@ def test_a_serving_trial_of_variants_with_other_tensors_stays_in_the_shadow(stac
     window = bench.trials.window("digits", "tiny_int8", bench.start("tiny_int8"), bench.old, settings, NEVER)
     assert window is not None
     assert window.mode == "shadow"
+
+
+def test_a_model_that_keeps_state_is_compared_on_the_slice_alone(stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "slice.npz"
+    path.write_bytes(write_evaluation(Evaluation((np.ones((3, 4), "float32"),), np.zeros(3, "int64"))))
+    bench = Bench(stack, "tiny_kept")
+    bench.slices["tiny_kept"] = path
+    settings = SETTINGS.model_copy(update={"mode": "serving", "live_share": 1.0})
+    window = bench.trials.window("digits", "tiny_kept", bench.start("tiny_kept"), bench.old, settings, NEVER)
+    assert window is not None
+    assert (window.mode, window.pairs, window.live_pairs, window.agreement) == ("shadow", 12, 0, 1.0)
 
 
 def test_without_memory_for_both_one_is_loaded_at_a_time_and_the_incumbent_is_in_at_the_end(stack: ExitStack) -> None:
