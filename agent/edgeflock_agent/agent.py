@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
+from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
@@ -47,7 +48,7 @@ from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_agent.storage.scrub import Scrub, Target
 from edgeflock_agent.storage.store import CAPTURES, Store
-from edgeflock_agent.trial.board import Board, Exchanged
+from edgeflock_agent.trial.board import Board, Exchanged, unkept
 from edgeflock_agent.trial.live_inputs import LiveInputs
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.uploads import Uploads
@@ -173,6 +174,7 @@ class Agent:
                 memory=Memory(limit_bytes=memory_bytes),
                 form_of=lambda model, digest: self.models[model].form_of(digest),
                 exchanged=self._inbox.put,
+                differed=capture.disagreed if capture is not None else unkept,
             ),
         )
         backlog = Backlog(store.folder / "backlog", store.disk)
@@ -184,6 +186,7 @@ class Agent:
         self.on_tick: Callable[[], None] = lambda: None
         self.scrub = Scrub()
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+        self._heartbeat = Heartbeat(self._children)
 
     def now(self) -> Now:
         """Both clocks, the wall clock as far as it is believed."""
@@ -291,7 +294,13 @@ class Agent:
                     self.handle(model, Unrecorded(event, reason, str(error)))
                     return
 
+    def _children(self) -> list[ModelProcess]:
+        """Those that should be there; called from the heartbeat's thread."""
+        candidates = [work.child for work in list(self.work.values()) if work.child is not None]
+        return [serving.process for serving in list(self.serving.values())] + candidates
+
     def _shut_down(self) -> None:
+        self._heartbeat.stop()
         for model in list(self.models):
             self.handle(model, Stopping())
         for work in (*self.work.values(), *self.loading.values()):

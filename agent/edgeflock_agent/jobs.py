@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.lane import still_at_work
-from edgeflock_agent.limits import exceeded, sampling_ms
+from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_agent.model_state import (
     BlobsReady,
     Damaged,
@@ -237,10 +238,19 @@ class Jobs:
 
     def _start(self, manifest: Manifest) -> ModelProcess:
         files = self._store.files(manifest)
-        budget_bytes = manifest.limits.memory_bytes
-        child = ModelProcess.start(files["model"], threads=self._threads, memory_budget_bytes=budget_bytes)
+        limit_s = time_limit_s(manifest.limits)
+        child = ModelProcess.start(
+            files["model"],
+            threads=self._threads,
+            memory_budget_bytes=manifest.limits.memory_bytes,
+            timeout_s=max(10.0, limit_s),
+            inference_timeout_s=limit_s,
+            view=told(manifest),
+            labels=files.get("labels"),
+        )
         tolerance = manifest.tolerance
-        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in manifest.outputs)
+        held = manifest.held_outputs or manifest.outputs
+        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in held)
         try:
             child.check_golden(
                 files["golden"],

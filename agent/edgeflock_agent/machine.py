@@ -208,6 +208,9 @@ def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
         if following is not None:
             return _give_way(following, event.digest)
         detail = forms.in_words(state, event.digest, event.detail)
+        if event.reason is Reason.OPERATOR_MISSING:
+            # Refused like a bundle for another class of devices: it has not misbehaved, a newer runtime may take it.
+            return _end(state, Outcome.REJECTED, event.reason, detail)
     if event.reason.blames_variant:
         state = _remember_bad(state, event.digest)
     return _end(state, Outcome.FAILED, event.reason, detail)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.agent import Agent
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.device import Identity, device_class, new_boot_id
 from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.model_state import Now
@@ -181,6 +182,7 @@ def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: E
             log.error("the endpoint's address cannot be noted: %s", error)
         device, board = agent.identity.device, agent.identity.device_class
         log.info("device %s, class %s, endpoint %s", device, board, " and unix:".join(where.values()))
+        log.info("inference processes are held by %s", sandbox.offered())
         agent.boot()
         supervision.ready()
         lanes = (agent.delivery, agent.bench, agent.serving_lane)

@@ -177,6 +177,7 @@ class Store:
 
         try:
             self.disk.write_whole(path, pieces())
+            self.disk.protect(path)
         except Untrusted:
             self.disk.remove(folder)
             raise

@@ -236,6 +236,16 @@ def test_a_stop_that_does_not_blame_the_variant_is_not_held_against_it() -> None
     assert desired(failed, entry(generation=5))[0].state is S.DOWNLOADING
 
 
+def test_an_operator_that_this_runtime_lacks_is_a_refusal_and_a_newer_runtime_may_try_again() -> None:
+    refused, _ = step(at(S.WARMING), HardStopped(NEW, Reason.OPERATOR_MISSING, "no operator Sorcery"))
+    assert (refused.outcome, refused.reason, refused.slots.active) == (
+        Outcome.REJECTED,
+        Reason.OPERATOR_MISSING,
+        OLD,
+    )
+    assert desired(refused, entry(generation=5))[0].state is S.DOWNLOADING
+
+
 def test_a_hard_stop_leaves_the_incumbent_serving_and_ends_the_candidates_work() -> None:
     state, effects = step(at(S.TRIAL), HardStopped(NEW, Reason.CRASHED, "SIGSEGV"))
     assert state.slots.active == OLD
