@@ -15,7 +15,11 @@ ALL = (
     "hostile_containers",
     "trial_bias",
 )
-IN_FOLDERS = {"mutated_models": "device.mutated_models", "switches": "device.switches"}
+IN_FOLDERS = {
+    "mutated_models": "device.mutated_models",
+    "switches": "device.switches",
+    "idle_emulated": "device.idle_emulated",
+}
 
 
 def main() -> int:

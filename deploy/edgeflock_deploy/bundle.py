@@ -4,7 +4,9 @@ Every byte is accounted for before it is used: the envelope is signed by a pinne
 the digest that was asked for, each chunk has its SHA-256 in the manifest, and so has the decoded blob (`blobs`).
 
 Version history of the manifest: 1, the first; 2 adds the codec `sections`, `deltas` and `modes`, which one of version 1
-lacks; 3 adds `fallbacks` and `limits`, without which a bundle is a chain of one form that nothing was declared of.
+lacks; 3 adds what applications see (`inputs` and `outputs` under names of the version's own, with processing) beside
+what the file has (`held_inputs`, `held_outputs`), `state`, `max_batch` and the blob `labels`; and `fallbacks` and
+`limits`, without which a bundle is a chain of one form that nothing was declared of.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import SigningKey, Trust, open_envelope
 from edgeflock_deploy.messages import Frozen
 from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.tensors import HeldTensor, StatePair
+from edgeflock_deploy.tensors import TensorSpec as TensorSpec  # a manifest's tensors are part of its language
 
 __all__ = [
     "CHUNK_BYTES",
@@ -53,7 +57,7 @@ __all__ = [
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-BlobRole = Literal["model", "golden", "evaluation"]
+BlobRole = Literal["model", "golden", "evaluation", "labels"]
 
 
 class Tolerance(Frozen):
@@ -82,14 +86,6 @@ class Task(Frozen):
     target_variance: float | None = None
 
 
-class TensorSpec(Frozen):
-    """Name, numpy type and shape of an input or output."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
 class Limits(Frozen):
     """What a model may cost on a board, as its publisher declares it; None: nothing is declared.
 
@@ -107,6 +103,10 @@ class Form(Frozen):
     blobs: dict[BlobRole, Blob]  # its model and golden cases, and an evaluation slice only where that is another one
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    held_inputs: tuple[HeldTensor, ...] | None = None
+    held_outputs: tuple[HeldTensor, ...] | None = None
+    state: tuple[StatePair, ...] = ()
+    max_batch: int = Field(1, ge=1, le=256)
     tolerance: Tolerance
     modes: tuple[str, ...] = ()
     ram_bytes: int | None = None
@@ -119,6 +119,10 @@ class Manifest(Frozen):
     `fallbacks`. `limits` hold for every form. `modes` are the quantization modes that a form needs kernels for, e.g.
     `dynamic_wi4`: headquarters keeps a bundle from devices whose runtime can run none of its forms. Empty: not known,
     and not judged.
+
+    `inputs` and `outputs` are what applications see, `held_inputs` and `held_outputs` what the file has, in its order;
+    those are None before version 3, and the former are then the file's own. `state` pairs are hidden from applications.
+    `max_batch` is how many items one request may bring; 1 says that the first dimension is as it stands.
     """
 
     v: Literal[1, 2, 3] = 3
@@ -129,6 +133,10 @@ class Manifest(Frozen):
     blobs: dict[BlobRole, Blob]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    held_inputs: tuple[HeldTensor, ...] | None = None
+    held_outputs: tuple[HeldTensor, ...] | None = None
+    state: tuple[StatePair, ...] = ()
+    max_batch: int = Field(1, ge=1, le=256)
     tolerance: Tolerance
     task: Task
     ram_bytes: int | None = None

@@ -143,7 +143,11 @@ class Energy(Frozen):
 
 
 class Measurement(Frozen):
-    """What WARMING measured of one variant, alone on the device."""
+    """What WARMING measured of one variant, alone on the device.
+
+    `latency_ms` is the interpreter's call alone; `end_to_end_ms` a whole request, from an application's bytes to the
+    answer's, with the processing that the bundle declares. An agent before that measured it leaves it None.
+    """
 
     n: int
     latency_ms_p50: float | None
@@ -154,6 +158,8 @@ class Measurement(Frozen):
     warmed_up: bool
     peak_rss_bytes: int | None
     energy: Energy = Energy()
+    end_to_end_ms_p50: float | None = None
+    end_to_end_ms_p95: float | None = None
 
 
 class Slots(Frozen):

@@ -9,7 +9,6 @@ Thread-safe: requests of an application and of a trial interleave, and each wait
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -21,6 +20,7 @@ from edgeflock_agent.children.child_process import ChildProcess, Closed, HardSto
 from edgeflock_agent.children.datatypes import DATATYPES
 from edgeflock_agent.children.frames import Frame
 from edgeflock_agent.children.sandbox import Sealed
+from edgeflock_agent.children.tensors import Data, Inference, Shape, Tensor, batch_of, joined, one_by_one
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [
@@ -40,24 +40,6 @@ Kind = Literal["classification", "regression"]
 Answer = int | tuple[float, ...]
 
 
-class Tensor(NamedTuple):
-    """An input or output: its name, numpy type and shape (with the batch of 1)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def items(self) -> int:
-        """How many values it holds."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one item."""
-        return self.items * DATATYPES[self.dtype].nbytes
-
-
 class ItemResult(NamedTuple):
     """One item of the evaluation slice: `correct` for a classification, `squared_error` for a regression.
 
@@ -71,19 +53,6 @@ class ItemResult(NamedTuple):
     squared_error: float | None
     switches: int
     confidence: float | None = None
-
-
-class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
-
-    `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
-    `nan`: an output holds NaN although no input did.
-    """
-
-    outputs: tuple[bytes, ...]
-    latency_ms: float
-    confidence: float | None = None
-    nan: bool = False
 
 
 class Judged(NamedTuple):
@@ -125,6 +94,8 @@ class ModelProcess:
         self._child, self.threads = child, threads
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
         self.load_ms = float(loaded["load_ms"])
+        self.stateful = bool(loaded["stateful"])
+        self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
         self.sealed = Sealed(loaded["sealed"][0], loaded["sealed"][1], tuple(loaded["sealed"][2]))
         self.slice: Slice | None = None
         self.slice_path: Path | None = None
@@ -138,6 +109,8 @@ class ModelProcess:
         memory_budget_bytes: int | None = None,
         timeout_s: float = 10.0,
         inference_timeout_s: float | None = None,
+        view: dict[str, Any] | None = None,
+        labels: Path | None = None,
         start_child: Callable[[float], ChildProcess] = ChildProcess.start,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
@@ -151,18 +124,23 @@ class ModelProcess:
             memory_budget_bytes: what the model may add to the child's address space and resident memory.
             timeout_s: how long the load may take.
             inference_timeout_s: how long each inference may take later; as long as the load if left out.
+            view: what applications see, as `manifest_view.told` says it; None: the file's own tensors.
+            labels: the file of labels that the view speaks of.
             start_child: starts the process; takes the seconds that an answer may take.
 
         Raises:
-            HardStop: LOAD_FAILED, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
+            HardStop: LOAD_FAILED, OPERATOR_MISSING, MANIFEST_INVALID, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET;
+                INTERNAL if the child itself did not start.
         """
         limit_s = timeout_s if inference_timeout_s is None else inference_timeout_s
         load = {"op": "load", "name": model_path.name, "threads": threads, "cpu_s": max(timeout_s, limit_s) * threads}
+        load |= {"memory_budget_bytes": memory_budget_bytes, "view": view}
+        names = b"" if labels is None else _read_labels(labels)
         with _opened(model_path, Reason.LOAD_FAILED) as model:
             child = start_child(timeout_s)
             try:
-                loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}, files=[model]).header
-                unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
+                loaded = child.ask(load, names, files=[model]).header
+                unknown = [dtype for _, dtype, *_ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
                 if unknown:
                     raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
             except (HardStop, InferenceFailed) as error:
@@ -261,33 +239,52 @@ class ModelProcess:
         """
         return _item_result(self._child.ask({"op": "item", "item": item}).header)
 
-    def infer(self, inputs: Sequence[bytes | bytearray | memoryview]) -> Inference:
-        """Run once on raw little-endian tensors, one per input.
+    def infer(
+        self,
+        inputs: Sequence[Data],
+        shapes: Sequence[Shape] | None = None,
+        sequence: dict[str, Any] | None = None,
+    ) -> Inference:
+        """Run on raw little-endian tensors, one per input that applications see; a batch item by item.
+
+        Args:
+            inputs: the tensors.
+            shapes: of each; None where the model leaves nothing open but the batch.
+            sequence: `key`, `start` and `end` of a stateful model's sequence; None: the default one goes on.
 
         Raises:
-            ValueError: another number of inputs, or of bytes in one, than the model has.
+            ValueError: another number of inputs, shape or number of bytes in one, than the model takes.
             HardStop: CRASHED, HUNG.
             InferenceFailed: the runtime refused it.
             Closed: the child has been closed.
         """
-        return _inference(self._ask_infer({"op": "infer"}, inputs))
+        given, items = batch_of(self.inputs, inputs, shapes)
+        if items > 1 and sequence is not None:
+            raise ValueError("a sequence takes one item at a time")
+        rows = [(inputs, given)] if items == 1 else one_by_one(inputs, given, items)
+        header = {"op": "infer", "sequence": sequence}
+        done = [self._inference(self._child.ask(header | {"shapes": shape}, row)) for row, shape in rows]
+        return done[0] if items == 1 else joined(done)
 
-    def infer_judged(self, inputs: Sequence[bytes | bytearray | memoryview]) -> Judged:
-        """Run once as `infer` does, and say what a trial compares: the answer as the open slice's task reads it.
+    def infer_judged(self, inputs: Sequence[Data]) -> Judged:
+        """Run one item as `infer` does, and say what a trial compares: the answer as the open slice's task reads it.
 
         Raises:
-            ValueError, HardStop, InferenceFailed, Closed: see `infer`.
+            ValueError, HardStop, InferenceFailed, Closed: see `infer`; a batch is a ValueError.
         """
-        reply = self._ask_infer({"op": "infer", "judged": True}, inputs)
-        return Judged(_inference(reply), None if reply.header["answer"] is None else _item_result(reply.header))
+        shapes, items = batch_of(self.inputs, inputs, None)
+        if items != 1:
+            raise ValueError("a batch is not judged")
+        reply = self._child.ask({"op": "infer", "shapes": shapes, "judged": True}, inputs)
+        answer = None if reply.header["answer"] is None else _item_result(reply.header)
+        return Judged(self._inference(reply), answer)
 
-    def _ask_infer(self, header: dict[str, Any], inputs: Sequence[bytes | bytearray | memoryview]) -> Frame:
-        if len(inputs) != len(self.inputs):
-            raise ValueError(f"the model has {len(self.inputs)} inputs, {len(inputs)} were given")
-        for tensor, data in zip(self.inputs, inputs, strict=True):
-            if len(data) != tensor.nbytes:
-                raise ValueError(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(data)} were given")
-        return self._child.ask(header, inputs)
+    def _inference(self, reply: Frame) -> Inference:
+        outputs, start = [], 0
+        for length in reply.header["lengths"]:
+            outputs.append(bytes(reply.payload[start : start + length]))
+            start += length
+        return Inference.of(outputs, reply.header, self.outputs)
 
     def tell_confidence(self) -> None:
         """From now on have `infer` say how sure the variant is of each answer: for classifications.
@@ -314,6 +311,19 @@ class ModelProcess:
         latencies.frombytes(reply.payload)
         return Block(tuple(latencies), reply.header["first_inference_ms"], reply.header["switches"])
 
+    def measure_end_to_end(self, n: int, *, max_ms: float = 1000.0) -> tuple[float, ...]:
+        """Milliseconds of whole requests, one item each, with the processing that the bundle declares; see `measure`.
+
+        Raises:
+            HardStop: CRASHED, HUNG, MEMORY_OVER_BUDGET.
+            InferenceFailed: an item could not be run.
+            Closed: the child has been closed.
+        """
+        reply = self._child.ask({"op": "through", "n": n, "max_ms": max_ms}, extra_s=max_ms / 1000)
+        took_ms = array("d")
+        took_ms.frombytes(reply.payload)
+        return tuple(took_ms)
+
     def beat(self, idle_s: float) -> None:
         """Ask a child that answered nothing for so long; one that is silent is gone afterwards, as after any HUNG."""
         self._child.beat(idle_s)
@@ -325,15 +335,6 @@ class ModelProcess:
     def close(self) -> None:
         """End the child after the request that it is answering. Closing twice is harmless."""
         self._child.close()
-
-
-def _inference(reply: Frame) -> Inference:
-    outputs, start = [], 0
-    for length in reply.header["lengths"]:
-        outputs.append(bytes(reply.payload[start : start + length]))
-        start += length
-    header = reply.header
-    return Inference(tuple(outputs), header["latency_ms"], header.get("confidence"), header.get("nan", False))
 
 
 def _item_result(header: dict[str, Any]) -> ItemResult:
@@ -361,6 +362,13 @@ def _opened(path: Path, reason: Reason) -> Iterator[int]:
         os.close(file)
 
 
+def _read_labels(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HardStop(Reason.MANIFEST_INVALID, f"labels: {error.strerror}") from None
+
+
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
     """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
     stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
@@ -372,4 +380,7 @@ def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardS
 
 
 def _tensors(described: list[list[Any]]) -> tuple[Tensor, ...]:
-    return tuple(Tensor(name, dtype, tuple(shape)) for name, dtype, shape in described)
+    return tuple(
+        Tensor(name, dtype, tuple(shape), None if limit is None else tuple(limit))
+        for name, dtype, shape, limit in described
+    )

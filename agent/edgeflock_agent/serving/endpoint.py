@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from edgeflock_agent.children.runner import Closed, HardStop, Inference, InferenceFailed, ModelProcess, Tensor
+from edgeflock_agent.children.tensors import Shape, is_plain
 from edgeflock_agent.serving import inference, listening, tensor_json
 from edgeflock_agent.serving.http_server import HttpServer, Request, Response, json_response, refusal
 
@@ -43,12 +44,18 @@ RawInputs = tuple[bytes | bytearray | memoryview, ...]
 
 
 class Answered(NamedTuple):
-    """An application's request that was answered: the model, the raw inputs in the model's order, and what came."""
+    """An application's request that was answered: the model, the raw inputs in the model's order, and what came.
+
+    `shapes` are the inputs', None where the model leaves none open. `plain`: one item of a model that keeps no state,
+    whose bytes say all there is to say; a trial looks at no other.
+    """
 
     model: str
     inputs: RawInputs
     by: Serving
     inference: Inference
+    shapes: tuple[Shape, ...] | None = None
+    plain: bool = True
 
 
 class Turn(Protocol):
@@ -68,6 +75,13 @@ class Turn(Protocol):
         Raises:
             InferenceFailed: the runtime refused it.
             HardStop, Closed: who should answer is gone.
+        """
+
+    def incumbent(self, arrived_s: float) -> Serving | None:
+        """Who answers what no trial can compare (batches, sequences): the incumbent; None leaves it to whoever serves.
+
+        Raises:
+            Closed: it did not come in time.
         """
 
     def retire(self) -> None:
@@ -178,7 +192,9 @@ class _Answers:
             version = importlib.metadata.version("edgeflock")
         except importlib.metadata.PackageNotFoundError:
             version = "unknown"
-        return json_response(200, {"name": "edgeflock-agent", "version": version, "extensions": ["binary_tensor_data"]})
+        return json_response(
+            200, {"name": "edgeflock-agent", "version": version, "extensions": ["binary_tensor_data", "sequence"]}
+        )
 
     def _live(self) -> Response:
         return json_response(200, {"live": True})
@@ -220,13 +236,20 @@ class _Answers:
     def _answer(self, name: str, version: str | None, asked: inference.InferRequest, arrived_s: float) -> Response:
         now, turn = self._now(name, version), self._turns(name)
         inference.wanted_outputs(asked, now.process.outputs)  # before the model works for nothing
+        if asked.sequence is not None and not now.process.stateful:
+            raise _Refused(400, f"model '{name}' keeps no state: it knows no sequences")
         inputs = tuple(inference.input_bytes(asked, now.process.inputs))
+        shapes = inference.input_shapes(asked, now.process.inputs)
+        plain = not now.process.stateful and is_plain(now.process.inputs, inputs, shapes)
         try:
-            answered = turn.answer(inputs, arrived_s, version) if turn is not None else None
-            by, done = answered or (now, now.process.infer(inputs))
-        except InferenceFailed as error:
+            if plain or turn is None:
+                answered = turn.answer(inputs, arrived_s, version) if turn is not None else None
+            else:
+                answered, now = None, turn.incumbent(arrived_s) or now
+            by, done = answered or (now, now.process.infer(inputs, shapes, asked.sequence))
+        except (InferenceFailed, ValueError) as error:
             raise _Refused(400, str(error)) from None
-        self._witness(Answered(name, inputs, by, done))
+        self._witness(Answered(name, inputs, by, done, shapes, plain))
         return _response(name, by, _named_as(now.process.outputs, by.process.outputs), asked, done)
 
     def _exchanging(self, name: str) -> bool:
@@ -274,12 +297,18 @@ def _response(
     header: dict[str, Any] = {"model_name": name, "model_version": by.digest}
     if asked.id is not None:
         header["id"] = asked.id
-    header["parameters"] = {"digest": by.digest, "latency_ms": done.latency_ms}
+    header["parameters"] = {
+        "digest": by.digest,
+        "latency_ms": done.latency_ms,
+        "end_to_end_ms": done.end_to_end_ms,
+    }
     if by.variant is not None:
         header["parameters"]["variant"] = by.variant
+    if done.restarted:
+        header["parameters"]["sequence_restarted"] = True
     wanted = inference.wanted_outputs(asked, outputs)
     try:
-        text, binary = inference.response_parts(header, outputs, done.outputs, wanted)
+        text, binary = inference.response_parts(header, outputs, done.outputs, wanted, done.shapes)
     except ValueError:
         raise _Refused(500, "the variant's answer holds NaN or an infinity, which JSON cannot say") from None
     if not binary:

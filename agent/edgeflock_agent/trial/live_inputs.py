@@ -52,7 +52,7 @@ class LiveInputs:
     def __call__(self, answered: Answered) -> None:
         """See a request that was answered."""
         kept = self._models.get(answered.model)
-        if kept is None or answered.by.digest != kept.digest or self._rng.random() >= kept.share:
+        if kept is None or not answered.plain or answered.by.digest != kept.digest or self._rng.random() >= kept.share:
             return
         if kept.over():
             self.drop_over()

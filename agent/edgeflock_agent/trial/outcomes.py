@@ -41,7 +41,7 @@ class OutcomeCounts:
     """
 
     def __init__(self, task: Slice, process: ModelProcess) -> None:
-        self._task, self._classes_in_all = task, process.outputs[0].items
+        self._task, self._classes_in_all = task, process.first_values
         self._classes, self._confidence, self._values = [0] * CLASS_BINS, [0] * CONFIDENCE_BINS, [0] * VALUE_BINS
 
     def add(self, result: ItemResult) -> None:

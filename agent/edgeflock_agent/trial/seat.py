@@ -118,6 +118,14 @@ class Seat:
                     if self._in is serving:  # it ended by itself, and nobody took it out
                         self._in = None
 
+    def incumbent(self, arrived_s: float) -> Serving:
+        """See Turn; it is waited for.
+
+        Raises:
+            Closed: it did not come in time.
+        """
+        return self._wait_for(self._incumbent, arrived_s + self._wait_s)
+
     def _by_candidate(self, serving: Serving, inputs: RawInputs) -> Inference | None:
         try:
             judged = serving.process.infer_judged(inputs)

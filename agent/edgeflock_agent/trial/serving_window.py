@@ -71,6 +71,9 @@ class ServingTurns:
             return answered
         return self._by_old(inputs, arrived_s)
 
+    def incumbent(self, arrived_s: float) -> None:
+        """See Turn; both are there, and the incumbent is who serves."""
+
     def retire(self) -> None:
         """See Turn; nobody waits here."""
 

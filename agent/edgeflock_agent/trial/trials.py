@@ -89,7 +89,8 @@ class Trials:
             return self._alone(None, new, settings, over)
         if not self._same_items(model, bundle, old, new):
             return self._alone(old.process if old.process.slice is not None else None, new, settings, over)
-        live = same_inputs(old.process, new)
+        # What an application asks of a model that keeps state means nothing without what it asked before.
+        live = same_inputs(old.process, new) and not (old.process.stateful or new.stateful)
         if settings.mode == "serving" and live and same_outputs(old.process, new):
             from edgeflock_agent.trial.serving_window import run_serving_window
 
@@ -112,6 +113,7 @@ class Trials:
             time.monotonic,
             should_stop=over.now,
             live=(lambda: self._live.take(model)) if live else (lambda: None),
+            differed=lambda inputs, one, other: self._board.differed(model, inputs, old, digest, (one, other)),
         )
 
     def _alone(

@@ -307,3 +307,17 @@ def test_no_child_outlives_a_killed_agent(hq: Headquarters, board: Board) -> Non
     while Path(f"/proc/{child}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_model_with_an_operator_that_the_runtime_lacks_is_rejected_with_its_name(
+    hq: Headquarters, board: Board
+) -> None:
+    old, new = hq.bundle("tiny.tflite", 1), hq.bundle("tiny_custom.tflite", 2, cases_of="tiny.tflite")
+    board.start()
+    commit_first(hq, board, old)
+    hq.want(board.device, Phase.TRIAL, new, 2)
+    done = hq.wait_done(2)
+    assert (done.outcome, done.reason) == (Outcome.REJECTED, Reason.OPERATOR_MISSING)
+    assert done.detail is not None
+    assert "Sorcery" in done.detail
+    assert board.infer()["parameters"]["digest"] == old

@@ -41,6 +41,13 @@ def test_inputs_are_kept_in_order_as_copies_and_given_once(process: ModelProcess
     assert [live.take("digits") for _ in range(3)] == [(b"one",), (b"two",), None]
 
 
+def test_batches_and_sequences_are_nothing_for_a_trial(process: ModelProcess) -> None:
+    live = LiveInputs(random.Random(0))
+    live.keep("digits", "old", 1.0, lambda: False)
+    live(_answered(process, b"several")._replace(plain=False))
+    assert live.take("digits") is None
+
+
 def test_only_the_share_is_kept(process: ModelProcess) -> None:
     live = LiveInputs(random.Random(0))
     live.keep("digits", "old", 0.25, lambda: False)
