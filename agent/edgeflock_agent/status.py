@@ -57,8 +57,8 @@ class Status:
             "broker": record.broker,
             "endpoint": self.endpoint,
             "socket": self.socket,
-            "sandbox": sandbox.offered()._asdict(),
             "disk": {"used_bytes": self.used_bytes, "free_bytes": self.free_bytes},
+            "sandbox": sandbox.offered()._asdict(),
             "models": models,
         }
 

@@ -19,8 +19,8 @@ from edgeflock_agent.children.tensors import Data, Shape, Tensor
 from edgeflock_agent.serving import tensor_json
 
 LENGTH_FIELD = "Inference-Header-Content-Length"
-_REPEATED_BYTES = 4 << 10
 _SEQUENCE_ID_CHARACTERS = 128
+_REPEATED_BYTES = 4 << 10
 # Parameters that would change what a tensor means; others may be ignored, as the protocol says.
 _UNSUPPORTED = {
     "classification": "the classification extension is not served: ask for the scores",
