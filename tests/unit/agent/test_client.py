@@ -199,7 +199,7 @@ def test_an_agent_that_stays_silent_is_unreachable_when_the_time_is_over(tmp_pat
         silent.bind(str(tmp_path / "silent.sock"))
         silent.listen()
         address = f"unix:{tmp_path / 'silent.sock'}"
-        with Client(address, timeout_s=0.1) as client, pytest.raises(Unreachable, match="none within 0.1 s"):
+        with Client(address, timeout_s=0.1) as client, pytest.raises(Unreachable, match=r"none within 0\.1 s"):
             client.model("digits")
 
 
