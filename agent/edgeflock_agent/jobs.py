@@ -6,6 +6,7 @@ machine's rules. Whatever goes wrong becomes an event with a reason; a job whose
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -234,8 +235,10 @@ class Jobs:
 
     def _fits(self, manifest: Manifest) -> bool:
         """Whether a variant can be loaded beside all that serve."""
-        serving = list(self._board.serving.items())
-        loaded = [self._bundle(model, one.digest).manifest for model, one in serving]
+        loaded = []
+        for model, one in list(self._board.serving.items()):
+            with contextlib.suppress(Untrusted):  # of one that was given up the manifest is gone; it leaves next
+                loaded.append(self._bundle(model, one.digest).manifest)
         return self._board.memory.holds(manifest, loaded)
 
     # --- parts --------------------------------------------------------------------------------------------------------
