@@ -21,6 +21,7 @@ import numpy as np
 from edgeflock_agent.children import child, sandbox
 from edgeflock_agent.children.child_process import ChildProcess
 from edgeflock_agent.children.frames import Channel, End, connected
+from edgeflock_agent.children.random_inputs import RandomInputs
 from edgeflock_agent.children.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy.cases import Golden, write_golden
 from edgeflock_deploy.reasons import Reason
@@ -61,8 +62,8 @@ def golden_files(data: Path, models: Sequence[str], folder: Path) -> dict[str, P
     """Golden cases of each whole model, written to a folder."""
     paths = {}
     for name in models:
-        whole, rng = LoadedModel.load(data / f"{name}.tflite"), np.random.default_rng(0)
-        items = [[child._random_tensor(info, rng) for info in whole.inputs] for _ in range(_CASES)]
+        whole, drawn = LoadedModel.load(data / f"{name}.tflite"), RandomInputs(0)
+        items = [[drawn.tensor(info.dtype, info.shape) for info in whole.inputs] for _ in range(_CASES)]
         outputs = [whole.run(*item) for item in items]
         stacked = [tuple(np.concatenate(column) for column in zip(*rows, strict=True)) for rows in (items, outputs)]
         paths[name] = folder / f"{name}.npz"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeflock_agent.children.interpreters import Interpreters
+from edgeflock_agent.children.random_inputs import RandomInputs
 from edgeflock_agent.children.sequences import Asked, Fed
 from edgeflock_agent.children.view import View
 from edgeflock_deploy.errors import Untrusted
@@ -139,9 +140,9 @@ class Answering:
         lengths = [len(output) for output in answer.outputs]
         return reply | {"lengths": lengths, "sequence_restarted": restarted}, answer.outputs
 
-    def as_asked(self, held: Sequence[Array], rng: np.random.Generator) -> tuple[Told, bytes]:
+    def as_asked(self, held: Sequence[Array], drawn: RandomInputs) -> tuple[Told, bytes]:
         """A request for an item of our own, as an application would send it; see `View.from_held`."""
-        seen = self.view.from_held(held, rng)
+        seen = self.view.from_held(held, drawn)
         header = {"shapes": [array.shape for array in seen], "sequence": OF_OUR_OWN if self.stateful else None}
         return header, b"".join(array.tobytes() for array in seen)
 

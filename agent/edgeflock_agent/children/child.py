@@ -37,13 +37,14 @@ from edgeflock_agent.children.confidence import top_probability
 from edgeflock_agent.children.frames import BadFrame, Channel, Data, End, Ended
 from edgeflock_agent.children.interpreters import Interpreters
 from edgeflock_agent.children.loading import load_and_run, loads_with_more_memory
+from edgeflock_agent.children.random_inputs import RandomInputs
 from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.operators import State, hidden_state, missing_operator
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
+from edgeflock_deploy.runtime import LoadedModel, LoadFailed
 from edgeflock_deploy.scoring import answers, variance
 
 Array = NDArray[Any]
@@ -209,9 +210,10 @@ class Child:
         return {"answer": answers("regression", info.decode(output))[0].tolist()}
 
     def _random(self, header: dict[str, Any], _: Payload) -> Reply:
-        rng = np.random.default_rng(header["seed"])
+        drawn = RandomInputs(header["seed"])
         self._items = [
-            tuple(_random_tensor(info, rng) for info in self.model.inputs) for _ in range(int(header["items"]))
+            tuple(drawn.tensor(info.dtype, info.shape) for info in self.model.inputs)
+            for _ in range(int(header["items"]))
         ]
         return {}, b""
 
@@ -231,14 +233,14 @@ class Child:
         inside = self.interpreters.inside
         assert inside is None or not inside.in_use, "an application's sequence is running"
         took_ms = array("d")
-        rng = np.random.default_rng(0)
+        drawn = RandomInputs(0)
         while len(took_ms) < header["n"] and (not took_ms or sum(took_ms) < header["max_ms"]):
             item = self._items[len(took_ms) % len(self._items)]
             if self._answering is None:
                 asked: dict[str, Any] = {}
                 request = b"".join(value.tobytes() for value in item)
             else:
-                asked, request = self._answering.as_asked(item, rng)
+                asked, request = self._answering.as_asked(item, drawn)
             took_ms.append(self._infer(asked, bytearray(request))[0]["end_to_end_ms"])
         return {}, took_ms.tobytes()
 
@@ -327,17 +329,6 @@ def _described(tensors: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return [[one["name"], one["dtype"], one["shape"], one["limit"]] for one in tensors]
 
 
-def _random_tensor(info: TensorInfo, rng: np.random.Generator) -> Array:
-    """Values of the type: standard normal floats, 8 and 16 bits over their range, 0 or 1 for what may be indices."""
-    kind = np.dtype(info.dtype)
-    if kind.kind == "f":
-        return rng.standard_normal(info.shape).astype(kind)
-    if kind.kind == "b" or kind.itemsize >= 4:
-        return rng.integers(0, 2, info.shape).astype(kind)
-    limits = np.iinfo(kind)
-    return rng.integers(limits.min, limits.max, info.shape, dtype=kind, endpoint=True)
-
-
 def rehearse() -> None:
     """Do once what is done later: the runtime's libraries and Python's modules are loaded, while files can be opened.
 
@@ -351,7 +342,7 @@ def rehearse() -> None:
     with contextlib.suppress(Untrusted):
         read_golden(io.BytesIO(b"no archive"))
     for info in warm.inputs:
-        _random_tensor(info, np.random.default_rng(0))
+        RandomInputs(0).tensor(info.dtype, info.shape)
     f"{np.float64(1.5):.6g} {OSError(2, os.strerror(2))}".encode()
 
 

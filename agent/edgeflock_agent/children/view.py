@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeflock_agent.children.random_inputs import RandomInputs
 from edgeflock_deploy import transforms
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.reasons import Reason
@@ -108,7 +109,7 @@ class View:
         value = item.reshape(1, *item.shape) if whole else item
         return value if value.dtype == object else transforms.cast(value, one["dtype"])
 
-    def from_held(self, held: Sequence[Array], rng: np.random.Generator) -> list[Array]:
+    def from_held(self, held: Sequence[Array], drawn: RandomInputs) -> list[Array]:
         """An item as the application would send it, to time the whole way with.
 
         It has its real values where nothing is done to them, else random ones: what steps have made of a picture cannot
@@ -119,11 +120,7 @@ class View:
             info = self._model.inputs[one["of"]]
             if one["steps"]:
                 shape = [size if size != -1 else limit for size, limit in _sizes(one)]
-                dtype = np.dtype(one["dtype"])
-                values = (
-                    rng.random(shape) if dtype.kind == "f" else rng.integers(0, 2 if dtype.kind == "b" else 100, shape)
-                )
-                seen.append(values.astype(dtype))
+                seen.append(drawn.picture(one["dtype"], shape))
             else:
                 array = held[one["of"]]
                 seen.append(array if one["dtype"] == info.dtype else transforms.cast(info.decode(array), one["dtype"]))
