@@ -5,8 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("timing_overhead", "serving", "idle_agent", "delivery", "demo_time", "hostile_containers", "trial_bias")
-IN_FOLDERS = {"mutated_models": "device.mutated_models", "switches": "device.switches"}
+ALL = (
+    "timing_overhead",
+    "serving",
+    "tensors",
+    "idle_agent",
+    "delivery",
+    "demo_time",
+    "hostile_containers",
+    "trial_bias",
+)
+IN_FOLDERS = {
+    "mutated_models": "device.mutated_models",
+    "switches": "device.switches",
+    "idle_emulated": "device.idle_emulated",
+}
 
 
 def main() -> int:

@@ -12,13 +12,14 @@ import logging
 import queue
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
+from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
@@ -26,7 +27,6 @@ from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.model_state import (
     Booted,
     DesiredChanged,
-    DownloadFailed,
     Event,
     HardStopped,
     ModelState,
@@ -35,6 +35,7 @@ from edgeflock_agent.model_state import (
     ServingStopped,
     Stopping,
     Ticked,
+    Unrecorded,
 )
 from edgeflock_agent.orders import open_order
 from edgeflock_agent.outbox import Outbox, Sender
@@ -45,8 +46,9 @@ from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
+from edgeflock_agent.storage.scrub import Scrub, Target
 from edgeflock_agent.storage.store import CAPTURES, Store
-from edgeflock_agent.trial.board import Board, Exchanged
+from edgeflock_agent.trial.board import Board, Exchanged, unkept
 from edgeflock_agent.trial.live_inputs import LiveInputs
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.uploads import Uploads
@@ -146,6 +148,7 @@ class Agent:
         self.work: dict[str, Work] = {}
         self.loading: dict[str, Work] = {}
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
+        self._unsaved = False  # the disk did not take the last record; it is offered again at each beat
         self._session = b""
         self._record = RecordFile(store.folder, store.disk)
         self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | Exchanged | _Session | bytes | str] = (
@@ -171,16 +174,19 @@ class Agent:
                 memory=Memory(limit_bytes=memory_bytes),
                 form_of=lambda model, digest: self.models[model].form_of(digest),
                 exchanged=self._inbox.put,
+                differed=capture.disagreed if capture is not None else unkept,
             ),
         )
         backlog = Backlog(store.folder / "backlog", store.disk)
         self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
-        self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
+        self.reporter = Reporter(self.link, self.outbox, identity, traffic, self._free_bytes, beat_s)
         self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
         self.uploads = Uploads(store.folder / CAPTURES, _why_not_sent(capture), self.reporter.capture)
         self.reporter.nan_answers = lambda: self.watch.nan_answers
         self.on_tick: Callable[[], None] = lambda: None
+        self.scrub = Scrub()
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+        self._heartbeat = Heartbeat(self._children)
 
     def now(self) -> Now:
         """Both clocks, the wall clock as far as it is believed."""
@@ -190,15 +196,14 @@ class Agent:
 
     def boot(self) -> None:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
-        for model, state in list(self.models.items()):
-            slots = (state.slots.active, state.slots.previous, state.slots.factory)
-            whole = frozenset(d for d in slots if d is not None and self._is_whole(state, d))
-            self.handle(model, Booted(whole, self.now()))
-        try:
-            self.persist()
-            self.collect_garbage()
-        except (DiskFull, OSError) as error:
-            log.error("the state cannot be written: %s", error)
+        baked = self.store.baked.bundles(self._trust)
+        for model in dict.fromkeys((*self.models, *baked)):
+            state = self.models.get(model) or fresh(model)
+            slots = state.slots
+            held = (slots.active, slots.previous, slots.factory, baked[model].digest if model in baked else None)
+            whole = frozenset(d for d in held if d is not None and self._is_whole(state, d))
+            self.handle(model, Booted(whole, self.now(), baked.get(model)))
+        self._save()
         until_s = self.now().mono_s + _BOOT_S
         while self.loading and not self._stopping and (left_s := until_s - self.now().mono_s) > 0:
             self._take(left_s)
@@ -222,6 +227,8 @@ class Agent:
                 self.on_tick()
                 tick_at_s = now_s + TICK_S
             if now_s >= beat_at_s:
+                if self._unsaved:
+                    self._save()
                 self.report()
                 beat_at_s = now_s + self._beat_s
         self._shut_down()
@@ -234,7 +241,8 @@ class Agent:
 
     def expected(self) -> list[str]:
         """The models that this device should be serving; called from the endpoint's threads."""
-        return [model for model, state in list(self.models.items()) if state.slots.active is not None]
+        states = list(self.models.items())
+        return [model for model, state in states if state.slots.active is not None or state.mending is not None]
 
     def stop(self) -> None:
         """Ask the loop to end; may be called from a signal handler or another thread."""
@@ -279,13 +287,20 @@ class Agent:
                 EFFECTS[type(effect)](self, model, effect)
             except (DiskFull, OSError) as error:
                 log.error("%s: %s: %s", model, type(effect).__name__, error)
-                if isinstance(effect, Persist) and not isinstance(event, DownloadFailed):
-                    # What could not be made durable must not be done: the candidate goes instead.
+                if isinstance(effect, Persist):
+                    self._unsaved = True
                     self.models[model] = before
-                    self.handle(model, DownloadFailed(before.candidate or "", Reason.DISK_FULL, str(error)))
+                    reason = Reason.DISK_FULL if isinstance(error, DiskFull) else Reason.DISK_ERROR
+                    self.handle(model, Unrecorded(event, reason, str(error)))
                     return
 
+    def _children(self) -> list[ModelProcess]:
+        """Those that should be there; called from the heartbeat's thread."""
+        candidates = [work.child for work in list(self.work.values()) if work.child is not None]
+        return [serving.process for serving in list(self.serving.values())] + candidates
+
     def _shut_down(self) -> None:
+        self._heartbeat.stop()
         for model in list(self.models):
             self.handle(model, Stopping())
         for work in (*self.work.values(), *self.loading.values()):
@@ -388,6 +403,27 @@ class Agent:
                 self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
+        self._look_for_rot()
+
+    def _look_for_rot(self) -> None:
+        def needed() -> Iterator[Target]:
+            for model, state in self.models.items():
+                for digest in state.in_slots:
+                    for sha256 in self.store.needed_blobs(digest, state.form_of(digest)):
+                        yield Target(model, digest, sha256)
+
+        target = self.scrub.due(self.now().mono_s, needed)
+        if target is None:
+            return
+        needed_by = frozenset(one.digest for one in needed() if one.sha256 == target.sha256)
+
+        def job(work: Work) -> Event:
+            try:
+                return self.jobs.look_at(work, target.sha256, needed_by) or Ticked(self.now())
+            finally:
+                self.scrub.done()
+
+        self.begin(self.delivery, Work(target.model, target.digest), job, lambda *_: Ticked(self.now()))
 
     def _serving_gone(self, model: str, serving: Serving, event: ServingStopped) -> None:
         if self.serving.get(model) is serving:  # else it was replaced, or noticed, meanwhile
@@ -453,6 +489,22 @@ class Agent:
             )
         )
         self._time.written()
+
+    def _save(self) -> None:
+        """Write the record, and remove what it does not hold; a disk that does not take it is asked again later."""
+        try:
+            self.persist()
+            self._unsaved = False
+            self.collect_garbage()
+        except (DiskFull, OSError) as error:
+            self._unsaved = True
+            log.error("the state cannot be written: %s", error)
+
+    def _free_bytes(self) -> int:
+        try:
+            return self.store.free_bytes()
+        except OSError:  # a disk that cannot even say; the report goes out without it
+            return 0
 
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""

@@ -22,7 +22,7 @@ from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
 
 # What a running agent does not need is imported when it is asked for.
-_RARE = ("bench", "calibrate", "captures", "install")
+_RARE = ("bake", "bench", "calibrate", "captures", "install")
 
 
 class _Group(click.Group):
@@ -81,6 +81,11 @@ def main() -> None:
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Layout of log lines."
 )
+@click.option(
+    "--factory",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Bundles that the board's image brings along, made by `bake`; read only.",
+)
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
 @click.option(
     "--memory-mb",
@@ -120,6 +125,7 @@ def run(
     socket: Path | None,
     threads: int,
     emulated: bool,
+    factory: Path | None,
     quota: int | None,
     memory_mb: int | None,
     capture_mb: float | None,
@@ -146,6 +152,7 @@ def run(
         socket=socket.expanduser().absolute() if socket is not None else None,
         threads=threads,
         emulated=emulated,
+        factory=factory,
         quota_bytes=quota,
         memory_bytes=memory_mb << 20 if memory_mb is not None else None,
         capture=None

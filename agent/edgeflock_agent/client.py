@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeflock_agent.children.datatypes import DATATYPES, NUMPY_NAMES
+from edgeflock_agent.children.time_limits import set_limit
 from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
 
 _BINARY_OUT = {"binary_data_output": True}
@@ -202,7 +203,8 @@ class Client:
                 answer, body = self._exchange((head.encode(), *parts))
             except (OSError, Ended, Broken) as error:
                 self.close()
-                reason = str(error) or type(error).__name__
+                late = isinstance(error, BlockingIOError)
+                reason = f"none within {self._timeout_s:g} s" if late else str(error) or type(error).__name__
                 raise Unreachable(f"no answer from {self._address}: {reason}") from None
         try:
             said, status = int(answer.fields.get(_JSON_BYTES.lower(), len(body))), int(answer.start[1])
@@ -243,6 +245,7 @@ class Client:
             self._socket.connect(self._to[1])
             if self._to[0] != socket.AF_UNIX:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_limit(self._socket, self._timeout_s)
             self._wire = Wire(self._socket)
         return self._wire
 

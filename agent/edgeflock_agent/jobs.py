@@ -16,9 +16,10 @@ from typing import TypeVar
 from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.lane import still_at_work
-from edgeflock_agent.limits import exceeded, sampling_ms
+from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_agent.model_state import (
     BlobsReady,
+    Damaged,
     Event,
     HardStopped,
     Loaded,
@@ -200,7 +201,13 @@ class Jobs:
     # --- serving ------------------------------------------------------------------------------------------------------
 
     def load(self, work: Work) -> Event:
-        """Load a bundle of a slot; its golden cases are checked again, for the runtime may have changed."""
+        """Load a bundle of a slot.
+
+        Its hashes are looked at again, for a disk that cannot be read may have ended the process before it; and so are
+        its golden cases, for the runtime may have changed.
+        """
+        if self._store.intact(work.digest, self._trust, work.form) is None:
+            return Damaged(frozenset({work.digest}), self._now())
         manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
             if old is None or old.digest == work.digest or self._fits(manifest):
@@ -210,6 +217,16 @@ class Jobs:
         except HardStop as stop:
             return ServingStopped(work.digest, stop.reason, stop.detail, self._now(), while_loading=True)
         return Loaded(work.digest)
+
+    def look_at(self, work: Work, sha256: str, needed_by: frozenset[str]) -> Event | None:
+        """Read one blob off the disk; these bundles need it. None: it is as it should be."""
+        from edgeflock_agent.storage.scrub import is_rotten
+
+        if not is_rotten(self._store.blob_path(sha256), sha256):
+            return None
+        log.warning("blob %s of bundle %s is damaged on the disk", sha256[:12], work.digest[:12])
+        self._store.condemn(sha256)
+        return Damaged(needed_by, self._now())
 
     def _fits(self, manifest: Manifest) -> bool:
         """Whether a variant can be loaded beside all that serve."""
@@ -221,10 +238,13 @@ class Jobs:
 
     def _start(self, manifest: Manifest) -> ModelProcess:
         files = self._store.files(manifest)
+        limit_s = time_limit_s(manifest.limits)
         child = ModelProcess.start(
             files["model"],
             threads=self._threads,
             memory_budget_bytes=manifest.limits.memory_bytes,
+            timeout_s=max(10.0, limit_s),
+            inference_timeout_s=limit_s,
             view=told(manifest),
             labels=files.get("labels"),
         )

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.agent import Agent
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.device import Identity, device_class, new_boot_id
 from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.serving.witnesses import each_of
-from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.baked import Baked
+from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.store import CAPTURES, Store
 from edgeflock_agent.supervision import Supervision
 from edgeflock_deploy import topics
@@ -63,6 +65,7 @@ class Options:
     memory_bytes: int | None = None
     capture: CaptureOptions | None = None
     emulated: bool = False
+    factory: Path | None = None
 
 
 def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> None:
@@ -79,7 +82,7 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     parse_broker(options.broker)
     host, port = _host_port(options.http)
     runtime = runtime_name()
-    store = Store(options.state, Disk(), options.quota_bytes)
+    store = Store(options.state, Disk(), options.quota_bytes, Baked(options.factory))
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
@@ -173,9 +176,13 @@ def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: E
         on_end(end)
         agent.reporter.endpoint = endpoint.url
         where = {"url": endpoint.url} | ({"socket": str(endpoint.socket_path)} if endpoint.socket_path else {})
-        disk.write_whole(note, [json.dumps(where).encode()])
+        try:
+            disk.write_whole(note, [json.dumps(where).encode()])
+        except (DiskFull, OSError) as error:  # it serves all the same; `status` cannot say where
+            log.error("the endpoint's address cannot be noted: %s", error)
         device, board = agent.identity.device, agent.identity.device_class
         log.info("device %s, class %s, endpoint %s", device, board, " and unix:".join(where.values()))
+        log.info("inference processes are held by %s", sandbox.offered())
         agent.boot()
         supervision.ready()
         lanes = (agent.delivery, agent.bench, agent.serving_lane)
@@ -196,7 +203,12 @@ def remember_trust(state: Path, given: Path | None, disk: Disk) -> Trust:
     kept = state / "trust.json"
     if given is not None:
         trust = Trust.read(given)
-        disk.write_whole(kept, [trust.model_dump_json().encode()])
+        text = trust.model_dump_json().encode()
+        try:
+            if not (kept.exists() and kept.read_bytes() == text):
+                disk.write_whole(kept, [text])
+        except (DiskFull, OSError) as error:  # named anew at the next start, or remembered then
+            log.error("the keys of --trust cannot be remembered: %s", error)
         return trust
     if not kept.exists():
         raise BadInput(

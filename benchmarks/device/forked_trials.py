@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 
 from edgeflock_agent.children import child, sandbox
 from edgeflock_agent.children.child_process import ChildProcess
-from edgeflock_agent.children.frames import Channel
+from edgeflock_agent.children.frames import Channel, End, connected
 from edgeflock_agent.children.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy.cases import Golden, write_golden
 from edgeflock_deploy.reasons import Reason
@@ -89,7 +88,7 @@ def tried(model: Path, golden: Path, start_child: Callable[[float], ChildProcess
 def forked(timeout_s: float) -> ChildProcess:
     """Start a child as a fork of this process, in which `child.rehearse` has been called."""
     parent, stderr = os.getpid(), tempfile.TemporaryFile()  # noqa: SIM115 - the child's, who closes it at its end
-    ours, theirs = socket.socketpair()
+    ours, theirs = connected()
     pid = os.fork()
     if pid == 0:
         _be_the_child(parent, theirs, stderr.fileno())
@@ -100,15 +99,15 @@ def forked(timeout_s: float) -> ChildProcess:
     return ChildProcess(process, channel, stderr, timeout_s)
 
 
-def _be_the_child(parent: int, connected: socket.socket, stderr: int) -> None:
+def _be_the_child(parent: int, end: End, stderr: int) -> None:
     """Never returns."""
     status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(stderr, 1)
         os.dup2(stderr, 2)
-        sandbox.enter(parent, (0, 1, 2, connected.fileno()))
-        child.serve(connected)
+        sandbox.enter(parent, (0, 1, 2, *end))
+        child.serve(end)
         status = 0
     finally:
         os._exit(status)

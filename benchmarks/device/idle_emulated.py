@@ -1,8 +1,8 @@
 """What an idle agent costs on 64-bit ARM: memory and processor time inside a virtual board, LeNet-5 loaded.
 
-As `idle_agent`, measured by the board's init (deploy/qemu/init.py) in the guest's own /proc: proportional set size, where
-nothing shares pages with the agent. The share of the processor is that of an emulated one, many times slower than a
-board's: it bounds a board's from above, no more.
+As `idle_agent`, measured by the board's init (deploy/qemu/init.py) in the guest's own /proc: proportional set size,
+where nothing shares pages with the agent. The share of the processor is that of an emulated one, many times slower than
+a board's: it says that the agent does nothing, not how much of a board it takes.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def main() -> None:
     last["together"] = {key: sum(one[key] for one in last.values()) for key in ("pss_mb", "cpu")}
     rows = [(name, f"{one['pss_mb']:.1f}", f"{100 * one['cpu']:.2f} %") for name, one in last.items()]
     note = (
-        f"aarch64, emulated: QEMU's `virt` machine, Cortex-A72, one processor, Debian's kernel; LeNet-5 float32 loaded, "
-        f"{SECONDS} s without requests. The share of an emulated processor is many times a board's. Reach: 80 MB."
+        "aarch64, emulated: QEMU's `virt` machine, Cortex-A72, one processor, Debian's kernel; LeNet-5 float32 loaded, "
+        f"{SECONDS} s without requests. The share of an emulated processor is only indicative. Reach: 80 MB."
     )
     table.write(
         "device/idle_emulated",

@@ -164,7 +164,10 @@ def _release() -> str:
 
 
 def _entries(folder: Path) -> list[tuple[str, str, str]]:
-    """(options, URI, suite) of every source below `folder`, in both of apt's spellings."""
+    """(options, URI, suite) of every source below `folder`, in both of apt's spellings.
+
+    Of the options only the key is kept: an architecture would be this machine's.
+    """
     found = []
     for path in [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*.list"))]:
         for line in _read(path).splitlines():
@@ -174,7 +177,8 @@ def _entries(folder: Path) -> list[tuple[str, str, str]]:
             options = ""
             if words[1].startswith("["):
                 end = next(at for at, word in enumerate(words) if word.endswith("]"))
-                options, words = " ".join(words[1 : end + 1]) + " ", [words[0], *words[end + 1 :]]
+                keys = [word.strip("[]") for word in words[1 : end + 1] if word.strip("[]").startswith("signed-by=")]
+                options, words = (f"[{keys[0]}] " if keys else ""), [words[0], *words[end + 1 :]]
             found.append((options, words[1], words[2]))
     for path in sorted((folder / "sources.list.d").glob("*.sources")):
         for stanza in _read(path).split("\n\n"):

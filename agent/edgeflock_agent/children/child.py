@@ -1,4 +1,4 @@
-"""The inference child: one model in a process of its own, spoken to in frames over a socket that is its stdin.
+"""The inference child: one model in a process of its own, spoken to in frames over stdin and stdout.
 
 `python -m edgeflock_agent.children.child PARENT_PID`. It holds the interpreter, the golden cases and the evaluation
 slice, and answers one request at a time, each with at most one inference (a block of them for `block`, bounded in
@@ -6,7 +6,7 @@ time), so that a waiting request never waits long. What the answers mean for a d
 
 A model is somebody else's program: what the child may do is decided in `sandbox`. It opens no file by its name: the
 model, golden cases and evaluation slices come as open descriptors with the request (`fd`). It ends with its parent (the
-parent-death signal is tied to the *thread* that started it) and when the other end of its socket is closed. What
+parent-death signal is tied to the *thread* that started it) and at the end of its input. What
 libraries print on stdout goes to stderr.
 
 A reply is the result of the operation, or `{"stop": reason, "detail": …}` when the variant misbehaved, or `{"error":
@@ -20,7 +20,6 @@ import gc
 import io
 import os
 import resource
-import socket
 import sys
 import time
 from array import array
@@ -35,7 +34,7 @@ from edgeflock_agent.children import sandbox
 from edgeflock_agent.children.answering import Answering, as_it_is
 from edgeflock_agent.children.checks import Stop, compare, is_numbers, refuse_nan
 from edgeflock_agent.children.confidence import top_probability
-from edgeflock_agent.children.frames import BadFrame, Channel, Data, Ended
+from edgeflock_agent.children.frames import BadFrame, Channel, Data, End, Ended
 from edgeflock_agent.children.interpreters import Interpreters
 from edgeflock_agent.children.loading import load_and_run, loads_with_more_memory
 from edgeflock_deploy import runtime
@@ -359,16 +358,17 @@ def rehearse() -> None:
 
 def main() -> None:
     """Serve frames until the parent closes its end."""
-    connected = socket.socket(fileno=os.dup(0))
+    end = End(os.dup(0), os.dup(1), int(sys.argv[2]))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sandbox.enter(int(sys.argv[1]), (0, 1, 2, connected.fileno()))
+    os.dup2(2, 1)
+    sandbox.enter(int(sys.argv[1]), (0, 1, 2, *end))
     rehearse()
-    serve(connected)
+    serve(end)
 
 
-def serve(connected: socket.socket) -> None:
-    """Answer what comes over the socket until its other end is closed; `rehearse` comes first."""
-    channel = Channel(connected, child=True, mapping=sandbox.allow_address_space)
+def serve(end: End) -> None:
+    """Answer what comes to this end until the other one is closed; `rehearse` comes first."""
+    channel = Channel(end, child=True, mapping=sandbox.allow_address_space)
     child = Child()
     channel.send({"ready": True})
     while True:
@@ -376,8 +376,8 @@ def serve(connected: socket.socket) -> None:
             request = channel.receive()
             given = {"fd": request.files[0]} if request.files else {}
             channel.send(*child.answer(request.header | given, request.payload))
-            for file in request.files:
-                os.close(file)  # a loaded model is mapped, and needs its descriptor no more
+            for file in request.files if request.header["op"] != "load" else ():
+                os.close(file)  # the model's stays: by it the file can be opened again
         except Ended:
             return
         except BadFrame as error:

@@ -94,9 +94,10 @@ class ModelProcess:
         self._child, self.threads = child, threads
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
         self.load_ms = float(loaded["load_ms"])
-        self.stateful = bool(loaded["stateful"])
+        self.takes_sequences = bool(loaded["takes_sequences"])
+        self.stateful = bool(loaded["stateful"])  # also without speaking of a sequence: the default one goes on
         self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
-        self.sealed = Sealed(*loaded["sealed"])
+        self.sealed = Sealed(loaded["sealed"][0], loaded["sealed"][1], tuple(loaded["sealed"][2]))
         self.slice: Slice | None = None
         self.slice_path: Path | None = None
 
@@ -324,9 +325,9 @@ class ModelProcess:
         took_ms.frombytes(reply.payload)
         return tuple(took_ms)
 
-    def beat(self) -> None:
-        """See whether an idle child still answers; one that does not is gone afterwards, as after any HUNG."""
-        self._child.beat()
+    def beat(self, idle_s: float) -> None:
+        """Ask a child that answered nothing for so long; one that is silent is gone afterwards, as after any HUNG."""
+        self._child.beat(idle_s)
 
     def pin(self, cpus: Set[int]) -> None:
         """Have a model of one thread run on these CPUs only."""

@@ -166,7 +166,7 @@ class Backlog:
         if stream.open_handle is None:
             self._disk.make_folder(self._folder)
             path = self._folder / f"{kind}-{self._next:016d}.log"
-            stream.open_handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            stream.open_handle = self._disk.open_file(path, truncate=True)
             stream.segments.append(_Segment(path, last=self._next - 1))
             self._disk.sync_folder(self._folder)
         while len(stream.segments) > 1 and (

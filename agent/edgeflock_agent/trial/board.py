@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeflock_agent.children.runner import HardStop
+from edgeflock_agent.children.runner import Answer, HardStop
 from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.serving.endpoint import Serving, Turn
 from edgeflock_agent.trial.live_inputs import LiveInputs
+from edgeflock_agent.trial.side import Inputs
 from edgeflock_deploy.bundle import Manifest
 
 if TYPE_CHECKING:  # few boards need a seat
@@ -43,6 +44,10 @@ def _unheard(_ended: Exchanged) -> None:
     """Nobody is told."""
 
 
+def unkept(_model: str, _inputs: Inputs, _old: Serving, _new: str, _said: tuple[Answer, Answer | None]) -> None:
+    """The board keeps no inputs."""
+
+
 @dataclass
 class Board:
     """What trials share.
@@ -54,6 +59,7 @@ class Board:
         memory: for models.
         form_of: which form of a model's bundle is in hand; called from other threads than the main loop's.
         exchanged: is told, on any thread, of each exchange that ended.
+        differed: is told of an application's input on which incumbent and candidate differ; see `Capture.disagreed`.
     """
 
     serving: MutableMapping[str, Serving] = field(default_factory=dict)
@@ -62,3 +68,4 @@ class Board:
     memory: Memory = field(default_factory=Memory)
     form_of: Callable[[str, str], int] = lambda _model, _digest: 0
     exchanged: Callable[[Exchanged], None] = _unheard
+    differed: Callable[[str, Inputs, Serving, str, tuple[Answer, Answer | None]], None] = unkept

@@ -113,6 +113,7 @@ class Trials:
             time.monotonic,
             should_stop=over.now,
             live=(lambda: self._live.take(model)) if live else (lambda: None),
+            differed=lambda inputs, one, other: self._board.differed(model, inputs, old, digest, (one, other)),
         )
 
     def _alone(

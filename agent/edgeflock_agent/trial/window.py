@@ -45,7 +45,12 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+Differed = Callable[[Inputs, Answer, Answer | None], None]  # the input, the incumbent's answer, the candidate's if any
 _SLICE_EVERY = 4  # pairs
+
+
+def nobody_minds(_inputs: Inputs, _old: Answer, _new: Answer | None) -> None:
+    """Nobody keeps the inputs on which variants differ."""
 
 
 class WindowSides(NamedTuple):
@@ -70,10 +75,18 @@ class Pairs:
         new: the candidate's.
         rng: draws items and orders.
         live: gives an application's input that nobody took yet, or None.
+        differed: is told of an application's input on which the two differ; it must be quick.
     """
 
-    def __init__(self, old: Side, new: Side, rng: random.Random, live: Callable[[], Inputs | None]) -> None:
-        self.old, self.new, self._rng, self._live = old, new, rng, live
+    def __init__(
+        self,
+        old: Side,
+        new: Side,
+        rng: random.Random,
+        live: Callable[[], Inputs | None],
+        differed: Differed = nobody_minds,
+    ) -> None:
+        self.old, self.new, self._rng, self._live, self._differed = old, new, rng, live, differed
         self.run, self.live_run = 0, 0
         self._agreed = self._compared = 0
         self._new_first = False
@@ -94,21 +107,27 @@ class Pairs:
             (old, old_nan), (new, new_nan) = self._in_order(lambda side: side.run_live(inputs))
             if new_nan and not old_nan:
                 raise SideStopped("new", HardStop(Reason.NAN_OUTPUT, "an application's input gave NaN"))
-            self.compare(old, new)
+            if self.compare(old, new) and old is not None:
+                self._differed(inputs, old.answer, None if new is None else new.answer)
         self.run += 1
 
-    def compare(self, old: ItemResult | None, new: ItemResult | None) -> None:
-        """Take one pair of answers into the agreement."""
-        if old is not None:
-            self._compared += 1
-            self._agreed += new is not None and agrees(self.new.task, old.answer, new.answer)
+    def compare(self, old: ItemResult | None, new: ItemResult | None) -> bool:
+        """Take one pair of answers into the agreement; True where they can be compared, and differ."""
+        if old is None:
+            return False
+        same = new is not None and agrees(self.new.task, old.answer, new.answer)
+        self._compared += 1
+        self._agreed += same
+        return not same and self._comparable
+
+    @property
+    def _comparable(self) -> bool:
+        return self.new.task.kind == "classification" or self.new.task.agreement_atol is not None
 
     @property
     def agreement(self) -> float | None:
         """Share of the pairs that agree; None where nothing could be compared."""
-        task = self.new.task
-        comparable = self._compared > 0 and (task.kind == "classification" or task.agreement_atol is not None)
-        return self._agreed / self._compared if comparable else None
+        return self._agreed / self._compared if self._compared and self._comparable else None
 
     def _in_order(self, run: Callable[[Side], Result]) -> tuple[Result, Result]:
         if self._new_first:
@@ -127,6 +146,7 @@ def run_window(
     should_stop: Callable[[], bool] = lambda: False,
     root: Path = Path("/"),
     live: Callable[[], Inputs | None] = lambda: None,
+    differed: Differed = nobody_minds,
 ) -> WindowSides | None:
     """Run one window in the shadow of what serves.
 
@@ -139,6 +159,7 @@ def run_window(
         should_stop: asked before each pair; a window that is stopped is given up.
         root: of the file system, for the conditions.
         live: see Pairs; the inputs fit both.
+        differed: see Pairs.
 
     Returns:
         The window, or None if it was stopped.
@@ -148,7 +169,7 @@ def run_window(
         ValueError: the two do not have the same slice open.
     """
     task = same_task(old, new)
-    pairs = Pairs(Side("old", old, task), Side("new", new, task), rng, live)
+    pairs = Pairs(Side("old", old, task), Side("new", new, task), rng, live, differed)
     snapshot = conditions.begin(clock(), root)
     with on_one_cpu(old, new, rng):
         while pairs.run < settings.window_pairs and (not pairs.run or clock() - snapshot.at_s < settings.window_max_s):

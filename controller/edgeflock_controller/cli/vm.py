@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def vm() -> None:
-    """Run virtual boards: 64-bit ARM computers played by QEMU, each with the agent in it.
+    r"""Run virtual boards: 64-bit ARM computers played by QEMU, each with the agent in it.
 
     They join the controller that runs on this machine. Their latency and energy are their host's: they are labelled
     emulated, and no rollout is judged by them.
+
+    \b
+    Example:
+      edgeflock vm up --count 3
     """
 
 

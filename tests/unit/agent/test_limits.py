@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from machine_states import MEASURED
 
-from edgeflock_agent.limits import exceeded, sampling_ms
+from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_deploy.bundle import Limits
 from edgeflock_deploy.messages import Measurement
 from edgeflock_deploy.reasons import Reason
@@ -56,3 +56,10 @@ def test_a_form_within_its_declared_latency_is_measured_until_its_p95_may_be_sai
     assert sampling_ms(Limits(latency_ms_p95=1.0), 5000.0) == 5000.0
     assert sampling_ms(Limits(latency_ms_p95=100.0), 5000.0) == 13_000.0
     assert sampling_ms(Limits(latency_ms_p95=1e6), 5000.0) == 60_000.0
+
+
+@pytest.mark.parametrize(("declared_ms", "limit_s"), [(None, 10.0), (20.0, 2.0), (500.0, 10.0), (15_000.0, 300.0)])
+def test_an_inference_hangs_when_it_takes_many_times_what_was_declared(
+    declared_ms: float | None, limit_s: float
+) -> None:
+    assert time_limit_s(Limits(latency_ms_p95=declared_ms)) == limit_s

@@ -128,3 +128,29 @@ def test_two_that_are_alone_run_their_own_items(start: Start, tmp_path: Path) ->
     window = run_alone_window(old, new, TrialSettings(window_pairs=20), random.Random(0), time.monotonic)
     assert window is not None
     assert (window.old.accuracy, window.new.accuracy, window.agreement) == (1.0, 0.0, None)
+
+
+def test_only_applications_inputs_on_which_the_two_differ_are_told_with_both_answers(start: Start) -> None:
+    rng, told = np.random.default_rng(0), []
+
+    def random_row() -> Inputs:
+        return (rng.normal(size=(1, 8)).astype("float32").tobytes(),)
+
+    old, new, settings = start("tiny"), start("tiny_other"), TrialSettings(window_pairs=80, window_max_s=60)
+    run_window(
+        old,
+        new,
+        settings,
+        random.Random(7),
+        time.monotonic,
+        live=random_row,
+        differed=lambda inputs, one, other: told.append((inputs, one, other)),
+    )
+    assert 0 < len(told) < 60
+    for inputs, one, other in told:
+        first, second = (int(np.frombuffer(side.infer(inputs).outputs[0], "<f4").argmax()) for side in (old, new))
+        assert (one, other) == (first, second)
+        assert one != other
+    told.clear()
+    run_window(old, new, settings, random.Random(7), time.monotonic, differed=lambda *said: told.append(said))
+    assert told == []
