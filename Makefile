@@ -14,7 +14,7 @@ help:
 	@echo "make check   format, lint, types, layers"
 	@echo "make docs    write the generated documentation anew"
 	@echo "make bench   the measurements in benchmarks/ (minutes)"
-	@echo "make soak    power cuts, kills and failing disks in full (an hour)"
+	@echo "make soak    power cuts, kills and failing disks in full"
 	@echo "make steady  the demo 20 times with busy cores (about an hour)"
 	@echo "make lock    resolve requirements.lock anew"
 	@echo "make clean   remove .venv and build/"

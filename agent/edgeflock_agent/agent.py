@@ -374,7 +374,7 @@ class Agent:
     def _exchanged(self, message: Exchanged) -> None:
         """The incumbent is back in its place, in a process of its own, or could not be brought back."""
         model, after = message.model, message.after
-        if not self.jobs.trials.settled(message):  # something else was ordered meanwhile
+        if not self.jobs.exchanges.settled(message):  # something else was ordered meanwhile
             if after is not None and self.serving.get(model) is not after:
                 self.close(after.process)
         elif message.stop is not None:

@@ -6,6 +6,7 @@ machine's rules. Whatever goes wrong becomes an event with a reason; a job whose
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -36,6 +37,7 @@ from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial.board import Board, Bundle
+from edgeflock_agent.trial.exchanges import Exchanges
 from edgeflock_agent.trial.side import SideStopped
 from edgeflock_agent.trial.trials import Over, Trials
 from edgeflock_agent.trial.window import WindowSides
@@ -113,7 +115,8 @@ class Jobs:
         self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
         self._board = board or Board()
         rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
-        self.trials = Trials(self._bundle, self._start, self._board, rng)
+        self.exchanges = Exchanges(self._bundle, self._start, self._board)
+        self._trials = Trials(self._bundle, self._start, self._board, self.exchanges, rng)
 
     # --- delivery -----------------------------------------------------------------------------------------------------
 
@@ -172,9 +175,11 @@ class Jobs:
                 work.child, measurement = self._measured(manifest)
                 return Warmed(work.digest, measurement, self._now())
             log.info("%s: no memory for %s beside %s: they take turns", work.model, work.digest[:12], old.digest[:12])
-            with self.trials.exchange(work.model, old) as seat:
+            with self.exchanges.exchange(work.model, old) as seat:
                 seat.vacate()
-                _, measurement = self._measured(manifest, lambda child: seat.put(Serving(work.digest, child)))
+                _, measurement = self._measured(
+                    manifest, lambda child: seat.put(Serving(work.digest, child, manifest.variant))
+                )
             if seat.stop is not None:
                 raise seat.stop
         except HardStop as stop:
@@ -187,10 +192,10 @@ class Jobs:
         over = Over(work.given_up, work.cancelled.is_set)
         try:
             if work.alternates and old is not None:
-                return self.trials.alternating(work.model, work.digest, old, settings, over)
+                return self._trials.alternating(work.model, work.digest, old, settings, over)
             if work.child is None:
                 return None
-            return self.trials.window(work.model, work.digest, work.child, old, settings, over)
+            return self._trials.window(work.model, work.digest, work.child, old, settings, over)
         except SideStopped as error:
             if error.stop is None:
                 return None
@@ -213,7 +218,7 @@ class Jobs:
             if old is None or old.digest == work.digest or self._fits(manifest):
                 work.child = self._start(manifest)
             else:
-                work.child = self.trials.take_over(work.model, Bundle(work.digest, manifest, None))
+                work.child = self.exchanges.take_over(work.model, Bundle(work.digest, manifest, None))
         except HardStop as stop:
             return ServingStopped(work.digest, stop.reason, stop.detail, self._now(), while_loading=True)
         return Loaded(work.digest)
@@ -230,8 +235,10 @@ class Jobs:
 
     def _fits(self, manifest: Manifest) -> bool:
         """Whether a variant can be loaded beside all that serve."""
-        serving = list(self._board.serving.items())
-        loaded = [self._bundle(model, one.digest).manifest for model, one in serving]
+        loaded = []
+        for model, one in list(self._board.serving.items()):
+            with contextlib.suppress(Untrusted):  # of one that was given up the manifest is gone; it leaves next
+                loaded.append(self._bundle(model, one.digest).manifest)
         return self._board.memory.holds(manifest, loaded)
 
     # --- parts --------------------------------------------------------------------------------------------------------

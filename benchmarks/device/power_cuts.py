@@ -82,7 +82,7 @@ def bad_disks(world: World, folder: Path, step: int) -> Iterator[Row]:
             f"{errno.errorcode[number]} from an operation on",
             tried,
             bad,
-            f"each of {operations - _BOOTED} operations",
+            f"every {step}. of {operations - _BOOTED} operations",
         )
 
 
@@ -110,13 +110,12 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     notes = (
-        "The life: install, two updates with trials, a going back, a trial called off, two more updates; four bundles of "
-        "150 KB. Bad: the record, the slots, a blob or the generation are not as the law in `tests/doubles/power_cuts.py` "
-        "says, or the story does not end. The same law finds each mistake that `tests/simulation/test_power_cuts.py` plants."
+        "The life: install, two updates with trials, a going back, a trial called off, two more updates; four bundles "
+        "of 150 KB. Bad: the record, the slots, a blob or the generation are not as the law in "
+        "`tests/doubles/power_cuts.py` says, or the story does not end. The same law finds each mistake that "
+        "`tests/simulation/test_power_cuts.py` plants."
     )
-    command = (
-        f"make soak ({options.cuts} cuts, {options.kills} kills, a failing disk at every {options.step}. operation)"
-    )
+    command = f"make soak ARGS='--cuts {options.cuts} --kills {options.kills} --step {options.step}'"
     table.write("device/power_cuts", command, HEADER, rows, notes)
     return min(1, sum(row[2] for row in rows))
 

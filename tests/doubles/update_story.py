@@ -215,6 +215,9 @@ class PlayedProcess:
 
     alive, failure, pid = True, None, 0
 
+    def beat(self, within_s: float) -> None:
+        pass
+
     def close(self) -> None:
         self.alive = False
 
@@ -269,6 +272,7 @@ class PlayedAgent(Agent):
 
         trust = headquarters.world.trust
         super().__init__(identity, store, trust, headquarters.connect_with, now=now)
+        self._heartbeat.stop()
         for lane in (self.delivery, self.bench, self.serving_lane):
             lane.stop(0.0)
         self.delivery, self.bench, self.serving_lane = AtOnce(), AtOnce(), AtOnce()

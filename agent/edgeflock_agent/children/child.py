@@ -116,7 +116,7 @@ class Child:
 
     def _load(self, header: dict[str, Any], labels: Payload) -> Reply:
         file, threads, budget = header["fd"], header["threads"], header["memory_budget_bytes"]
-        path = sandbox.by_descriptor(file)
+        sealed, path = sandbox.seal([file]), sandbox.by_descriptor(file)
         state = hidden_state(path)  # it maps the file, which is not the model's doing: before the limit
         rss = self._own_memory("VmRSS")
         if budget is not None:
@@ -124,7 +124,6 @@ class Child:
             resource.setrlimit(resource.RLIMIT_AS, (size + budget, size + max(4 * budget, _TELLING_BYTES)))
         self._cpu_s = header["cpu_s"]
         sandbox.allow_cpu(self._cpu_s)
-        sealed = sandbox.seal([file])
         try:
             model, load_ms, self._first_ms = load_and_run(path, threads)
         except LoadFailed as error:
@@ -376,8 +375,8 @@ def serve(end: End) -> None:
             request = channel.receive()
             given = {"fd": request.files[0]} if request.files else {}
             channel.send(*child.answer(request.header | given, request.payload))
-            for file in request.files if request.header["op"] != "load" else ():
-                os.close(file)  # the model's stays: by it the file can be opened again
+            for file in request.files:
+                os.close(file)  # a loaded model is mapped, and needs its descriptor no more
         except Ended:
             return
         except BadFrame as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -91,6 +90,8 @@ def bake(files: Iterable[tuple[str, Path]], to: Path) -> None:
     Raises:
         BadInput: it holds something.
     """
+    import shutil  # when an image is made
+
     if to.exists() and any(to.iterdir()):
         raise BadInput(str(to), "holds something already", "name a new folder")
     for name, source in files:

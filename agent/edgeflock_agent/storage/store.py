@@ -12,9 +12,7 @@ Known here: which bytes are whole, how much room there is, what may go. Not know
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +21,7 @@ from typing import IO
 from edgeflock_agent.storage.baked import Baked, holds
 from edgeflock_agent.storage.disk import TEMPORARY, Disk, DiskFull
 from edgeflock_agent.storage.incoming import Incoming
+from edgeflock_agent.storage.ownership import own
 from edgeflock_agent.storage.unpacking import unpacked
 from edgeflock_deploy.bundle import CHUNK_BYTES, Blob, BlobRole, Encoding, Manifest, decode, open_manifest
 from edgeflock_deploy.errors import BadInput, Untrusted
@@ -68,29 +67,7 @@ class Store:
         Raises:
             BadInput: another agent owns it.
         """
-        path = self.folder / "lock"
-        try:
-            file = path.open("a+")
-        except OSError:
-            # A disk that takes no writes any more; on one that never did there is nothing to own.
-            if not path.exists():
-                raise BadInput(
-                    f"state folder {self.folder}", "cannot be written", "name another one with --state"
-                ) from None
-            file = path.open("r")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise BadInput(
-                f"state folder {self.folder}", "another agent is using it", "stop that one or name another --state"
-            ) from None
-        self._lock = file
-        with contextlib.suppress(
-            OSError, DiskFull
-        ):  # the number is for `status`; a full disk keeps no agent from serving
-            os.truncate(path, 0)
-            self.disk.write_at(path, 0, f"{os.getpid()}\n".encode())
+        self._lock = own(self.folder, self.disk)
 
     def unlock(self) -> None:
         """Give the folder back."""

@@ -1,6 +1,6 @@
 """What trials share with the rest of the agent: what serves, who has a say in requests, what applications ask.
 
-Nothing is decided here. `serving` is written by the agent's main loop, and by `Trials.settled` on its behalf.
+Nothing is decided here. `serving` is written by the agent's main loop, and by `Exchanges.settled` on its behalf.
 """
 
 from __future__ import annotations

@@ -1,23 +1,21 @@
-"""Closes windows: chooses how incumbent and candidate are brought to run, and exchanges them where memory is short.
+"""Closes windows: chooses how incumbent and candidate are brought to run.
 
 Decided here: side by side where both are loaded, serving blocks only where both take and give the same tensors, blocks
-in turn where there is no memory for both, alone where the incumbent cannot run the candidate's items. While two
-variants exchange their place, this holds the model's seat and the one lock of exchanges; when it lets go, the incumbent
-is in. It knows bundles by what `open_bundle` and `start` give, and nothing of rollouts.
+in turn where there is no memory for both, alone where the incumbent cannot run the candidate's items. How two variants
+change places stands in `exchanges`. It knows bundles by what `open_bundle` and `start` give, and nothing of rollouts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.serving.endpoint import Serving, Turn, end_turn
-from edgeflock_agent.trial.board import Board, Bundle, Exchanged
+from edgeflock_agent.trial.board import Board, Bundle
+from edgeflock_agent.trial.exchanges import Exchanges
 from edgeflock_agent.trial.likeness import same_inputs, same_outputs
 from edgeflock_agent.trial.side import SideName, SideStopped
 from edgeflock_agent.trial.window import WindowSides, run_window
@@ -46,6 +44,7 @@ class Trials:
         open_bundle: gives a model's bundle that is on the disk.
         start: starts a variant in a child; raises HardStop.
         board: what trials share with the rest of the agent.
+        exchanges: of two variants in one place.
         rng: draws items and orders.
     """
 
@@ -54,13 +53,12 @@ class Trials:
         open_bundle: Callable[[str, str], Bundle],
         start: Callable[[Manifest], ModelProcess],
         board: Board,
+        exchanges: Exchanges,
         rng: random.Random,
     ) -> None:
         self._open_bundle, self._start, self._rng = open_bundle, start, rng
-        self._board, self._turns, self._live = board, board.turns, board.live
+        self._board, self._exchanges = board, exchanges
         self._unlike: set[tuple[str, str, str]] = set()  # candidates, their forms, and incumbents unlike them
-        self._exchanging = threading.Lock()  # one exchange at a time, from its first vacating to its last letting in
-        self._places = threading.Lock()  # held for moments: who is in a seat, and what serves, change together
         # by model, the two that have their slices open, and whether the candidate's items fit both
         self._side_by_side: dict[str, tuple[ModelProcess, ModelProcess, bool]] = {}
 
@@ -96,15 +94,21 @@ class Trials:
 
             def install(turn: Turn | None) -> None:
                 if turn is None:
-                    end_turn(self._turns, model)
+                    end_turn(self._board.turns, model)
                 else:
-                    self._turns[model] = turn
+                    self._board.turns[model] = turn
 
             return run_serving_window(
-                old, Serving(digest, new), settings, self._rng, install, should_stop=over.now, over=over.at_all
+                old,
+                Serving(digest, new, bundle.manifest.variant),
+                settings,
+                self._rng,
+                install,
+                should_stop=over.now,
+                over=over.at_all,
             )
         if live:
-            self._live.keep(model, old.digest, settings.live_share, over.at_all)
+            self._board.live.keep(model, old.digest, settings.live_share, over.at_all)
         return run_window(
             old.process,
             new,
@@ -112,7 +116,7 @@ class Trials:
             self._rng,
             time.monotonic,
             should_stop=over.now,
-            live=(lambda: self._live.take(model)) if live else (lambda: None),
+            live=(lambda: self._board.live.take(model)) if live else (lambda: None),
             differed=lambda inputs, one, other: self._board.differed(model, inputs, old, digest, (one, other)),
         )
 
@@ -155,7 +159,7 @@ class Trials:
         if bundle.evaluation is None:
             return None
         pair = (digest, bundle.manifest.variant, old.digest)
-        with self.exchange(model, old) as seat:
+        with self._exchanges.exchange(model, old) as seat:
 
             def enter(side: SideName) -> ModelProcess:
                 return self._entered(seat, side, incumbent if side == "old" else bundle, bundle)
@@ -194,74 +198,13 @@ class Trials:
                 process = self._start(wanted.manifest)
             except HardStop as stop:
                 raise SideStopped(side, stop) from None
-            seat.put(Serving(wanted.digest, process))
+            seat.put(Serving(wanted.digest, process, wanted.manifest.variant))
         taken = seat.taken_by
         if taken is None:
             raise SideStopped(side, None)
         if taken.process.slice_path != bundle.evaluation:
             _open_slice(taken.process, bundle, side)
         return taken.process
-
-    @contextlib.contextmanager
-    def exchange(self, model: str, old: Serving) -> Iterator[Seat]:
-        """Hold a model's seat, one exchange at a time; at the end the incumbent is in, and it was told so."""
-        from edgeflock_agent.trial.seat import Seat
-
-        with self._exchanging:
-            incumbent, seat = self._open_bundle(model, old.digest).manifest, Seat(old)
-            self._turns[model] = seat
-            try:
-                yield seat
-            finally:
-                self._bring_back(model, old, incumbent, seat)
-
-    def _bring_back(self, model: str, old: Serving, incumbent: Manifest, seat: Seat) -> None:
-        taken, stop = seat.taken_by, None
-        if taken is None or taken.digest != old.digest or not taken.process.alive:
-            seat.vacate()
-            try:
-                taken = Serving(old.digest, self._start(incumbent))
-                seat.put(taken)
-            except HardStop as failed:
-                taken, stop = None, failed
-        if taken is not None:
-            with contextlib.suppress(HardStop, Closed):
-                seat.settle()
-        self._board.exchanged(Exchanged(model, seat, old, taken, stop))
-
-    def settled(self, ended: Exchanged) -> bool:
-        """Have the process that an exchange left in serve, without the seat; False: somebody took over meanwhile."""
-        with self._places:
-            if self._board.serving.get(ended.model) is not ended.before or ended.seat.taken_by is not ended.after:
-                return False
-            end_turn(self._turns, ended.model)
-            if ended.after is not None:
-                self._board.serving[ended.model] = ended.after
-            return True
-
-    def take_over(self, model: str, bundle: Bundle) -> ModelProcess:
-        """Load a variant in the place of what serves, which is closed first; requests wait, and the new answers them.
-
-        Raises:
-            HardStop: it does not load; nobody is in then.
-        """
-        from edgeflock_agent.trial.seat import Seat
-
-        with self._exchanging:
-            with self._places:
-                held, now = self._turns.get(model), self._board.serving.get(model)
-                seat = held if isinstance(held, Seat) else Seat(now)
-                self._turns[model] = seat
-                out = seat.hand_to(bundle.digest)
-            if out is not None:
-                out.process.close()
-            try:
-                process = self._start(bundle.manifest)
-            except BaseException:
-                end_turn(self._turns, model)
-                raise
-            seat.put(Serving(bundle.digest, process))
-            return process
 
 
 def _open_slice(child: ModelProcess, bundle: Bundle, side: SideName) -> None:

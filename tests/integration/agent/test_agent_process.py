@@ -217,6 +217,19 @@ def test_an_incumbent_whose_process_dies_is_started_again(hq: Headquarters, boar
     assert board.infer()["parameters"]["digest"] == digest
 
 
+def test_an_incumbent_that_wedges_is_replaced_though_nobody_asks_it(hq: Headquarters, board: Board) -> None:
+    digest = hq.bundle()
+    board.start()
+    commit_first(hq, board, digest)
+    (incumbent,) = board.children()
+    os.kill(incumbent, signal.SIGSTOP)
+    mark = len(hq.said)
+    hq.wait_reported("it is gone", lambda m: m.digest is None, mark)
+    hq.wait_reported("it serves again", lambda m: m.digest == digest, len(hq.said))
+    assert incumbent not in board.children()
+    assert board.infer()["parameters"]["digest"] == digest
+
+
 def test_wrong_golden_outputs_stop_a_candidate_before_it_is_tried(hq: Headquarters, board: Board) -> None:
     old, new = hq.bundle("tiny.tflite", 1), hq.bundle("tiny_other.tflite", 2, wrong_golden=True)
     board.start()

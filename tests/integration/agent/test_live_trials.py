@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,8 +24,6 @@ from edgeflock_deploy.reasons import Reason
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters
 
-X = np.full((1, 8), 0.1, "float32")
-
 
 class Asking:
     """An application that asks without pause; the digests that answered it, and the first thing that went wrong."""
@@ -36,9 +37,11 @@ class Asking:
 
     def _ask(self) -> None:
         try:
+            rng = np.random.default_rng(0)
             with Client(self._board.endpoint, timeout_s=60) as client:
                 while not self._done.is_set():
-                    self.digests.append(client.infer("digits", {"x": X}).digest)
+                    x = rng.normal(size=(1, 8)).astype("float32")
+                    self.digests.append(client.infer("digits", {"x": x}).digest)
         except Exception as error:
             self.wrong = error
 
@@ -85,6 +88,24 @@ def test_a_shadow_trial_runs_what_applications_ask_and_they_see_the_incumbent_al
     assert window.old.accuracy == 1.0
     assert application.wrong is None
     assert set(application.digests) == {old}
+
+
+def test_inputs_on_which_the_two_differ_are_kept_where_the_owner_wants_that(hq: Headquarters, board: Board) -> None:
+    board.start("--capture-mb", "1", "--capture-below", "0")
+    commit_first(hq, board)
+    new = hq.bundle("tiny_other.tflite", 2)
+    listing = [sys.executable, "-m", "edgeflock_agent.cli", "captures", "list", "--json", "--state", str(board.state)]
+    with asking(board):
+        hq.want(board.device, Phase.TRIAL, new, 2, live_share=1.0)
+        hq.wait(
+            "a disagreement",
+            lambda m: isinstance(m, Window) and m.live_pairs > 0 and m.agreement is not None and m.agreement < 1,
+        )
+        until = time.monotonic() + 30
+        while not (kept := json.loads(subprocess.run(listing, capture_output=True, check=True).stdout)):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    assert {(one["why"], one["candidate"]) for one in kept} == {("disagreement", new)}
 
 
 def test_a_serving_trial_answers_in_turns_and_after_the_commit_only_the_new_one_does(

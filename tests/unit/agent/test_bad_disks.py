@@ -62,7 +62,8 @@ def test_a_file_system_that_is_really_full_keeps_the_record_and_says_so(small_di
     with pytest.raises(DiskFull):
         file.write(record(2))
     assert RecordFile(small_disk, Disk()).read() == record(1)
-    Store(small_disk, Disk()).lock()  # an agent starts on a full disk
+    store.lock()  # an agent starts on a full disk
+    store.unlock()
     (small_disk / "filler").unlink()
     file.write(record(2))
     assert RecordFile(small_disk, Disk()).read() == record(2)

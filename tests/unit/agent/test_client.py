@@ -194,6 +194,15 @@ def test_the_example_of_the_documentation_runs(endpoint: Endpoint, capsys: pytes
     assert capsys.readouterr().out.startswith("d" * 64)
 
 
+def test_an_agent_that_stays_silent_is_unreachable_when_the_time_is_over(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent.sock"))
+        silent.listen()
+        address = f"unix:{tmp_path / 'silent.sock'}"
+        with Client(address, timeout_s=0.1) as client, pytest.raises(Unreachable, match=r"none within 0\.1 s"):
+            client.model("digits")
+
+
 def test_what_is_no_agent_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
 

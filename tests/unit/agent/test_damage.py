@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from machine_states import FACTORY, MEASURED, NEW, NOW, OLD, OLDER, S, at, entry, walk
 from recording_disk import UnsyncedDisk
 from update_story import MODEL, Headquarters, Order, PlayedAgent, World
 
+from edgeflock_agent.cli import main
 from edgeflock_agent.machine import MEND_AGAIN_S, fresh, step
 from edgeflock_agent.model_state import (
     BakedBundle,
@@ -221,6 +225,20 @@ def test_a_folder_that_was_baked_is_served_from_where_it_lies_and_never_written(
         Baked(tmp_path)
 
 
+def test_bake_copies_what_an_agent_serves_and_says_what_it_was(world: World, folder: Path, tmp_path: Path) -> None:
+    (folder / "trust.json").write_text(world.trust.model_dump_json())
+    image = str(tmp_path / "image")
+    done = CliRunner().invoke(main, ["bake", "--state", str(folder), image])
+    assert (done.exit_code, done.output) == (0, f"digits: bundle {world.digests['c'][:12]}\n")
+    assert Baked(tmp_path / "image").bundles(world.trust) == {MODEL: BakedBundle(world.digests["c"], 3)}
+    again = CliRunner().invoke(main, ["bake", "--state", str(folder), image])
+    assert (again.exit_code, again.output.count("\n")) == (2, 1)
+    status = CliRunner().invoke(main, ["status", "--state", str(folder), "--json"])
+    disk = json.loads(status.output)["disk"]
+    assert disk["used_bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert disk["free_bytes"] > 0
+
+
 def test_a_baked_bundle_with_a_wrong_byte_does_not_serve(world: World, folder: Path, tmp_path: Path) -> None:
     image = tmp_path / "image"
     bake(Store(folder, UnsyncedDisk()).bundle_files(world.digests["a"], world.trust), image)
@@ -246,7 +264,7 @@ def test_a_round_of_the_scrub_looks_at_each_blob_once_and_takes_its_time() -> No
             scrub.done()
     assert sorted(name for _, name in looked[:3]) == ["a", "b", "c"]
     assert sorted(name for _, name in looked[3:6]) == ["a", "b", "c"]
-    assert all(later - sooner >= 33 for (sooner, _), (later, _) in zip(looked, looked[1:], strict=False))
+    assert all(later - sooner >= 33 for (sooner, _), (later, _) in itertools.pairwise(looked))
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 600_000])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeflock_agent.children import frames
 from edgeflock_agent.children.runner import Closed, HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
 from edgeflock_deploy.reasons import Reason
@@ -47,6 +48,18 @@ def test_a_loaded_model_tells_its_tensors_and_answers_in_raw_bytes(shared: Model
     assert sum(struct.unpack("<3f", done.outputs[0])) == pytest.approx(1, abs=1e-5)
     assert done.latency_ms > 0
     assert shared.load_ms > 0
+
+
+@pytest.mark.parametrize("budget_bytes", [None, 64 << 20])
+def test_tensors_in_shared_memory_give_the_same_answers(
+    shared: ModelProcess, monkeypatch: pytest.MonkeyPatch, budget_bytes: int | None
+) -> None:
+    rows = [struct.pack("<8f", *np.random.default_rng(seed).normal(size=8)) for seed in range(4)]
+    wanted = [shared.infer([row]).outputs for row in rows]
+    monkeypatch.setattr(frames, "SHARED_FROM_BYTES", 1)
+    with ModelProcess.start(DATA / "tiny.tflite", memory_budget_bytes=budget_bytes) as process:
+        assert [process.infer([row]).outputs for row in rows] == wanted
+        assert "edgeflock-tensors" in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 @pytest.mark.parametrize("inputs", [[], [b"\0" * 31], [b"\0" * 32] * 2])
