@@ -6,7 +6,8 @@ bytes raise `Malformed` (dead-letter). Names carry their unit last. This file kn
 Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
 `captures_wanted`; `Reported.windows_dropped`, `events_dropped` and `nan_answers`; `ReportedModel.variant`,
 `candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`, `block_requests` and `block_s`;
-`Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`.
+`Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`;
+`Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`.
 """
 
 from __future__ import annotations

@@ -75,14 +75,20 @@ class Answering:
         self._fed = Fed(pairs, model) if pairs else None
 
     @property
-    def stateful(self) -> bool:
-        """Whether an inference depends on the ones before it."""
+    def takes_sequences(self) -> bool:
+        """Whether an inference may depend on the ones before it."""
         return self._fed is not None or self._interpreters.inside is not None
+
+    @property
+    def stateful(self) -> bool:
+        """Whether one does that speaks of no sequence."""
+        return self._fed is not None or self._interpreters.state is State.RESOURCES
 
     @property
     def told_of_model(self) -> Told:
         """What the parent must know of the model beside what applications see of it."""
-        return {"stateful": self.stateful, "first_values": int(np.prod(self._interpreters.model.outputs[0].shape))}
+        first = int(np.prod(self._interpreters.model.outputs[0].shape))
+        return {"takes_sequences": self.takes_sequences, "stateful": self.stateful, "first_values": first}
 
     @property
     def is_simple(self) -> bool:
@@ -93,7 +99,7 @@ class Answering:
         return (
             fixed
             and in_order
-            and not self.stateful
+            and not self.takes_sequences
             and all((*view.plain, *view.plain_out))
             and view.fed == list(range(len(model.inputs)))
         )
@@ -143,7 +149,7 @@ class Answering:
     def as_asked(self, held: Sequence[Array], drawn: RandomInputs) -> tuple[Told, bytes]:
         """A request for an item of our own, as an application would send it; see `View.from_held`."""
         seen = self.view.from_held(held, drawn)
-        header = {"shapes": [array.shape for array in seen], "sequence": OF_OUR_OWN if self.stateful else None}
+        header = {"shapes": [array.shape for array in seen], "sequence": OF_OUR_OWN if self.takes_sequences else None}
         return header, b"".join(array.tobytes() for array in seen)
 
     def _enter(self, asked: Asked | None) -> tuple[dict[int, Array], bool]:

@@ -97,7 +97,8 @@ class ModelProcess:
         fixed = all(-1 not in shape for shape in self._fixed_shapes)
         self._fixed_bytes = [tensor.nbytes for tensor in self.inputs] if fixed else None
         self.load_ms = float(loaded["load_ms"])
-        self.stateful = bool(loaded["stateful"])
+        self.takes_sequences = bool(loaded["takes_sequences"])
+        self.stateful = bool(loaded["stateful"])  # also without speaking of a sequence: the default one goes on
         self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
         self.sealed = Sealed(loaded["sealed"][0], loaded["sealed"][1], tuple(loaded["sealed"][2]))
         self.slice: Slice | None = None

@@ -46,8 +46,8 @@ RawInputs = tuple[bytes | bytearray | memoryview, ...]
 class Answered(NamedTuple):
     """An application's request that was answered: the model, the raw inputs in the model's order, and what came.
 
-    `shapes` are the inputs', None where the model leaves none open. `plain`: one item of a model that keeps no state,
-    whose bytes say all there is to say; a trial looks at no other.
+    `shapes` are the inputs', None where the model leaves none open. `plain`: one item that stands alone, whose bytes
+    say all there is to say; a trial looks at no other.
     """
 
     model: str
@@ -236,11 +236,12 @@ class _Answers:
     def _answer(self, name: str, version: str | None, asked: inference.InferRequest, arrived_s: float) -> Response:
         now, turn = self._now(name, version), self._turns(name)
         inference.wanted_outputs(asked, now.process.outputs)  # before the model works for nothing
-        if asked.sequence is not None and not now.process.stateful:
+        if asked.sequence is not None and not now.process.takes_sequences:
             raise _Refused(400, f"model '{name}' keeps no state: it knows no sequences")
         inputs = tuple(inference.input_bytes(asked, now.process.inputs))
         shapes = inference.input_shapes(asked, now.process.inputs)
-        plain = not now.process.stateful and is_plain(now.process.inputs, inputs, shapes)
+        alone = asked.sequence is None and not now.process.stateful
+        plain = alone and is_plain(now.process.inputs, inputs, shapes)
         try:
             if plain or turn is None:
                 answered = turn.answer(inputs, arrived_s, version) if turn is not None else None

@@ -190,6 +190,7 @@ def test_a_sequence_goes_on_where_it_was_until_it_starts_again(
 ) -> None:
     process = start(file, told)
     assert process.stateful
+    assert process.takes_sequences
 
     def ask(**said: bool) -> tuple[float, bool]:
         done = process.infer([ONES.tobytes()], None, sequence(**said) if said else None)
@@ -252,6 +253,8 @@ def test_golden_cases_and_measurements_leave_a_running_sequence_alone(start: Sta
 
 def test_a_recurrent_layer_sees_each_request_by_itself_unless_it_belongs_to_a_sequence(start: Start) -> None:
     process = start("tiny_recurrent")
+    assert process.takes_sequences
+    assert not process.stateful
     one = np.ones((1, 1, 2), "float32").tobytes()
     for _ in range(2):
         assert values(process.infer([one])).reshape(-1)[0] == 1.0
