@@ -56,3 +56,11 @@ def test_a_form_within_its_declared_latency_is_measured_until_its_p95_may_be_sai
     assert sampling_ms(Limits(latency_ms_p95=1.0), 5000.0) == 5000.0
     assert sampling_ms(Limits(latency_ms_p95=100.0), 5000.0) == 13_000.0
     assert sampling_ms(Limits(latency_ms_p95=1e6), 5000.0) == 60_000.0
+
+
+def test_an_emulated_boards_latency_is_held_against_no_limit_but_its_memory_is() -> None:
+    slow = measured(latency_ms_p95=9000.0, peak_rss_bytes=500)
+    assert exceeded(slow, Limits(latency_ms_p95=10.0, memory_bytes=1000), emulated=True) is None
+    found = exceeded(slow, Limits(latency_ms_p95=10.0, memory_bytes=100), emulated=True)
+    assert found is not None
+    assert found.reason is Reason.MEMORY_OVER_BUDGET
