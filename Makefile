@@ -4,7 +4,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 ARGS   ?=
 
-.PHONY: help venv demo test test-arm vm check docs lock bench steady clean
+.PHONY: help venv demo test test-arm vm check docs lock bench soak steady clean
 
 help:
 	@echo "make demo    the whole thread on this machine: train, compress, deploy, promote, roll back   [ARGS=\"--devices 20 --keep\"]"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   format, lint, types, layers"
 	@echo "make docs    write the generated documentation anew"
 	@echo "make bench   the measurements in benchmarks/ (minutes)"
+	@echo "make soak    power cuts, kills and failing disks in full"
 	@echo "make steady  the demo 20 times with busy cores (about an hour)"
 	@echo "make lock    resolve requirements.lock anew"
 	@echo "make clean   remove .venv and build/"
@@ -54,6 +55,9 @@ docs: $(READY)
 
 bench: $(READY)
 	PYTHONPATH=examples/demo:tests/doubles $(BIN)/python -m benchmarks.run $(ARGS)
+
+soak: $(READY)
+	PYTHONPATH=tests/doubles $(BIN)/python -m benchmarks.device.power_cuts $(ARGS)
 
 steady: $(READY)
 	PYTHONPATH=examples/demo:tests/doubles $(BIN)/python -m benchmarks.steady $(ARGS)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("timing_overhead", "serving", "idle_agent", "delivery", "demo_time", "hostile_containers", "trial_bias")
+ALL = (
+    "timing_overhead",
+    "serving",
+    "tensors",
+    "idle_agent",
+    "delivery",
+    "demo_time",
+    "hostile_containers",
+    "trial_bias",
+)
 IN_FOLDERS = {
     "mutated_models": "device.mutated_models",
     "switches": "device.switches",

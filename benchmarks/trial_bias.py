@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import story, table
 from edgeflock_agent.children.runner import ModelProcess
-from edgeflock_agent.trial import run_window
+from edgeflock_agent.trial.window import run_window
 from edgeflock_deploy.messages import TrialSettings
 
 RESTARTS, WINDOWS = 20, 5

@@ -10,21 +10,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
+from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine import fresh, step
+from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.model_state import (
     Booted,
     DesiredChanged,
-    DownloadFailed,
     Event,
     HardStopped,
     ModelState,
@@ -33,18 +35,22 @@ from edgeflock_agent.model_state import (
     ServingStopped,
     Stopping,
     Ticked,
+    Unrecorded,
 )
 from edgeflock_agent.orders import open_order
 from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.reports import Reporter, in_fields, in_words
-from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.serving.endpoint import Serving, Turn
 from edgeflock_agent.signed_time import SignedTime
 from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Subscriptions, Traffic
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
+from edgeflock_agent.storage.scrub import Scrub, Target
 from edgeflock_agent.storage.store import CAPTURES, Store
-from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.trial.board import Board, Exchanged, unkept
+from edgeflock_agent.trial.live_inputs import LiveInputs
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.uploads import Uploads
 from edgeflock_agent.watch import Watch
 from edgeflock_deploy import topics
@@ -99,7 +105,7 @@ class _Session:
 class _Windowed:
     work: Work
     rollout: str
-    old: Serving
+    old: Serving | None
     result: WindowSides | Event | None
 
 
@@ -113,6 +119,7 @@ class Agent:
         make_link: makes the link; it gets the function to be called after each connect.
         threads: of each interpreter.
         beat_s: how often `reported` is sent when nothing changes.
+        memory_bytes: what all models may take together; None: what the board has.
         now: both clocks.
         capture: keeps inputs of applications, where the board's owner wants that.
 
@@ -129,18 +136,22 @@ class Agent:
         *,
         threads: int = 1,
         beat_s: float = 10.0,
+        memory_bytes: int | None = None,
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
         capture: Capture | None = None,
     ) -> None:
         self.identity, self.store, self._clocks, self.capture = identity, store, now, capture
         self.models: dict[str, ModelState] = {}
         self.serving: dict[str, Serving] = {}
+        self.turns: dict[str, Turn] = {}
+        self.live = LiveInputs(random.Random())  # noqa: S311 - draws which inputs a trial keeps, guards nothing
         self.work: dict[str, Work] = {}
         self.loading: dict[str, Work] = {}
         self._trust, self._beat_s, self._stopping = trust, beat_s, False
+        self._unsaved = False  # the disk did not take the last record; it is offered again at each beat
         self._session = b""
         self._record = RecordFile(store.folder, store.disk)
-        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | _Session | bytes | str] = (
+        self._inbox: queue.SimpleQueue[_Happened | _Windowed | _Misbehaved | Exchanged | _Session | bytes | str] = (
             queue.SimpleQueue()
         )
         self._read_record()
@@ -157,15 +168,26 @@ class Agent:
             now=self.now,
             traffic=traffic,
             tell_confidence=capture is not None,
+            board=Board(
+                serving=self.serving,
+                turns=self.turns,
+                live=self.live,
+                memory=Memory(limit_bytes=memory_bytes),
+                form_of=lambda model, digest: self.models[model].form_of(digest),
+                exchanged=self._inbox.put,
+                differed=capture.disagreed if capture is not None else unkept,
+            ),
         )
         backlog = Backlog(store.folder / "backlog", store.disk)
         self.outbox = Outbox(identity.device, self.link, backlog, lambda: self._clocks().mono_s)
-        self.reporter = Reporter(self.link, self.outbox, identity, traffic, store.free_bytes, beat_s)
+        self.reporter = Reporter(self.link, self.outbox, identity, traffic, self._free_bytes, beat_s)
         self.watch = Watch(lambda model, serving, stop: self._inbox.put(_Misbehaved(model, serving, stop)))
         self.uploads = Uploads(store.folder / CAPTURES, _why_not_sent(capture), self.reporter.capture)
         self.reporter.nan_answers = lambda: self.watch.nan_answers
         self.on_tick: Callable[[], None] = lambda: None
+        self.scrub = Scrub()
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+        self._heartbeat = Heartbeat(self._children)
 
     def now(self) -> Now:
         """Both clocks, the wall clock as far as it is believed."""
@@ -175,15 +197,14 @@ class Agent:
 
     def boot(self) -> None:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
-        for model, state in list(self.models.items()):
-            slots = (state.slots.active, state.slots.previous, state.slots.factory)
-            whole = frozenset(d for d in slots if d is not None and self._is_whole(state, d))
-            self.handle(model, Booted(whole, self.now()))
-        try:
-            self.persist()
-            self.collect_garbage()
-        except (DiskFull, OSError) as error:
-            log.error("the state cannot be written: %s", error)
+        baked = self.store.baked.bundles(self._trust)
+        for model in dict.fromkeys((*self.models, *baked)):
+            state = self.models.get(model) or fresh(model)
+            slots = state.slots
+            held = (slots.active, slots.previous, slots.factory, baked[model].digest if model in baked else None)
+            whole = frozenset(d for d in held if d is not None and self._is_whole(state, d))
+            self.handle(model, Booted(whole, self.now(), baked.get(model)))
+        self._save()
         until_s = self.now().mono_s + _BOOT_S
         while self.loading and not self._stopping and (left_s := until_s - self.now().mono_s) > 0:
             self._take(left_s)
@@ -207,6 +228,8 @@ class Agent:
                 self.on_tick()
                 tick_at_s = now_s + TICK_S
             if now_s >= beat_at_s:
+                if self._unsaved:
+                    self._save()
                 self.report()
                 beat_at_s = now_s + self._beat_s
         self._shut_down()
@@ -219,7 +242,8 @@ class Agent:
 
     def expected(self) -> list[str]:
         """The models that this device should be serving; called from the endpoint's threads."""
-        return [model for model, state in list(self.models.items()) if state.slots.active is not None]
+        states = list(self.models.items())
+        return [model for model, state in states if state.slots.active is not None or state.mending is not None]
 
     def stop(self) -> None:
         """Ask the loop to end; may be called from a signal handler or another thread."""
@@ -235,6 +259,8 @@ class Agent:
             self._happened(message)
         elif isinstance(message, _Windowed):
             self._windowed(message)
+        elif isinstance(message, Exchanged):
+            self._exchanged(message)
         elif isinstance(message, _Misbehaved):
             self._misbehaved(message)
         elif isinstance(message, _Session):
@@ -242,7 +268,7 @@ class Agent:
         elif isinstance(message, bytes):
             self._heard(message)
         elif message == "connected":
-            self.outbox.work()
+            self.outbox.connected()
             self.reporter.presence(online=True)
             self.report()
         else:
@@ -262,13 +288,20 @@ class Agent:
                 EFFECTS[type(effect)](self, model, effect)
             except (DiskFull, OSError) as error:
                 log.error("%s: %s: %s", model, type(effect).__name__, error)
-                if isinstance(effect, Persist) and not isinstance(event, DownloadFailed):
-                    # What could not be made durable must not be done: the candidate goes instead.
+                if isinstance(effect, Persist):
+                    self._unsaved = True
                     self.models[model] = before
-                    self.handle(model, DownloadFailed(before.candidate or "", Reason.DISK_FULL, str(error)))
+                    reason = Reason.DISK_FULL if isinstance(error, DiskFull) else Reason.DISK_ERROR
+                    self.handle(model, Unrecorded(event, reason, str(error)))
                     return
 
+    def _children(self) -> list[ModelProcess]:
+        """Those that should be there; called from the heartbeat's thread."""
+        candidates = [work.child for work in list(self.work.values()) if work.child is not None]
+        return [serving.process for serving in list(self.serving.values())] + candidates
+
     def _shut_down(self) -> None:
+        self._heartbeat.stop()
         for model in list(self.models):
             self.handle(model, Stopping())
         for work in (*self.work.values(), *self.loading.values()):
@@ -301,6 +334,7 @@ class Agent:
         """Another session than the last: the controller may have missed windows meanwhile."""
         if name != self._session:
             self._session = name
+            self.outbox.headquarters_came()
             self.reporter.resend_windows(self._rollouts_in_trial())
             self.uploads.again()
 
@@ -328,20 +362,36 @@ class Agent:
             self.close(work.take_child())
         elif isinstance(result, WindowSides):
             state = self.models[work.model]
-            self.reporter.window(state, message.rollout, message.old.digest, work.digest, result)
+            old_digest = message.old.digest if message.old is not None else ""
+            self.reporter.window(state, message.rollout, old_digest, work.digest, result)
             if state.desired is not None:
                 work.rest_until_s = self.now().mono_s + state.desired.trial.pause_s
             self.next_window(work.model)
-        elif isinstance(result, ServingStopped):
+        elif isinstance(result, ServingStopped) and message.old is not None:
             self._serving_gone(work.model, message.old, result)
         elif result is not None:
             self.handle(work.model, result)
+
+    def _exchanged(self, message: Exchanged) -> None:
+        """The incumbent is back in its place, in a process of its own, or could not be brought back."""
+        model, after = message.model, message.after
+        if not self.jobs.exchanges.settled(message):  # something else was ordered meanwhile
+            if after is not None and self.serving.get(model) is not after:
+                self.close(after.process)
+        elif message.stop is not None:
+            before, stop = message.before, message.stop
+            self._serving_gone(model, before, ServingStopped(before.digest, stop.reason, stop.detail, self.now()))
+
+    def exchanging(self, model: str) -> bool:
+        """Whether two variants of a model take turns in one place: what serves may have no process for a moment."""
+        turn = self.turns.get(model)
+        return turn is not None and turn.exchanges
 
     def _tick(self) -> None:
         self.outbox.work()
         for model in list(self.models):
             serving, work = self.serving.get(model), self.work.get(model)
-            if serving is not None and not serving.process.alive:
+            if serving is not None and not serving.process.alive and not self.exchanging(model):
                 self._serving_gone(
                     model, serving, ServingStopped(serving.digest, *_ending(serving.process), self.now())
                 )
@@ -354,6 +404,27 @@ class Agent:
                 self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
+        self._look_for_rot()
+
+    def _look_for_rot(self) -> None:
+        def needed() -> Iterator[Target]:
+            for model, state in self.models.items():
+                for digest in state.in_slots:
+                    for sha256 in self.store.needed_blobs(digest, state.form_of(digest)):
+                        yield Target(model, digest, sha256)
+
+        target = self.scrub.due(self.now().mono_s, needed)
+        if target is None:
+            return
+        needed_by = frozenset(one.digest for one in needed() if one.sha256 == target.sha256)
+
+        def job(work: Work) -> Event:
+            try:
+                return self.jobs.look_at(work, target.sha256, needed_by) or Ticked(self.now())
+            finally:
+                self.scrub.done()
+
+        self.begin(self.delivery, Work(target.model, target.digest), job, lambda *_: Ticked(self.now()))
 
     def _serving_gone(self, model: str, serving: Serving, event: ServingStopped) -> None:
         if self.serving.get(model) is serving:  # else it was replaced, or noticed, meanwhile
@@ -386,9 +457,13 @@ class Agent:
     def next_window(self, model: str) -> None:
         """Have the next window of a running trial closed, unless one is on its way or there is nothing to compare."""
         state, work, old = self.models[model], self.work.get(model), self.serving.get(model)
-        if state.state is not DeviceState.TRIAL or state.desired is None or work is None or old is None:
+        if state.state is not DeviceState.TRIAL or state.desired is None or work is None or model in self.loading:
             return
-        if work.child is None or work.window_running or self.now().mono_s < work.rest_until_s:
+        if old is None and (state.slots.active is not None or work.alternates):
+            return  # it is about to be loaded again
+        if work.child is None and not work.alternates:
+            return
+        if work.window_running or self.exchanging(model) or self.now().mono_s < work.rest_until_s:
             return
         work.window_running = True
         rollout, settings = state.desired.rollout, state.desired.trial
@@ -416,11 +491,28 @@ class Agent:
         )
         self._time.written()
 
+    def _save(self) -> None:
+        """Write the record, and remove what it does not hold; a disk that does not take it is asked again later."""
+        try:
+            self.persist()
+            self._unsaved = False
+            self.collect_garbage()
+        except (DiskFull, OSError) as error:
+            self._unsaved = True
+            log.error("the state cannot be written: %s", error)
+
+    def _free_bytes(self) -> int:
+        try:
+            return self.store.free_bytes()
+        except OSError:  # a disk that cannot even say; the report goes out without it
+            return 0
+
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
         held = {digest: state.form_of(digest) for state in self.models.values() for digest in state.held}
         self.store.collect_garbage(held, held)
         self.reporter.forget_windows(self._rollouts_in_trial())
+        self.live.drop_over()
         give_back_freed()
 
     def report(self, of: ModelState | None = None) -> None:
@@ -431,7 +523,11 @@ class Agent:
         if not self.link.connected:
             return
         models = self.models if of is None else self.models | {of.model: of}
-        running = {model: serving.digest for model, serving in self.serving.items() if serving.process.alive}
+        running = {
+            model: serving.digest
+            for model, serving in self.serving.items()
+            if serving.process.alive or self.exchanging(model)
+        }
         self.reporter.reported(models, running)
 
     def close(self, child: ModelProcess | None) -> None:

@@ -26,7 +26,7 @@ from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.measure.paired import HALF_WIDTH, compare
 from edgeflock_agent.measure.throughput import inferences_per_s
 from edgeflock_agent.state_folder import DEFAULT_STATE
-from edgeflock_agent.warming import closed_loop
+from edgeflock_agent.warming import closed_loop, end_to_end
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.peak_memory import peak_rss_bytes
 from edgeflock_deploy.quantiles import P99_SAMPLES, latency_quantiles
@@ -47,6 +47,7 @@ def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Cloc
         try:
             run = closed_loop(process, meter, samples=P99_SAMPLES, max_ms=_ALONE_MAX_MS)
             found = conditions.since(snapshot, clock(), inferences=len(run.latencies_ms), switches=run.switches)
+            whole = end_to_end(process)
             per_s = {threads: inferences_per_s(process, clock)}
         except (HardStop, InferenceFailed) as error:
             raise _unusable(path, error) from None
@@ -63,6 +64,8 @@ def bench_alone(path: Path, meter: Meter | NoMeter, *, threads: int, clock: Cloc
         "latency_ms_p90": quantiles.p90,
         "latency_ms_p95": quantiles.p95,
         "latency_ms_p99": quantiles.p99,
+        "end_to_end_ms_p50": whole.p50,
+        "end_to_end_ms_p95": whole.p95,
         "first_inference_ms": run.first_inference_ms,
         "load_ms": load_ms,
         "warmed_up": run.warmed_up,

@@ -27,6 +27,7 @@ def _model(found: dict[str, Any]) -> list[str]:
         f"{found['model']}  ({found['raw_bytes']:,} bytes)",
         _row("latency", f"p50 {_ms(found, 'p50')}, p90 {_ms(found, 'p90')}, p95 {_ms(found, 'p95')}"),
         _row("", f"p99 {_ms(found, 'p99')}  ({found['n']} inferences, {found['threads']} thread(s))"),
+        _row("end to end", _end_to_end(found)),
         _row("throughput", per_s),
         _row("first", f"load {found['load_ms']:.4g} ms, first inference {found['first_inference_ms']:.4g} ms"),
         _row("warm-up", f"{warm} {found['warm_up_inferences']} inferences"),
@@ -60,6 +61,12 @@ def _row(name: str, text: str) -> str:
 def _ms(found: dict[str, Any], which: str) -> str:
     value = found[f"latency_ms_{which}"]
     return "too few samples" if value is None else f"{value:.4g} ms"
+
+
+def _end_to_end(found: dict[str, Any]) -> str:
+    p95 = found["end_to_end_ms_p95"]
+    tail = "too few samples" if p95 is None else f"{p95:.4g} ms"
+    return f"p50 {found['end_to_end_ms_p50']:.4g} ms, p95 {tail}  (with the copies in and out)"
 
 
 def _memory(found: dict[str, Any]) -> str:

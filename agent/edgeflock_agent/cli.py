@@ -22,7 +22,7 @@ from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
 
 # What a running agent does not need is imported when it is asked for.
-_RARE = ("bench", "calibrate", "captures", "install")
+_RARE = ("bake", "bench", "calibrate", "captures", "install")
 
 
 class _Group(click.Group):
@@ -81,7 +81,18 @@ def main() -> None:
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Layout of log lines."
 )
+@click.option(
+    "--factory",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Bundles that the board's image brings along, made by `bake`; read only.",
+)
 @click.option("--quota", type=click.IntRange(1), help="The most bytes that the state folder may hold.")
+@click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="What all loaded models may take together, about 40 MB for the process of each included; what the board has "
+    "if left out.",
+)
 @click.option(
     "--capture-mb",
     type=click.FloatRange(0.1),
@@ -114,7 +125,9 @@ def run(
     socket: Path | None,
     threads: int,
     emulated: bool,
+    factory: Path | None,
     quota: int | None,
+    memory_mb: int | None,
     capture_mb: float | None,
     capture_below: float,
     capture_every_s: float,
@@ -139,7 +152,9 @@ def run(
         socket=socket.expanduser().absolute() if socket is not None else None,
         threads=threads,
         emulated=emulated,
+        factory=factory,
         quota_bytes=quota,
+        memory_bytes=memory_mb << 20 if memory_mb is not None else None,
         capture=None
         if capture_mb is None
         else CaptureOptions(int(capture_mb * 1e6), capture_below, capture_every_s, capture_send),

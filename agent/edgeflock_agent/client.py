@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeflock_agent.children.datatypes import DATATYPES, NUMPY_NAMES
+from edgeflock_agent.children.time_limits import set_limit
 from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
 
 _BINARY_OUT = {"binary_data_output": True}
@@ -44,7 +45,7 @@ class Unreachable(ConnectionError):
 
 
 class TensorInfo(NamedTuple):
-    """An input or output: its name, numpy type and shape."""
+    """An input or output: its name, numpy type (`text`: labels) and shape; -1 is any size, first of all of a batch."""
 
     name: str
     dtype: str
@@ -60,12 +61,29 @@ class ModelInfo(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An inference's answer: arrays by output name, the digest of the variant that gave it, the interpreter's time."""
+    """An inference's answer: arrays by output name, the digest of the variant that gave it, the interpreter's time.
+
+    Labels come as arrays of `str` objects. `end_to_end_ms` is the time with the processing that the bundle declares;
+    `sequence_restarted` says that a sequence went on that the variant did not know, so that its state began anew.
+    """
 
     outputs: dict[str, NDArray[Any]]
     digest: str
     latency_ms: float
     id: str | None
+    end_to_end_ms: float = 0.0
+    sequence_restarted: bool = False
+
+
+class Sequence(NamedTuple):
+    """Which sequence of a stateful model a request belongs to, and whether it is its first or last.
+
+    Without an id it is the model's one default sequence.
+    """
+
+    id: int | str = 0
+    start: bool = False
+    end: bool = False
 
 
 class Client:
@@ -127,14 +145,17 @@ class Client:
         *,
         outputs: Iterable[str] | None = None,
         id: str | None = None,  # noqa: A002 - the protocol's word
+        sequence: Sequence | None = None,
     ) -> Answer:
         """Run a model once.
 
         Args:
             model: its name.
-            inputs: an array per input, of exactly the model's type and shape; the name of an only input may be any.
+            inputs: an array per input, of exactly the model's type and shape, where -1 is any size; the name of an only
+                input may be any.
             outputs: which outputs are wanted; all if left out.
             id: comes back with the answer.
+            sequence: of a stateful model; its default sequence goes on where it is left out.
 
         Raises:
             ValueError: an array of a type that the protocol does not have.
@@ -142,11 +163,14 @@ class Client:
             Unreachable: nobody answers.
         """
         request: dict[str, Any] = {"inputs": [], "parameters": _BINARY_OUT}
+        if sequence is not None:
+            words = {f"sequence_{name}": value for name, value in sequence._asdict().items()}
+            request["parameters"] = _BINARY_OUT | words
         tensors = []
         for name, given in inputs.items():
             array = _little_endian(np.asarray(given))
             datatype = DATATYPES.get(array.dtype.name)
-            if datatype is None:
+            if datatype is None or not datatype.nbytes:
                 raise ValueError(f"input '{name}' is of type {array.dtype}, which the protocol does not have")
             described = {"name": name, "datatype": datatype.name, "shape": array.shape}
             request["inputs"].append(described | {"parameters": {"binary_data_size": array.nbytes}})
@@ -157,7 +181,14 @@ class Client:
             request["id"] = id
         said, binary = self._ask("POST", f"/v2/models/{model}/infer", json.dumps(request).encode(), tensors)
         parameters = said["parameters"]
-        return Answer(_arrays(said["outputs"], binary), parameters["digest"], parameters["latency_ms"], said.get("id"))
+        return Answer(
+            _arrays(said["outputs"], binary),
+            parameters["digest"],
+            parameters["latency_ms"],
+            said.get("id"),
+            parameters.get("end_to_end_ms", 0.0),
+            parameters.get("sequence_restarted", False),
+        )
 
     def _ask(
         self, method: str, path: str, text: bytes = b"", tensors: Iterable[memoryview] = ()
@@ -172,7 +203,8 @@ class Client:
                 answer, body = self._exchange((head.encode(), *parts))
             except (OSError, Ended, Broken) as error:
                 self.close()
-                reason = str(error) or type(error).__name__
+                late = isinstance(error, BlockingIOError)
+                reason = f"none within {self._timeout_s:g} s" if late else str(error) or type(error).__name__
                 raise Unreachable(f"no answer from {self._address}: {reason}") from None
         try:
             said, status = int(answer.fields.get(_JSON_BYTES.lower(), len(body))), int(answer.start[1])
@@ -213,6 +245,7 @@ class Client:
             self._socket.connect(self._to[1])
             if self._to[0] != socket.AF_UNIX:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_limit(self._socket, self._timeout_s)
             self._wire = Wire(self._socket)
         return self._wire
 
@@ -238,7 +271,20 @@ def _arrays(outputs: list[dict[str, Any]], binary: memoryview) -> dict[str, NDAr
     arrays, start = {}, 0
     for described in outputs:
         end = start + described["parameters"]["binary_data_size"]
-        dtype = np.dtype(NUMPY_NAMES[described["datatype"]]).newbyteorder("<")
-        arrays[described["name"]] = np.frombuffer(binary[start:end], dtype).reshape(described["shape"])
+        name = NUMPY_NAMES[described["datatype"]]
+        piece = binary[start:end]
+        array = _texts(piece) if name == "text" else np.frombuffer(piece, np.dtype(name).newbyteorder("<"))
+        arrays[described["name"]] = array.reshape(described["shape"])
         start = end
     return arrays
+
+
+def _texts(data: memoryview) -> NDArray[Any]:
+    texts, start = [], 0
+    while start < len(data):
+        end = start + 4 + int.from_bytes(data[start : start + 4], "little")
+        texts.append(str(data[start + 4 : end], "utf-8", "replace"))
+        start = end
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array

@@ -24,7 +24,7 @@ from edgeflock_agent.model_state import (
     Verify,
     Warm,
 )
-from edgeflock_agent.serving.endpoint import Serving
+from edgeflock_agent.serving.endpoint import Serving, end_turn
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:
@@ -86,21 +86,29 @@ def _switch(agent: Agent, model: str, effect: Switch) -> None:
     old = agent.serving.get(model)
     if effect.digest is None:
         agent.serving.pop(model, None)
+        end_turn(agent.turns, model)
     elif old is None or old.digest != effect.digest or not old.process.alive:
         ready = (work for work in (agent.work.get(model), agent.loading.get(model)) if work is not None)
         child = next((work.take_child() for work in ready if work.digest == effect.digest and work.child), None)
-        if child is None:  # its process ended meanwhile: until a new one is up the old one goes on
+        if child is None:  # it ended, or had to leave its place: until a new one is up the old one goes on
+            _end_work(agent, model, effect.digest)
             _load(agent, model, Load(effect.digest))
             return
-        agent.serving[model] = Serving(effect.digest, child)
+        facts = agent.models[model].bundles.get(effect.digest)
+        agent.serving[model] = Serving(effect.digest, child, facts.variant if facts is not None else None)
+        end_turn(agent.turns, model)
     else:
         old = None
-    work = agent.work.get(model)
-    if work is not None and work.digest == effect.digest:  # another candidate's way goes on: this was a restart
-        work.cancelled.set()
-        del agent.work[model]
+    _end_work(agent, model, effect.digest)
     if old is not None:
         agent.close(old.process)
+
+
+def _end_work(agent: Agent, model: str, digest: str | None) -> None:
+    work = agent.work.get(model)
+    if work is not None and work.digest == digest:  # another candidate's way goes on: this was a restart
+        work.cancelled.set()
+        del agent.work[model]
 
 
 def _persist(agent: Agent, _model: str, _effect: Persist) -> None:

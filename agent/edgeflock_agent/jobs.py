@@ -6,20 +6,21 @@ machine's rules. Whatever goes wrong becomes an event with a reason; a job whose
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.lane import still_at_work
-from edgeflock_agent.limits import exceeded, sampling_ms
+from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_agent.model_state import (
     BlobsReady,
+    Damaged,
     Event,
     HardStopped,
     Loaded,
@@ -35,9 +36,13 @@ from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
 from edgeflock_agent.storage.store import Store
-from edgeflock_agent.trial import SideStopped, WindowSides, run_window
+from edgeflock_agent.trial.board import Board, Bundle
+from edgeflock_agent.trial.exchanges import Exchanges
+from edgeflock_agent.trial.side import SideStopped
+from edgeflock_agent.trial.trials import Over, Trials
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.warming import SAMPLING_MS, measure_process
-from edgeflock_deploy.bundle import Manifest, open_manifest
+from edgeflock_deploy.bundle import Limits, Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import Measurement, TrialSettings
@@ -62,7 +67,7 @@ class Work:
     child: ModelProcess | None = None
     window_running: bool = False
     rest_until_s: float = 0.0  # on the monotonic clock: no window before, so that a trial does not own the board
-    compared_with: ModelProcess | None = None
+    alternates: bool = False  # there is no memory for it beside the incumbent: it has no child between its windows
 
     def given_up(self) -> bool:
         """Whether nobody waits for it any more; asked now and then by what takes long."""
@@ -89,6 +94,7 @@ class Jobs:
         traffic: is counted up.
         tell_confidence: whether classifications are to say how sure they are of each answer.
         emulated: software plays this board: no latency is held against a limit, no meter is asked.
+        board: what serves, and the hands in it that trials need.
     """
 
     def __init__(
@@ -104,11 +110,15 @@ class Jobs:
         traffic: Traffic,
         tell_confidence: bool = False,
         emulated: bool = False,
+        board: Board | None = None,
     ) -> None:
         self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
         self._tell_confidence, self._emulated = tell_confidence, emulated
         self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
-        self._rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
+        self._board = board or Board()
+        rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
+        self.exchanges = Exchanges(self._bundle, self._start, self._board)
+        self._trials = Trials(self._bundle, self._start, self._board, self.exchanges, rng)
 
     # --- delivery -----------------------------------------------------------------------------------------------------
 
@@ -161,59 +171,95 @@ class Jobs:
 
     def warm(self, work: Work) -> Event:
         """Load, check the golden cases, measure, and hold the numbers against what was declared."""
-        manifest = self._manifest(work)
+        manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
-            child = self._start(manifest)
-            try:
-                measurement = self._measure(child, manifest)
-            except BaseException:
-                child.close()
-                raise
+            if old is None or self._fits(manifest):
+                work.child, measurement = self._measured(manifest)
+                return Warmed(work.digest, measurement, self._now())
+            log.info("%s: no memory for %s beside %s: they take turns", work.model, work.digest[:12], old.digest[:12])
+            with self.exchanges.exchange(work.model, old) as seat:
+                seat.vacate()
+                _, measurement = self._measured(
+                    manifest, lambda child: seat.put(Serving(work.digest, child, manifest.variant))
+                )
+            if seat.stop is not None:
+                raise seat.stop
         except HardStop as stop:
             return HardStopped(work.digest, stop.reason, stop.detail)
-        work.child = child
+        work.alternates = True
         return Warmed(work.digest, measurement, self._now())
 
-    def window(self, work: Work, old: Serving, settings: TrialSettings) -> WindowSides | Event | None:
+    def window(self, work: Work, old: Serving | None, settings: TrialSettings) -> WindowSides | Event | None:
         """Close one window of the candidate against what serves; None: there is no slice to compare on, or no time."""
-        new = work.child
-        manifest = self._manifest(work)
-        slice_path = self._store.files(manifest).get("evaluation")
-        if new is None or slice_path is None:
-            return None
+        over = Over(work.given_up, work.cancelled.is_set)
         try:
-            if work.compared_with is not old.process:
-                # Both answer the candidate's slice: the incumbent's own may be another one.
-                for child in (old.process, new):
-                    _open_slice(child, slice_path, manifest, "new" if child is new else "old")
-                work.compared_with = old.process
-            sides = run_window(old.process, new, settings, self._rng, time.monotonic, should_stop=work.given_up)
+            if work.alternates and old is not None:
+                return self._trials.alternating(work.model, work.digest, old, settings, over)
+            if work.child is None:
+                return None
+            return self._trials.window(work.model, work.digest, work.child, old, settings, over)
         except SideStopped as error:
             if error.stop is None:
                 return None
-            if error.side == "new":
+            if error.side == "new" or old is None:
                 return HardStopped(work.digest, error.stop.reason, error.stop.detail)
             return ServingStopped(old.digest, error.stop.reason, error.stop.detail, self._now())
-        return sides
 
     # --- serving ------------------------------------------------------------------------------------------------------
 
     def load(self, work: Work) -> Event:
-        """Load a bundle of a slot; its golden cases are checked again, for the runtime may have changed."""
+        """Load a bundle of a slot.
+
+        Its hashes are looked at again, for a disk that cannot be read may have ended the process before it; and so are
+        its golden cases, for the runtime may have changed.
+        """
+        if self._store.intact(work.digest, self._trust, work.form) is None:
+            return Damaged(frozenset({work.digest}), self._now())
+        manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
-            work.child = self._start(self._manifest(work))
+            if old is None or old.digest == work.digest or self._fits(manifest):
+                work.child = self._start(manifest)
+            else:
+                work.child = self.exchanges.take_over(work.model, Bundle(work.digest, manifest, None))
         except HardStop as stop:
             return ServingStopped(work.digest, stop.reason, stop.detail, self._now(), while_loading=True)
         return Loaded(work.digest)
+
+    def look_at(self, work: Work, sha256: str, needed_by: frozenset[str]) -> Event | None:
+        """Read one blob off the disk; these bundles need it. None: it is as it should be."""
+        from edgeflock_agent.storage.scrub import is_rotten
+
+        if not is_rotten(self._store.blob_path(sha256), sha256):
+            return None
+        log.warning("blob %s of bundle %s is damaged on the disk", sha256[:12], work.digest[:12])
+        self._store.condemn(sha256)
+        return Damaged(needed_by, self._now())
+
+    def _fits(self, manifest: Manifest) -> bool:
+        """Whether a variant can be loaded beside all that serve."""
+        loaded = []
+        for model, one in list(self._board.serving.items()):
+            with contextlib.suppress(Untrusted):  # of one that was given up the manifest is gone; it leaves next
+                loaded.append(self._bundle(model, one.digest).manifest)
+        return self._board.memory.holds(manifest, loaded)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _start(self, manifest: Manifest) -> ModelProcess:
         files = self._store.files(manifest)
-        budget_bytes = manifest.limits.memory_bytes
-        child = ModelProcess.start(files["model"], threads=self._threads, memory_budget_bytes=budget_bytes)
+        limit_s = time_limit_s(Limits() if self._emulated else manifest.limits)  # a declared latency is a board's
+        child = ModelProcess.start(
+            files["model"],
+            threads=self._threads,
+            memory_budget_bytes=manifest.limits.memory_bytes,
+            timeout_s=max(10.0, limit_s),
+            inference_timeout_s=limit_s,
+            view=told(manifest),
+            labels=files.get("labels"),
+        )
         tolerance = manifest.tolerance
-        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in manifest.outputs)
+        held = manifest.held_outputs or manifest.outputs
+        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in held)
         try:
             child.check_golden(
                 files["golden"],
@@ -229,6 +275,17 @@ class Jobs:
             child.close()
             raise
         return child
+
+    def _measured(
+        self, manifest: Manifest, started: Callable[[ModelProcess], None] = lambda _: None
+    ) -> tuple[ModelProcess, Measurement]:
+        child = self._start(manifest)
+        try:
+            started(child)
+            return child, self._measure(child, manifest)
+        except BaseException:
+            child.close()
+            raise
 
     def _measure(self, child: ModelProcess, manifest: Manifest) -> Measurement:
         from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
@@ -259,18 +316,13 @@ class Jobs:
         envelope = self._store.manifest_envelope(work.digest) or b""
         return open_manifest(envelope, self._trust, work.digest).as_form(work.form)
 
+    def _bundle(self, model: str, digest: str) -> Bundle:
+        """A bundle that is on the disk, as the form of it that is in hand."""
+        manifest = self._manifest(Work(model, digest, self._board.form_of(model, digest)))
+        return Bundle(digest, manifest, self._store.files(manifest).get("evaluation"))
+
     def _download(self, work: Work) -> Download:
         return Download(self._link, self._store, self._traffic, work.given_up)
-
-
-def _open_slice(child: ModelProcess, path: Path, manifest: Manifest, side: Literal["old", "new"]) -> None:
-    try:
-        child.open_slice(path, kind=manifest.task.kind, agreement_atol=manifest.task.agreement_atol)
-    except Closed:
-        raise SideStopped(side, None) from None
-    except HardStop as stop:
-        # A slice that the incumbent cannot read either way belongs to the candidate's bundle: the candidate is refused.
-        raise SideStopped("new" if stop.reason is Reason.MANIFEST_INVALID else side, stop) from None
 
 
 def guarded(job: Callable[[], Result], failed: Callable[[Reason, str], Event]) -> Result | Event | None:

@@ -1,8 +1,9 @@
 """What a publisher declared of a model, held against what this board measured.
 
-Decided here: when a form is too slow or too large, and how long must be measured to know. The declared latency is a
-p95, which may only be said of enough samples (`quantiles`): of a form with fewer, p90 or p50 above the limit puts its
-p95 above it too, and nothing else does. Not known here: what becomes of a form that does not fit. Pure.
+Decided here: when a form is too slow or too large, how long must be measured to know, and after how long an inference
+hangs. The declared latency is a p95, which may only be said of enough samples (`quantiles`): of a form with fewer, p90
+or p50 above the limit puts its p95 above it too, and nothing else does. Not known here: what becomes of a form that
+does not fit. Pure.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from edgeflock_deploy.quantiles import P95_SAMPLES
 from edgeflock_deploy.reasons import Reason
 
 _MOST_MS = 60_000.0  # of one measurement: a board has other things to do
+_USUAL_LIMIT_S, _LEAST_LIMIT_S = 10.0, 2.0
+_TIMES_DECLARED = 20  # so far above what was declared is no slow inference any more: it hangs, and is ended
 
 
 class Exceeded(NamedTuple):
@@ -50,3 +53,10 @@ def sampling_ms(limits: Limits, usual_ms: float) -> float:
     if limits.latency_ms_p95 is None:
         return usual_ms
     return max(usual_ms, min(_MOST_MS, P95_SAMPLES * limits.latency_ms_p95))
+
+
+def time_limit_s(limits: Limits) -> float:
+    """After how long an inference counts as hanging."""
+    if limits.latency_ms_p95 is None:
+        return _USUAL_LIMIT_S
+    return max(_LEAST_LIMIT_S, _TIMES_DECLARED * limits.latency_ms_p95 / 1e3)

@@ -25,7 +25,9 @@ from edgeflock_agent.model_state import (
     AskTurn,
     BlobsReady,
     Booted,
+    BundleFacts,
     CollectGarbage,
+    Damaged,
     DesiredChanged,
     DownloadFailed,
     Effect,
@@ -48,6 +50,7 @@ from edgeflock_agent.model_state import (
     Switch,
     Ticked,
     TurnCame,
+    Unrecorded,
     Verified,
     Verify,
     Warm,
@@ -63,6 +66,7 @@ MAX_ATTEMPTS = 3  # an agent that died so often while warming or trying a candid
 MAX_RESTARTS = 3  # restarts of the serving process within RESTARTS_WITHIN_S before the device goes back by itself
 RESTARTS_WITHIN_S = 300.0
 MAX_KNOWN_BAD = 64
+MEND_AGAIN_S = 300.0  # between two tries to bring back what was damaged on this disk
 # What no restart mends: the device goes back at once, if there is something to go back to.
 NOT_MENDED = frozenset({Reason.NAN_OUTPUT, Reason.GOLDEN_MISMATCH, Reason.MEMORY_OVER_BUDGET})
 
@@ -109,7 +113,7 @@ def _bring_in(state: ModelState, event: DesiredChanged) -> Stepped:
     if digest is None:
         return _end(state, Outcome.REJECTED, Reason.MANIFEST_INVALID, f"{entry.phase.value} names no bundle")
     if digest == state.slots.active:
-        ended = state.but(state=S.COMMITTED, outcome=Outcome.ALREADY_CURRENT, **_NO_CANDIDATE)
+        ended = state.but(state=S.COMMITTED, outcome=Outcome.ALREADY_CURRENT, mending=None, **_NO_CANDIDATE)
         return ended, (StopWork(), Persist(), CollectGarbage(), Report())
     if digest in state.known_bad:
         return _end(state, Outcome.REJECTED, Reason.KNOWN_BAD, f"{digest[:12]} failed on this device before")
@@ -131,10 +135,10 @@ def _revert(state: ModelState, event: DesiredChanged) -> Stepped:
     digest = event.entry.digest
     if digest is None:
         slots = Slots(active=None, previous=None, factory=state.slots.factory)
-        after = state.but(state=S.ROLLED_BACK, outcome=Outcome.ROLLED_BACK, slots=slots, **_NO_CANDIDATE)
+        after = state.but(state=S.ROLLED_BACK, outcome=Outcome.ROLLED_BACK, slots=slots, mending=None, **_NO_CANDIDATE)
         return after, (StopWork(), Persist(), Switch(None), CollectGarbage(), Report())
     if digest == state.slots.active:
-        after = state.but(state=S.ROLLED_BACK, outcome=Outcome.ROLLED_BACK, **_NO_CANDIDATE)
+        after = state.but(state=S.ROLLED_BACK, outcome=Outcome.ROLLED_BACK, mending=None, **_NO_CANDIDATE)
         return after, (StopWork(), Persist(), CollectGarbage(), Report())
     if digest in (state.slots.previous, state.slots.factory):
         after = state.but(**_NO_CANDIDATE)
@@ -178,6 +182,8 @@ def _warmed(state: ModelState, event: Warmed) -> Stepped:
     state = state.but(bundles=state.bundles | {event.digest: facts})
     if _phase(state) is Phase.REVERT:
         return _went_back(state)
+    if event.digest == state.mending:
+        return _commit(state)  # it had its trial
     if _expired(state, event.now):
         return _end(state, Outcome.TIMED_OUT, Reason.EXPIRED, "the order expired before the bundle was ready")
     if _phase(state) is Phase.COMMIT:
@@ -202,6 +208,9 @@ def _hard_stopped(state: ModelState, event: HardStopped) -> Stepped:
         if following is not None:
             return _give_way(following, event.digest)
         detail = forms.in_words(state, event.digest, event.detail)
+        if event.reason is Reason.OPERATOR_MISSING:
+            # Refused like a bundle for another class of devices: it has not misbehaved, a newer runtime may take it.
+            return _end(state, Outcome.REJECTED, event.reason, detail)
     if event.reason.blames_variant:
         state = _remember_bad(state, event.digest)
     return _end(state, Outcome.FAILED, event.reason, detail)
@@ -231,7 +240,7 @@ def _went_back(state: ModelState) -> Stepped:
 def _serve_candidate(state: ModelState, to: DeviceState, outcome: Outcome, slots: Slots) -> Stepped:
     facts = state.bundles.get(slots.active or "")
     floor = facts.version if facts is not None else state.floor_version
-    after = state.but(slots=slots, floor_version=floor, restarts_s=(), retry_at_s=None, **_NO_CANDIDATE)
+    after = state.but(slots=slots, floor_version=floor, restarts_s=(), retry_at_s=None, mending=None, **_NO_CANDIDATE)
     after = after.but(state=to, outcome=outcome, reason=None, detail=None).forget_gone()
     return after, (Persist(), Switch(slots.active), CollectGarbage(), Report())
 
@@ -273,6 +282,9 @@ def _older(state: ModelState, digest: str) -> str | None:
 
 
 def _give_up_incumbent(state: ModelState, event: ServingStopped, why: Reason, detail: str) -> Stepped:
+    if not event.reason.blames_variant:  # this board cannot start it; an older bundle would fare no better
+        after = state.but(restarts_s=(), retry_at_s=event.now.mono_s + RESTARTS_WITHIN_S)
+        return _incumbent_failed(after, event.reason, event.detail), (Persist(), Report())
     # Only what the controller ordered last is to blame for its rollout; what served before is another story.
     ordered = state.desired is not None and event.digest == state.desired.digest
     reason = why if ordered else Reason.INCUMBENT_CRASH_LOOP
@@ -318,7 +330,12 @@ def _incumbent_failed(state: ModelState, reason: Reason, detail: str) -> ModelSt
 def _ticked(state: ModelState, event: Ticked) -> Stepped:
     if state.retry_at_s is not None and event.now.mono_s >= state.retry_at_s and state.slots.active is not None:
         return state.but(retry_at_s=None), (Load(state.slots.active),)
-    if state.state in BEFORE_TRIAL and _phase(state) is not Phase.REVERT and _expired(state, event.now):
+    if state.mending is not None and state.state not in WORKING and event.now.mono_s >= (state.mend_at_s or 0.0):
+        detail = f"{state.mending[:12]} was damaged on this disk and is fetched again"
+        after = state.but(outcome=None, reason=None, detail=detail, mend_at_s=event.now.mono_s + MEND_AGAIN_S)
+        return _fetch(after, state.mending)
+    going_on = _phase(state) is Phase.REVERT or state.candidate == state.mending  # which no expiry ends
+    if state.state in BEFORE_TRIAL and not going_on and _expired(state, event.now):
         return _end(state, Outcome.TIMED_OUT, Reason.EXPIRED, "the order expired before the bundle was ready")
     if state.state is S.TRIAL and state.desired is not None and state.trial_since_s is not None:
         deadline_s = state.desired.trial.deadline_s
@@ -333,22 +350,60 @@ def _stopping(state: ModelState, _event: Stopping) -> Stepped:
 
 
 def _booted(state: ModelState, event: Booted) -> Stepped:
-    state = state.but(trial_since_s=None, restarts_s=(), retry_at_s=None)
+    state = state.but(trial_since_s=None, restarts_s=(), retry_at_s=None, mend_at_s=None)
+    state = _with_baked(state, event)
     wanted = state.slots.active
     state = _without_damaged_slots(state, event.intact)
     serve: tuple[Effect, ...] = (Load(state.slots.active),) if state.slots.active is not None else ()
+    if wanted != state.slots.active:
+        state = _active_lost(state, wanted)
     if state.state in WORKING:
         resumed, effects = _resume(state, event)
         return resumed, (*serve, *effects)
-    if wanted != state.slots.active:
-        detail = f"the files of {wanted and wanted[:12]} are damaged"
-        state = state.but(state=S.FAILED, outcome=Outcome.FAILED, reason=Reason.DISK_ERROR, detail=detail)
-        entry = state.desired
-        if wanted is not None and entry is not None and entry.digest == wanted and not _expired(state, event.now):
-            mended, effects = _fetch(state.but(outcome=None, reason=None, detail=detail), wanted)
-            return mended, (*serve, *effects)
-        return state, (*serve, Persist(), Report())
-    return state, serve
+    return state, (*serve, *((Persist(), Report()) if wanted != state.slots.active else ()))
+
+
+def _with_baked(state: ModelState, event: Booted) -> ModelState:
+    """The bundle of the board's image is the factory slot; it serves where nothing else was ordered or is left."""
+    baked, slots = event.baked, state.slots
+    if baked is None or baked.digest not in event.intact:
+        return state
+    nothing_else = slots.active is None and (state.desired is None or state.mending is not None)
+    active = baked.digest if nothing_else else slots.active
+    floor = baked.version if nothing_else and state.desired is None else state.floor_version
+    facts = state.bundles.get(baked.digest) or BundleFacts(version=baked.version)
+    after = state.but(slots=Slots(active=active, previous=slots.previous, factory=baked.digest), floor_version=floor)
+    return after.but(bundles=state.bundles | {baked.digest: facts})
+
+
+def _damaged(state: ModelState, event: Damaged) -> Stepped:
+    slots = state.slots
+    wanted = slots.active
+    whole = frozenset({slots.active, slots.previous, slots.factory} - {None} - event.digests)
+    after = _without_damaged_slots(state, frozenset(d for d in whole if d is not None))
+    if state.state is S.ROLLING_BACK and state.candidate in event.digests:
+        return _fetch(after, state.candidate or "")
+    if after.slots == slots:
+        return state, ()
+    if wanted == after.slots.active:  # a place to go back to is lost; the controller sees it in the slots
+        return after, (Persist(), Report())
+    serve: Effect = Load(after.slots.active) if after.slots.active is not None else Switch(None)
+    return _active_lost(after, wanted), (Persist(), serve, Report())
+
+
+def _active_lost(state: ModelState, lost: str | None) -> ModelState:
+    """What served is damaged: say so, and remember to bring it back."""
+    detail = f"the files of {lost and lost[:12]} are damaged"
+    return _incumbent_failed(state.but(mending=lost), Reason.DISK_ERROR, detail)
+
+
+def _unrecorded(state: ModelState, event: Unrecorded) -> Stepped:
+    """What cannot be made durable must not be done, unless it is a going back: that is right, recorded or not."""
+    after, effects = step(state, event.event)
+    back = after.state in (S.ROLLING_BACK, S.ROLLED_BACK, S.FAILED) or isinstance(event.event, _OF_THE_BOARD)
+    if not back and (after.candidate is not None or after.slots != state.slots):
+        after, effects = _end(state.but(desired=after.desired), Outcome.FAILED, event.reason, event.detail)
+    return after, tuple(effect for effect in effects if not isinstance(effect, (Persist, CollectGarbage)))
 
 
 def _resume(state: ModelState, event: Booted) -> Stepped:
@@ -412,6 +467,8 @@ _OF_THE_CANDIDATE = frozenset(
     {ManifestReady, BlobsReady, DownloadFailed, Refused, Verified, TurnCame, Warmed, HardStopped}
 )
 
+_OF_THE_BOARD = (Booted, Damaged, ServingStopped, Stopping)
+
 TRANSITIONS: dict[type, dict[DeviceState, Handler]] = {
     DesiredChanged: dict.fromkeys(_EVERYWHERE, _desired_changed),
     ManifestReady: {S.DOWNLOADING: _manifest_ready},
@@ -426,5 +483,7 @@ TRANSITIONS: dict[type, dict[DeviceState, Handler]] = {
     ServingStopped: dict.fromkeys(_EVERYWHERE, _serving_stopped),
     Ticked: dict.fromkeys(_EVERYWHERE, _ticked),
     Booted: dict.fromkeys(_EVERYWHERE, _booted),
+    Damaged: dict.fromkeys(_EVERYWHERE, _damaged),
+    Unrecorded: dict.fromkeys(_EVERYWHERE, _unrecorded),
     Stopping: {S.WARMING: _stopping, S.TRIAL: _stopping},
 }

@@ -23,6 +23,13 @@ class Now(NamedTuple):
     mono_s: float
 
 
+class BakedBundle(NamedTuple):
+    """A bundle of the board's image."""
+
+    digest: str
+    version: int
+
+
 class BundleFacts(Frozen):
     """What the device remembers of a bundle that it holds.
 
@@ -48,7 +55,8 @@ class ModelState(Frozen):
     `desired` is the entry that is being answered (or was answered last) and `outcome` its end; `candidate` is the
     bundle that is being brought in (or gone back to). `attempts` counts how often warming was begun since the candidate
     came: an agent that died each time has a candidate that kills it. `floor_version` is the version of what was last
-    committed or gone back to. Times in `_s` are of the monotonic clock of this boot.
+    committed or gone back to. `mending` is a bundle that served until its files were damaged, and is to come back.
+    Times in `_s` are of the monotonic clock of this boot.
     """
 
     model: str
@@ -66,11 +74,19 @@ class ModelState(Frozen):
     trial_since_s: float | None = None
     restarts_s: tuple[float, ...] = ()
     retry_at_s: float | None = None
+    mending: str | None = None
+    mend_at_s: float | None = None
+
+    @property
+    def in_slots(self) -> tuple[str, ...]:
+        """The digests in the slots, each once, what serves first."""
+        slots = (self.slots.active, self.slots.previous, self.slots.factory)
+        return tuple(dict.fromkeys(digest for digest in slots if digest is not None))
 
     @property
     def held(self) -> frozenset[str]:
         """The digests whose files must stay on the disk."""
-        slots = (self.slots.active, self.slots.previous, self.slots.factory, self.candidate)
+        slots = (self.slots.active, self.slots.previous, self.slots.factory, self.candidate, self.mending)
         return frozenset(digest for digest in slots if digest is not None)
 
     def but(self, **changes: Any) -> ModelState:
@@ -93,10 +109,31 @@ class ModelState(Frozen):
 
 @dataclass(frozen=True)
 class Booted:
-    """The agent started; `intact` are the digests of the slots whose files have the right hashes."""
+    """The agent started; `intact` are the digests of the slots, and of `baked`, whose files have the right hashes.
+
+    `baked` is what the board's image brings along for this model.
+    """
 
     intact: frozenset[str]
     now: Now
+    baked: BakedBundle | None = None
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """The files of these bundles have wrong hashes, or cannot be read."""
+
+    digests: frozenset[str]
+    now: Now
+
+
+@dataclass(frozen=True)
+class Unrecorded:
+    """The disk did not take what the machine made of `event`; the state is the one before it."""
+
+    event: Event
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -218,6 +255,8 @@ Event = (
     | ServingStopped
     | Ticked
     | Stopping
+    | Damaged
+    | Unrecorded
 )
 
 # --- effects ----------------------------------------------------------------------------------------------------------

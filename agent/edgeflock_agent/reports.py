@@ -14,7 +14,7 @@ from edgeflock_agent.device import Identity
 from edgeflock_agent.model_state import ModelState
 from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.storage.download import Traffic
-from edgeflock_agent.trial import WindowSides
+from edgeflock_agent.trial.window import WindowSides
 from edgeflock_deploy import topics
 from edgeflock_deploy.messages import (
     AgentEvent,
@@ -30,6 +30,8 @@ from edgeflock_deploy.messages import (
 )
 
 MAX_KEPT_WINDOWS = 240  # per rollout; the oldest go first. A device has its verdict long before
+
+_LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95")
 
 
 def last_will(device: str, boot_id: str) -> tuple[str, bytes]:
@@ -118,6 +120,9 @@ class Reporter:
             old=_with_memory(sides.old, _measured(state, old_digest)),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
+            paired=sides.paired,
+            mode=sides.mode,
+            live_pairs=sides.live_pairs,
             conditions=_labelled(sides.conditions, self._identity),
         )
         payload = encode(message)
@@ -193,8 +198,13 @@ def _labelled(conditions: Conditions, identity: Identity) -> Conditions:
 
 
 def _with_memory(side: VariantWindow, measurement: Measurement | None) -> VariantWindow:
+    if measurement is None:
+        return side
     # Peak memory was taken in a fresh process at warming; a process that serves would show a lesser number.
-    return side.model_copy(update={"peak_rss_bytes": measurement.peak_rss_bytes if measurement is not None else None})
+    known: dict[str, int | float | None] = {"peak_rss_bytes": measurement.peak_rss_bytes}
+    if not side.n and not side.errors:  # it did not run in this window: what it once took stands in
+        known |= {name: getattr(measurement, name) for name in _LATENCIES}
+    return side.model_copy(update=known)
 
 
 def in_words(before: ModelState, after: ModelState) -> str:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_agent.agent import Agent
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.device import Identity, device_class, new_boot_id
 from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.serving.witnesses import each_of
-from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.baked import Baked
+from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.store import CAPTURES, Store
 from edgeflock_agent.supervision import Supervision
 from edgeflock_deploy import topics
@@ -30,6 +32,7 @@ from edgeflock_deploy.runtime_name import runtime_name
 
 if TYPE_CHECKING:
     from edgeflock_agent.serving.capture import Capture
+
 _SPREAD_S = 5.0  # a thousand boards that lose a broker together come back 200 a second, at once if it is there
 _MAX_QUEUED = 1_000  # what is to outlive a lost connection waits on the disk
 
@@ -59,8 +62,10 @@ class Options:
     socket: Path | None = None
     threads: int = 1
     quota_bytes: int | None = None
+    memory_bytes: int | None = None
     capture: CaptureOptions | None = None
     emulated: bool = False
+    factory: Path | None = None
 
 
 def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> None:
@@ -77,25 +82,18 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     parse_broker(options.broker)
     host, port = _host_port(options.http)
     runtime = runtime_name()
-    store = Store(options.state, Disk(), options.quota_bytes)
+    store = Store(options.state, Disk(), options.quota_bytes, Baked(options.factory))
     store.lock()
     try:
         trust = remember_trust(options.state, options.trust, store.disk)
-        emulated = options.emulated or is_emulated()
-        identity = Identity(
-            device=options.device,
-            device_class=options.device_class or device_class(runtime, emulated=emulated),
-            emulated=emulated,
-            runtime=runtime,
-            boot_id=new_boot_id(),
-            broker=options.broker,
-        )
+        identity = _identity(options, runtime)
         capture = _capture(options, store)
         agent = _agent(options, identity, store, trust, capture)
         endpoint = Endpoint.start(
             agent.serving.get,
             agent.expected,
-            witness=each_of(agent.watch.answered, *([capture.answered] if capture is not None else [])),
+            witness=each_of(agent.watch.answered, agent.live, *([capture.answered] if capture is not None else [])),
+            turns=agent.turns.get,
             host=host,
             port=port,
             socket_path=options.socket,
@@ -105,6 +103,18 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
             capture.stop()
     finally:
         store.unlock()
+
+
+def _identity(options: Options, runtime: str) -> Identity:
+    emulated = options.emulated or is_emulated()
+    return Identity(
+        device=options.device,
+        device_class=options.device_class or device_class(runtime, emulated=emulated),
+        emulated=emulated,
+        runtime=runtime,
+        boot_id=new_boot_id(),
+        broker=options.broker,
+    )
 
 
 def _capture(options: Options, store: Store) -> Capture | None:
@@ -142,7 +152,16 @@ def _agent(options: Options, identity: Identity, store: Store, trust: Trust, cap
             max_queued=_MAX_QUEUED,
         )
 
-    return Agent(identity, store, trust, make_link, threads=options.threads, beat_s=options.beat_s, capture=capture)
+    return Agent(
+        identity,
+        store,
+        trust,
+        make_link,
+        threads=options.threads,
+        beat_s=options.beat_s,
+        memory_bytes=options.memory_bytes,
+        capture=capture,
+    )
 
 
 def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: Endpoint) -> None:
@@ -157,9 +176,13 @@ def _run(agent: Agent, on_end: Callable[[Callable[[], None]], None], endpoint: E
         on_end(end)
         agent.reporter.endpoint = endpoint.url
         where = {"url": endpoint.url} | ({"socket": str(endpoint.socket_path)} if endpoint.socket_path else {})
-        disk.write_whole(note, [json.dumps(where).encode()])
+        try:
+            disk.write_whole(note, [json.dumps(where).encode()])
+        except (DiskFull, OSError) as error:  # it serves all the same; `status` cannot say where
+            log.error("the endpoint's address cannot be noted: %s", error)
         device, board = agent.identity.device, agent.identity.device_class
         log.info("device %s, class %s, endpoint %s", device, board, " and unix:".join(where.values()))
+        log.info("inference processes are held by %s", sandbox.offered())
         agent.boot()
         supervision.ready()
         lanes = (agent.delivery, agent.bench, agent.serving_lane)
@@ -180,7 +203,12 @@ def remember_trust(state: Path, given: Path | None, disk: Disk) -> Trust:
     kept = state / "trust.json"
     if given is not None:
         trust = Trust.read(given)
-        disk.write_whole(kept, [trust.model_dump_json().encode()])
+        text = trust.model_dump_json().encode()
+        try:
+            if not (kept.exists() and kept.read_bytes() == text):
+                disk.write_whole(kept, [text])
+        except (DiskFull, OSError) as error:  # named anew at the next start, or remembered then
+            log.error("the keys of --trust cannot be remembered: %s", error)
         return trust
     if not kept.exists():
         raise BadInput(

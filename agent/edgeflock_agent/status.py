@@ -14,10 +14,13 @@ from typing import Any
 
 import psutil
 
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.reports import reported_model
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
+from edgeflock_agent.storage.store import used_bytes
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.messages import Measurement
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Status:
     endpoint: str | None
     socket: str | None
     record: AgentRecord
+    used_bytes: int = 0
+    free_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -52,6 +57,8 @@ class Status:
             "broker": record.broker,
             "endpoint": self.endpoint,
             "socket": self.socket,
+            "disk": {"used_bytes": self.used_bytes, "free_bytes": self.free_bytes},
+            "sandbox": sandbox.offered()._asdict(),
             "models": models,
         }
 
@@ -69,6 +76,7 @@ class Status:
             f", unix:{self.socket}" if self.socket else ""
         )
         lines.append(f"broker {self.record.broker}{asked}")
+        lines.append(f"inference processes are held by {sandbox.offered()}")
         for name, state in self._models():
             slots = state.slots
             lines.append(f"model {name}: {state.state.value}" + (f", {state.outcome.value}" if state.outcome else ""))
@@ -84,9 +92,11 @@ class Status:
                     facts = state.bundles.get(digest)
                     known = f"  version {facts.version}" if facts is not None else ""
                     known += f"  {facts.variant}" if facts is not None and facts.variant is not None else ""
+                    known += "" if facts is None or facts.measurement is None else _times(facts.measurement)
                     lines.append(f"  {slot:<9} {digest[:12]}{known}")
             for one in reported_model(state, slots.active).tried:
                 lines.append(f"  {one.variant} did not fit: {one.reason.value}: {one.detail}")
+        lines.append(f"disk: {self.used_bytes / 1e6:.1f} MB used here, {self.free_bytes / 1e6:.1f} MB free")
         if not self.record.models:
             lines.append("no model yet")
         return "\n".join(lines)
@@ -111,7 +121,15 @@ def read_status(state: Path) -> Status:
         with contextlib.suppress(OSError, ValueError, KeyError):
             note = json.loads((state / "endpoint.json").read_bytes())
             endpoint, socket = note["url"], note.get("socket")
-    return Status(running, cost, endpoint, socket, record)
+    return Status(running, cost, endpoint, socket, record, used_bytes(state), Disk().free_bytes(state))
+
+
+def _times(measured: Measurement) -> str:
+    """What one inference took when it was measured alone, and a whole request, with its processing."""
+    inference, whole = measured.latency_ms_p50, measured.end_to_end_ms_p50
+    if inference is None:
+        return ""
+    return f"  p50 {inference:.4g} ms" + ("" if whole is None else f", end to end {whole:.4g} ms")
 
 
 def _cost(lock: Path) -> Cost | None:

@@ -17,7 +17,7 @@ from edgeflock_agent.measure.energy import Meter, NoMeter
 from edgeflock_agent.measure.metering import Metering
 from edgeflock_deploy import peak_memory
 from edgeflock_deploy.messages import Energy, Measurement
-from edgeflock_deploy.quantiles import P95_SAMPLES, latency_quantiles, median
+from edgeflock_deploy.quantiles import P95_SAMPLES, Quantiles, latency_quantiles, median
 from edgeflock_deploy.reasons import Reason
 
 SETTLED_WITHIN = 0.02
@@ -25,6 +25,7 @@ _BLOCK = 32
 _WARM_UP_BLOCKS = 40
 _WARM_UP_MS = 2000.0
 SAMPLING_MS = 5000.0
+_END_TO_END_MS = 3000.0
 
 
 class Run(NamedTuple):
@@ -83,6 +84,21 @@ def closed_loop(
     return Run(first_ms, settled(medians), count, tuple(latencies), switches, energy)
 
 
+def end_to_end(process: ModelProcess, *, samples: int = 2 * P95_SAMPLES, max_ms: float = _END_TO_END_MS) -> Quantiles:
+    """Measure whole requests over a warm variant, one after the other, with the processing that its bundle declares.
+
+    Raises:
+        HardStop: the variant crashed, hung, or failed on an input that it must be able to run.
+    """
+    took_ms: list[float] = []
+    try:
+        while len(took_ms) < samples and sum(took_ms) < max_ms:
+            took_ms += process.measure_end_to_end(_BLOCK, max_ms=min(1000.0, max_ms))
+    except InferenceFailed as error:
+        raise HardStop(Reason.CRASHED, f"a whole request failed: {error}") from None
+    return latency_quantiles(took_ms)
+
+
 def measure_process(
     process: ModelProcess, meter: Meter | NoMeter, peak_rss_bytes: int | None, *, max_ms: float = SAMPLING_MS
 ) -> Measurement:
@@ -92,7 +108,7 @@ def measure_process(
         HardStop: see `closed_loop`.
     """
     run = closed_loop(process, meter, max_ms=max_ms)
-    quantiles = latency_quantiles(run.latencies_ms)
+    quantiles, whole = latency_quantiles(run.latencies_ms), end_to_end(process)
     return Measurement(
         n=quantiles.n,
         latency_ms_p50=quantiles.p50,
@@ -103,6 +119,8 @@ def measure_process(
         warmed_up=run.warmed_up,
         peak_rss_bytes=peak_rss_bytes,
         energy=run.energy,
+        end_to_end_ms_p50=whole.p50,
+        end_to_end_ms_p95=whole.p95,
     )
 
 

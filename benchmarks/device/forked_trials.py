@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +20,8 @@ import numpy as np
 
 from edgeflock_agent.children import child, sandbox
 from edgeflock_agent.children.child_process import ChildProcess
-from edgeflock_agent.children.frames import Channel
+from edgeflock_agent.children.frames import Channel, End, connected
+from edgeflock_agent.children.random_inputs import RandomInputs
 from edgeflock_agent.children.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy.cases import Golden, write_golden
 from edgeflock_deploy.reasons import Reason
@@ -62,8 +62,8 @@ def golden_files(data: Path, models: Sequence[str], folder: Path) -> dict[str, P
     """Golden cases of each whole model, written to a folder."""
     paths = {}
     for name in models:
-        whole, rng = LoadedModel.load(data / f"{name}.tflite"), np.random.default_rng(0)
-        items = [[child._random_tensor(info, rng) for info in whole.inputs] for _ in range(_CASES)]
+        whole, drawn = LoadedModel.load(data / f"{name}.tflite"), RandomInputs(0)
+        items = [[drawn.tensor(info.dtype, info.shape) for info in whole.inputs] for _ in range(_CASES)]
         outputs = [whole.run(*item) for item in items]
         stacked = [tuple(np.concatenate(column) for column in zip(*rows, strict=True)) for rows in (items, outputs)]
         paths[name] = folder / f"{name}.npz"
@@ -89,7 +89,7 @@ def tried(model: Path, golden: Path, start_child: Callable[[float], ChildProcess
 def forked(timeout_s: float) -> ChildProcess:
     """Start a child as a fork of this process, in which `child.rehearse` has been called."""
     parent, stderr = os.getpid(), tempfile.TemporaryFile()  # noqa: SIM115 - the child's, who closes it at its end
-    ours, theirs = socket.socketpair()
+    ours, theirs = connected()
     pid = os.fork()
     if pid == 0:
         _be_the_child(parent, theirs, stderr.fileno())
@@ -100,15 +100,15 @@ def forked(timeout_s: float) -> ChildProcess:
     return ChildProcess(process, channel, stderr, timeout_s)
 
 
-def _be_the_child(parent: int, connected: socket.socket, stderr: int) -> None:
+def _be_the_child(parent: int, end: End, stderr: int) -> None:
     """Never returns."""
     status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(stderr, 1)
         os.dup2(stderr, 2)
-        sandbox.enter(parent, (0, 1, 2, connected.fileno()))
-        child.serve(connected)
+        sandbox.enter(parent, (0, 1, 2, *end))
+        child.serve(end)
         status = 0
     finally:
         os._exit(status)

@@ -92,6 +92,7 @@ def serve(folder: Path, switches: int) -> None:
     from edgeflock_agent.effects import EFFECTS
     from edgeflock_agent.jobs import Work
     from edgeflock_agent.lane import Lane
+    from edgeflock_agent.machine import fresh
     from edgeflock_agent.model_state import Switch
     from edgeflock_agent.serving.endpoint import Endpoint
     from edgeflock_agent.storage.disk import Disk
@@ -104,6 +105,7 @@ def serve(folder: Path, switches: int) -> None:
     trust = Trust(keys=())
     agent = Agent(identity, Store(folder / "state", Disk()), trust, lambda _: Link(broker, "switches"))
     endpoint = Endpoint.start(agent.serving.get, lambda: [MODEL], socket_path=folder / "agent.sock")
+    agent.models[MODEL] = fresh(MODEL)
     starter, events, rng = Lane("starter"), Events([], [], []), random.Random(0)
     ready: queue.Queue[ModelProcess] = queue.Queue()
 

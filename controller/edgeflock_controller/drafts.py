@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from edgeflock_compression.making import EVALUATION_FILE, GOLDEN_INPUTS_FILE
 from edgeflock_compression.parent.data import Arrays, InputSpec, fit, load_data
-from edgeflock_compression.parent.input_order import input_name
 from edgeflock_compression.parent.split import evaluation_slice, golden_inputs, task_of
 from edgeflock_compression.passes.pack import decode_budget
 from edgeflock_compression.variant import (
@@ -24,6 +23,7 @@ from edgeflock_compression.variant import (
     read_checked_record,
     read_record,
 )
+from edgeflock_controller.appearance import PLAIN, Appearance, check_names, input_of, names_in, prepared, state_pairs
 from edgeflock_deploy.bundle import (
     DECODE_BUDGET_S,
     Task,
@@ -31,7 +31,8 @@ from edgeflock_deploy.bundle import (
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.cases import Evaluation, read_evaluation
 from edgeflock_deploy.errors import BadInput, Untrusted
-from edgeflock_deploy.runtime import LoadedModel, LoadFailed
+from edgeflock_deploy.processing import InputProcessing
+from edgeflock_deploy.runtime import LoadedModel, LoadFailed, TensorInfo
 
 Array = NDArray[Any]
 
@@ -58,13 +59,15 @@ class Draft(NamedTuple):
     decode_s: float = DECODE_BUDGET_S
 
 
-def find_drafts(source: Path, data: Path | None, variant: str | None) -> list[Draft]:
+def find_drafts(source: Path, data: Path | None, variant: str | None, how: Appearance = PLAIN) -> list[Draft]:
     """Find what is to be published.
 
     Args:
         source: a folder that `compress` wrote, one variant's folder in it, or a `.tflite` made elsewhere.
         data: the `.npz` for a `.tflite` made elsewhere.
         variant: the name for a `.tflite` made elsewhere; its file's name without it.
+        how: what applications are to see. The items of `data` are as applications send them; those of `compress` are
+            as the model takes them.
 
     Raises:
         BadInput: nothing to publish there, a file was altered after it was measured, or cases are missing.
@@ -72,7 +75,7 @@ def find_drafts(source: Path, data: Path | None, variant: str | None) -> list[Dr
     if source.is_file():
         if data is None:
             raise BadInput(str(source), "is a model without data", "give its labelled items with --data DATA.npz")
-        return [_foreign_draft(source, data, variant or source.stem)]
+        return [_foreign_draft(source, data, variant or source.stem, how)]
     if not source.is_dir():
         raise BadInput(str(source), "does not exist", "give a folder that `edgeflock compress` wrote, or a .tflite")
     if data is not None or variant is not None:
@@ -89,7 +92,9 @@ def find_drafts(source: Path, data: Path | None, variant: str | None) -> list[Dr
     return drafts
 
 
-def find_fallbacks(source: Path, data: Path | None, names: Sequence[str], drafts: Sequence[Draft]) -> list[Draft]:
+def find_fallbacks(
+    source: Path, data: Path | None, names: Sequence[str], drafts: Sequence[Draft], how: Appearance = PLAIN
+) -> list[Draft]:
     """Find what the drafts fall back to, in this order.
 
     Args:
@@ -97,13 +102,14 @@ def find_fallbacks(source: Path, data: Path | None, names: Sequence[str], drafts
         data: see `find_drafts`.
         names: variants in the same folder, or, beside a `.tflite` made elsewhere, more such files.
         drafts: what `find_drafts` found there.
+        how: see `find_drafts`.
 
     Raises:
         BadInput: there is no such variant, one is named twice, or it is of another model.
     """
     if source.is_file():
         assert data is not None, "find_drafts asked for it"
-        found = [_foreign_draft(Path(name), data, Path(name).stem) for name in names]
+        found = [_foreign_draft(Path(name), data, Path(name).stem, how) for name in names]
         variants = [draft.variant for draft in (*drafts, *found)]
     else:
         folder = source.resolve().parent if (source / RECORD_FILE).is_file() else source
@@ -170,17 +176,42 @@ def _check_one_data_set(folder: Path) -> None:
         raise BadInput(str(folder), wrong, mend)
 
 
-def _foreign_draft(path: Path, data_path: Path, variant: str) -> Draft:
+def _foreign_draft(path: Path, data_path: Path, variant: str, how: Appearance) -> Draft:
     try:
-        inputs = LoadedModel.load(path).inputs
+        model = LoadedModel.load(path)
     except LoadFailed as error:
         raise BadInput(str(path), f"is no model that runs here ({error.detail})", "give a .tflite") from None
-    # A quantized input takes real values here, which are encoded when the golden cases are made.
-    specs = [InputSpec(input_name(i), i.shape[1:], "float32" if i.scale else i.dtype) for i in inputs]
+    names = names_in(model)
+    check_names(how.processing, names)
+    fed = {pair.input for pair in state_pairs(model, names, how.state)}
+    infos = {place: info for place, info in enumerate(model.inputs) if place not in fed}
+    declared = [input_of(how.processing, names.inputs[place]) for place in infos]
+    specs = [_spec(info, one, names.inputs[place]) for (place, info), one in zip(infos.items(), declared, strict=True)]
     data = fit(load_data(data_path), specs)
     evaluation = evaluation_slice(data, _SEED)
+
+    def as_held(given: Sequence[Array]) -> Arrays:
+        """Items of an application as the file's inputs take them, a state among them at its beginning."""
+        own = iter([prepared(items, one) for items, one in zip(given, declared, strict=True)])
+        first = [np.zeros((len(given[0]), *info.shape[1:]), _real(info)) for info in model.inputs]
+        return tuple(next(own) if place in infos else first[place] for place in range(len(first)))
+
+    if evaluation is not None:
+        evaluation = evaluation._replace(x=as_held(evaluation.x))
     provenance = {"name": variant, "file": path.name, "data_sha256": data.sha256}
-    return Draft(variant, path, golden_inputs(data, _SEED), evaluation, task_of(data, evaluation), None, provenance)
+    inputs = as_held(golden_inputs(data, _SEED))
+    return Draft(variant, path, inputs, evaluation, task_of(data, evaluation), None, provenance)
+
+
+def _spec(info: TensorInfo, declared: InputProcessing, name: str) -> InputSpec:
+    """What the items of a data file must be for one input: as applications send them."""
+    shape = info.signature[1:] if declared.shape is None else declared.shape
+    return InputSpec(name, tuple(None if size == -1 else size for size in shape), declared.dtype or _real(info))
+
+
+def _real(info: TensorInfo) -> str:
+    # A quantized input takes real values here, which are encoded when the golden cases are made.
+    return "float32" if info.scale else info.dtype
 
 
 def _read_evaluation(path: Path) -> Evaluation:

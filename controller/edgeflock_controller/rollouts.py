@@ -13,7 +13,7 @@ from typing import NamedTuple
 from edgeflock_controller.expiry import expiry, lapsing
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import rollout_view
-from edgeflock_deploy.messages import DesiredModel, LatencySketch, Window
+from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, Window
 from edgeflock_deploy.rollout import step
 from edgeflock_deploy.rollout_events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
 from edgeflock_deploy.rollout_state import Rollout
@@ -91,9 +91,9 @@ class Rollouts:
             self.apply(rollout, event)
 
     def window(self, window: Window, at: float) -> None:
-        """Tell a rollout of a window; the sketches are kept with the hot rows and are no evidence."""
+        """Tell a rollout of a window; sketches and outcomes are kept with the hot rows and are no evidence."""
         if window.rollout in self._live:
-            bare = {"sketch": LatencySketch()}
+            bare = {"sketch": LatencySketch(), "outcomes": Outcomes()}
             slim = window.model_copy(
                 update={"old": window.old.model_copy(update=bare), "new": window.new.model_copy(update=bare)}
             )

@@ -9,6 +9,7 @@ from edgeflock_controller.journal import Entry
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
 from edgeflock_deploy.rollout import step
 from edgeflock_deploy.rollout_events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
@@ -76,6 +77,19 @@ def rollout_view(rollout: Rollout) -> Json:
         "devices_reached": rollout.devices_reached,
         "devices_committed": rollout.devices_committed,
         "devices_waiting": rollout.devices_waiting,
+        "trial": trial_view(rollout.evidence),
+    }
+
+
+def trial_view(evidence: Evidence) -> Json:
+    """What the evidence of a rollout was gathered from: pairs on applications' requests, replayed ones, and neither."""
+    devices = evidence.devices.values()
+    live = sum(own.live_pairs for own in devices)
+    return {
+        "windows": sum(own.windows for own in devices),
+        "windows_unpaired": sum(own.unpaired for own in devices),
+        "pairs_live": live,
+        "pairs_replayed": sum(own.pairs for own in devices) - live,
     }
 
 

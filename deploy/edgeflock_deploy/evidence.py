@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from edgeflock_deploy import betting
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages import Frozen, Window
 from edgeflock_deploy.policy import Metric
 
 Runs = tuple[tuple[int, int], ...]
@@ -28,10 +28,18 @@ class MetricEvidence(Frozen):
 
 
 class DeviceEvidence(Frozen):
-    """What one device showed, and the windows that it was heard in, by boot id; `emulated` once one of them was."""
+    """What one device showed, and the windows that it was heard in, by boot id; `emulated` once one of them was.
+
+    `unpaired` of the windows compared nothing pair by pair; what they said stands in `alerts`, with nothing staked on
+    it. `pairs` counts those of the others, `live_pairs` how many of them were applications' requests.
+    """
 
     windows: int = 0
+    unpaired: int = 0
+    pairs: int = 0
+    live_pairs: int = 0
     emulated: bool = False
+    alerts: dict[Metric, MetricEvidence] = Field(default_factory=dict)
     seen: dict[str, Runs] = Field(default_factory=dict)
     metrics: dict[Metric, MetricEvidence] = Field(default_factory=dict)
 
@@ -40,17 +48,24 @@ class DeviceEvidence(Frozen):
         return any(first <= number <= last for first, last in self.seen.get(boot_id, ()))
 
     def counting(
-        self, boot_id: str, number: int, metrics: Mapping[Metric, MetricEvidence], *, emulated: bool = False
+        self, window: Window, metrics: Mapping[Metric, MetricEvidence], alerts: Mapping[Metric, MetricEvidence]
     ) -> DeviceEvidence:
-        """Take in one more window with the metrics as they stand after it."""
-        seen = {**self.seen, boot_id: _add(self.seen.get(boot_id, ()), number)}
+        """Take in one more window with the metrics and alerts as they stand after it."""
+        seen = {**self.seen, window.boot_id: _add(self.seen.get(window.boot_id, ()), window.number)}
         return DeviceEvidence.model_construct(
-            windows=self.windows + 1, emulated=self.emulated or emulated, seen=seen, metrics=dict(metrics)
+            windows=self.windows + 1,
+            unpaired=self.unpaired + (not window.paired),
+            pairs=self.pairs + window.pairs,
+            live_pairs=self.live_pairs + window.live_pairs,
+            emulated=self.emulated or window.conditions.emulated,
+            alerts=dict(alerts),
+            seen=seen,
+            metrics=dict(metrics),
         )
 
     def voided(self) -> DeviceEvidence:
         """Forget what was shown, but not which windows were heard: a late copy of one must not count again."""
-        return DeviceEvidence.model_construct(windows=0, seen=self.seen, metrics={})
+        return DeviceEvidence(seen=self.seen)
 
 
 class Evidence(Frozen):

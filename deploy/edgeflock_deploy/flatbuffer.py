@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from mmap import mmap
 
 from edgeflock_deploy.errors import EdgeflockError
 
@@ -21,7 +22,7 @@ class Tables:
     A position is a byte of the file; a table goes by its position. Every method may raise `Broken`.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | mmap) -> None:
         self.data = data
 
     def number(self, code: str, at: int) -> int:

@@ -12,7 +12,7 @@ board disturbs both alike. Each window is one observation z per metric, and each
 
 | metric | z | margins compared as | scale |
 |---|---|---|---|
-| latency_ms_p50, _p95 | log new - log old | log(1 + margin) | 0.20 |
+| latency_ms_p50, _p95, service_ms_p50, _p95 | log new - log old | log(1 + margin) | 0.20 |
 | accuracy | old - new (a drop, absolute) | margin | 0.05 |
 | agreement | 1 - agreement | margin | 0.05 |
 | peak_rss_bytes | new / old - 1 | margin | exact, no bet |
@@ -31,6 +31,9 @@ the stages. PASS: per device, every guardrail alone against 1/alpha (all must ho
 read exactly, so it needs no evidence: above `fail_margin` it fails at once, otherwise it passes. A metric without data
 stakes nothing: it cannot FAIL, and above all it cannot PASS.
 
+A window that is not paired compares other inputs, or another hour: of it, only memory counts, which was measured alone
+anyway. The rest is kept beside the evidence and said in the sentence, for people: an alert, on which nothing is staked.
+
 A device that says it is emulated is not judged by its latency: software translates its processor, so its times are its
 host's. They are shown, nothing is staked on them, and its other guardrails decide.
 """
@@ -47,7 +50,7 @@ from edgeflock_deploy.verdict import EvidenceRow, count, effect_in_words, shown_
 
 LATENCY_SCALE = 0.20
 SHARE_SCALE = 0.05
-_LATENCIES = ("latency_ms_p50", "latency_ms_p95")
+_LATENCIES = ("latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95")
 _EXACT = "peak_rss_bytes"
 # Kernels before 6.2 count resident pages in batches of 64 per thread: a tiny model may show nothing at all. What is
 # smaller than this is compared with this.
@@ -65,38 +68,39 @@ def pass_needs(policy: Policy) -> float:
 
 
 def observations(window: Window) -> dict[Metric, float]:
-    """What a window says of each metric: z, positive where the candidate is worse; nothing where data is missing.
-
-    An unpaired window only says what needs no pairing: memory.
-    """
-    found: dict[Metric, float | None] = {"peak_rss_bytes": _excess(window.old, window.new)}
-    if window.paired:
-        old, new = window.old, window.new
-        found["latency_ms_p50"] = _log_ratio(old.latency_ms_p50, new.latency_ms_p50)
-        found["latency_ms_p95"] = _log_ratio(old.latency_ms_p95, new.latency_ms_p95)
-        if old.accuracy is not None and new.accuracy is not None:
-            found["accuracy"] = old.accuracy - new.accuracy
-        found["agreement"] = None if window.agreement is None else 1 - window.agreement
+    """What a window says of each metric: z, positive where the candidate is worse; nothing where data is missing."""
+    old, new = window.old, window.new
+    found: dict[Metric, float | None] = {
+        "peak_rss_bytes": _excess(old, new),
+        "latency_ms_p50": _log_ratio(old.latency_ms_p50, new.latency_ms_p50),
+        "latency_ms_p95": _log_ratio(old.latency_ms_p95, new.latency_ms_p95),
+        "service_ms_p50": _log_ratio(old.service_ms_p50, new.service_ms_p50),
+        "service_ms_p95": _log_ratio(old.service_ms_p95, new.service_ms_p95),
+        "agreement": None if window.agreement is None else 1 - window.agreement,
+    }
+    if old.accuracy is not None and new.accuracy is not None:
+        found["accuracy"] = old.accuracy - new.accuracy
     return {metric: z for metric, z in found.items() if z is not None}
 
 
 def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     """Take in one window; the same object comes back if it was heard before.
 
-    Metrics without a guardrail are kept too, to be shown; nothing is staked on them.
+    What an unpaired window says becomes an alert, but for memory, which needs no pairing. Metrics without a guardrail
+    are kept too, to be shown; nothing is staked on them.
     """
     device = evidence.of(window.device)
     if device.has_seen(window.boot_id, window.number):
         return evidence
     emulated = device.emulated or window.conditions.emulated
     guardrails = {g.metric: g for g in policy.guardrail if not (emulated and g.metric in _LATENCIES)}
-    metrics = dict(device.metrics)
+    metrics, alerts = dict(device.metrics), dict(device.alerts)
     for metric, z in observations(window).items():
-        before = metrics.get(metric) or MetricEvidence()
-        metrics[metric] = _bet(before, z, guardrails.get(metric))
-    return evidence.with_device(
-        window.device, device.counting(window.boot_id, window.number, metrics, emulated=emulated)
-    )
+        if window.paired or metric == _EXACT:
+            metrics[metric] = _bet(metrics.get(metric) or MetricEvidence(), z, guardrails.get(metric))
+        else:
+            alerts[metric] = _bet(alerts.get(metric) or MetricEvidence(), z, None)
+    return evidence.with_device(window.device, device.counting(window, metrics, alerts))
 
 
 def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:
@@ -122,7 +126,7 @@ def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:
 def passes(evidence: Evidence, device: str, policy: Policy, min_windows: int) -> bool:
     """Whether every guardrail of this device shows, with evidence of its own, that the candidate is harmless."""
     own = evidence.of(device)
-    return own.windows >= min_windows and not missing(evidence, device, policy)
+    return own.windows - own.unpaired >= min_windows and not missing(evidence, device, policy)
 
 
 def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
@@ -142,6 +146,21 @@ def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
     return tuple(phrases)
 
 
+def alert(evidence: Evidence, device: str, policy: Policy) -> str | None:
+    """What a device's unpaired windows say, for people; None if all of its windows are paired."""
+    own = evidence.of(device)
+    if not own.unpaired:
+        return None
+    bad = [
+        effect_in_words(guardrail.metric, shown_effect(guardrail.metric, _typical(guardrail.metric, seen)))
+        for guardrail in _judged(own, policy)
+        if (seen := own.alerts.get(guardrail.metric)) is not None
+        and _typical(guardrail.metric, seen) > _fail_at(guardrail)
+    ]
+    windows = f"{count(own.unpaired, 'unpaired window')}: no evidence"
+    return f"ALERT: {', '.join(bad)} ({windows})" if bad else windows
+
+
 def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
     """Say what a device that passes has shown of each guardrail."""
     own = evidence.of(device)
@@ -151,7 +170,9 @@ def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
     ]
     held = f"PASS: {device} holds {count(len(shown), 'guardrail')} ({count(own.windows, 'window')})"
     said = f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
-    return f"{said}; it is emulated, so latency is not judged" if len(shown) < len(policy.guardrail) else said
+    if len(shown) < len(policy.guardrail):
+        said += "; it is emulated, so latency is not judged"
+    return "; ".join(part for part in (said, alert(evidence, device, policy)) if part)
 
 
 def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:
@@ -195,15 +216,19 @@ def _bet(before: MetricEvidence, z: float, guardrail: Guardrail | None) -> Metri
     if guardrail is not None and guardrail.metric != _EXACT:
         latency = guardrail.metric in _LATENCIES
         scale = LATENCY_SCALE if latency else SHARE_SCALE
-        fail_at = math.log1p(guardrail.fail_margin) if latency else guardrail.fail_margin
         pass_at = math.log1p(guardrail.pass_margin) if latency else guardrail.pass_margin
-        harm = betting.stake(harm, betting.clip((z - fail_at) / scale))
+        harm = betting.stake(harm, betting.clip((z - _fail_at(guardrail)) / scale))
         harmless = betting.stake(harmless, betting.clip((pass_at - z) / scale))
     worst = z if before.windows == 0 else max(before.worst, z)
     # Not validated: every value was made here, and this runs for each metric of each window.
     return MetricEvidence.model_construct(
         windows=before.windows + 1, total=before.total + z, worst=worst, harm=harm, harmless=harmless
     )
+
+
+def _fail_at(guardrail: Guardrail) -> float:
+    """The fail margin as an observation: latencies are compared by their logarithms."""
+    return math.log1p(guardrail.fail_margin) if guardrail.metric in _LATENCIES else guardrail.fail_margin
 
 
 def _fleet_harm(evidence: Evidence, guardrail: Guardrail, devices: int) -> float:
@@ -221,8 +246,7 @@ def _typical(metric: Metric, seen: MetricEvidence) -> float:
 
 def _beyond(evidence: Evidence, guardrail: Guardrail) -> list[str]:
     """The devices whose typical effect is beyond the fail margin: the ones to blame."""
-    latency = guardrail.metric in _LATENCIES
-    margin = math.log1p(guardrail.fail_margin) if latency else guardrail.fail_margin
+    margin = _fail_at(guardrail)
     return [
         device
         for device, own in sorted(evidence.devices.items())

@@ -5,7 +5,9 @@ bytes raise `Malformed` (dead-letter). Names carry their unit last. This file kn
 
 Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
 `captures_wanted`; `Reported.windows_dropped`, `events_dropped` and `nan_answers`; `ReportedModel.variant`,
-`candidate_variant` and `tried`.
+`candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`, `block_requests` and `block_s`;
+`Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`;
+`Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`.
 """
 
 from __future__ import annotations
@@ -66,9 +68,16 @@ class Outcome(str, Enum):
 
 
 class TrialSettings(Frozen):
-    """How a candidate is compared with the incumbent on the device."""
+    """How a candidate is compared with the incumbent on the device.
 
-    mode: Literal["shadow"] = "shadow"
+    `shadow`: the incumbent answers applications, and both run a share of what they asked once more, as pairs.
+    `serving`: in blocks, applications are answered by each in turn.
+    """
+
+    mode: Literal["shadow", "serving"] = "shadow"
+    live_share: float = Field(0.25, ge=0, le=1)  # shadow: of the application's requests, how many are kept for pairs
+    block_requests: int = Field(32, ge=1, le=100_000)  # serving: a block ends after so many requests ...
+    block_s: float = Field(1.0, gt=0)  # ... or after this time, whichever is first
     window_pairs: int = Field(130, ge=1, le=100_000)  # a window closes on this many pairs (130 are needed for p95) ...
     window_max_s: float = Field(10.0, gt=0)  # ... or after this time, whichever is first
     pause_s: float = Field(0.2, ge=0)  # rest between windows, so that a trial does not own the board
@@ -135,7 +144,11 @@ class Energy(Frozen):
 
 
 class Measurement(Frozen):
-    """What WARMING measured of one variant, alone on the device."""
+    """What WARMING measured of one variant, alone on the device.
+
+    `latency_ms` is the interpreter's call alone; `end_to_end_ms` a whole request, from an application's bytes to the
+    answer's, with the processing that the bundle declares. An agent before that measured it leaves it None.
+    """
 
     n: int
     latency_ms_p50: float | None
@@ -146,6 +159,8 @@ class Measurement(Frozen):
     warmed_up: bool
     peak_rss_bytes: int | None
     energy: Energy = Energy()
+    end_to_end_ms_p50: float | None = None
+    end_to_end_ms_p95: float | None = None
 
 
 class Slots(Frozen):
@@ -241,8 +256,28 @@ class LatencySketch(Frozen):
     bins: dict[int, int] = {}
 
 
+class Outcomes(Frozen):
+    """What a variant answered, counted in fixed bins: the mix of answers shows drift where no label does.
+
+    A classification: `classes` counts the answered class (up to 64 classes each in its own bin, more are hashed into
+    64) and `confidence` the probability of the answer in tenths. A regression: `values` counts the answers, each the
+    mean of its values, in twenty bins between `low` and `high`, the ends of the evaluation slice's targets; what lies
+    outside is in the first and the last. Bins of zeros at the end are left out, and so is what was not counted.
+    """
+
+    classes: tuple[int, ...] = Field((), max_length=64)
+    confidence: tuple[int, ...] = Field((), max_length=10)
+    values: tuple[int, ...] = Field((), max_length=20)
+    low: float | None = None
+    high: float | None = None
+
+
 class VariantWindow(Frozen):
-    """One variant's side of a window. A quantile below its sample count is None and stakes nothing."""
+    """One variant's side of a window. A quantile below its sample count is None and stakes nothing.
+
+    `latency_*` is the interpreter's call alone, a closed loop; `service_*` is an application's wait from the arrival of
+    its request, queueing included, over the `service_n` requests of a serving trial that this variant answered.
+    """
 
     n: int
     latency_ms_p50: float | None = None
@@ -254,6 +289,10 @@ class VariantWindow(Frozen):
     accuracy: float | None = None
     peak_rss_bytes: int | None = None
     energy: Energy = Energy()
+    service_n: int = 0
+    service_ms_p50: float | None = None
+    service_ms_p95: float | None = None
+    outcomes: Outcomes = Outcomes()
 
 
 class Conditions(Frozen):
@@ -272,8 +311,16 @@ class Conditions(Frozen):
     temperature_c: float | None = None
 
 
+WindowMode = Literal["shadow", "serving", "alternating", "alone"]
+
+
 class Window(_Up):
-    """One window of a trial: incumbent (`old`) and candidate (`new`) on the same inputs, interleaved."""
+    """One window of a trial: incumbent (`old`) and candidate (`new`) on the same inputs, interleaved.
+
+    `mode` says how the two came to run: side by side (`shadow`, `serving`), one after the other in blocks because there
+    is no memory for both (`alternating`), or each by itself (`alone`), which pairs nothing: `paired` is false then.
+    `live_pairs` of the pairs were an application's requests; the others are items of the evaluation slice, replayed.
+    """
 
     kind: Literal["window"] = "window"
     device_class: str
@@ -288,6 +335,8 @@ class Window(_Up):
     new: VariantWindow
     agreement: float | None = None  # share of items with the same answer
     paired: bool = True
+    mode: WindowMode = "shadow"
+    live_pairs: int = 0
     conditions: Conditions = Conditions()
 
 

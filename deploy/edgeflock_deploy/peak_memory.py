@@ -20,19 +20,22 @@ The tiny model, `warm.tflite`, is one 1x1 convolution and one matrix product of 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import resource
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeflock_deploy.errors import EdgeflockError
 from edgeflock_deploy.heap import give_back_freed
 from edgeflock_deploy.lifeline import die_with_parent
+from edgeflock_deploy.sandbox import landlock, privileges, seccomp
 
 if TYPE_CHECKING:  # whoever only asks for a measurement pays for neither numpy nor the runtime
     from edgeflock_deploy.runtime import LoadedModel
@@ -86,18 +89,23 @@ def peak_rss_bytes(path: Path) -> PeakMemory:
     return PeakMemory(**json.loads(done.stdout))
 
 
-def measure_here(path: Path, proc: Path = Path("/proc/self")) -> PeakMemory:
+def measure_here(
+    path: Path, proc: Path = Path("/proc/self"), confine: Callable[[], object] = lambda: None
+) -> PeakMemory:
     """Measure in this process, which must be a fresh one.
 
     Args:
         path: the `.tflite`.
         proc: where the kernel shows this process.
+        confine: called when the runtime is warm and no other file is needed, before the model is touched.
     """
     try:
         _load_and_run(_WARM_MODEL)
         give_back_freed()  # free memory that stays resident would hide a part of the model
         warm = _load_and_run(_WARM_MODEL)  # again, so that what the trim took from the runtime itself is back
-        before, file_before = _reset_high_water_mark(proc), _status_bytes(proc, "RssFile")
+        counters = _Counters(proc)  # clear_refs(5) is not to be opened any more by a process that is confined
+        confine()
+        before, file_before = counters.reset(), counters.bytes("RssFile")
     except (OSError, KeyError, ValueError) as error:
         warm, before, file_before, why = None, 0, 0, f"{proc} does not tell the peak of resident memory: {error}"
     try:
@@ -106,8 +114,8 @@ def measure_here(path: Path, proc: Path = Path("/proc/self")) -> PeakMemory:
         return PeakMemory(None, runs=False, reason=str(error))
     if warm is None:
         return PeakMemory(None, reason=why)
-    peak = _status_bytes(proc, "VmHWM") - before
-    file_bytes = min(max(_status_bytes(proc, "RssFile") - file_before, 0), peak)
+    peak = counters.bytes("VmHWM") - before
+    file_bytes = min(max(counters.bytes("RssFile") - file_before, 0), peak)
     del model, warm  # both had to live until here
     return PeakMemory(peak, file_bytes=file_bytes)
 
@@ -124,15 +132,32 @@ def _load_and_run(path: Path) -> LoadedModel:
     return model
 
 
-def _reset_high_water_mark(proc: Path) -> int:
-    """Set the mark to what is resident now, and return that: the base, from the same counter as the peak."""
-    (proc / "clear_refs").write_text("5")
-    return _status_bytes(proc, "VmHWM")
+class _Counters:
+    """The kernel's counters of this process's memory, in files that are opened once."""
+
+    def __init__(self, proc: Path) -> None:
+        self._status = os.open(proc / "status", os.O_RDONLY)
+        self._clear_refs = os.open(proc / "clear_refs", os.O_WRONLY)
+
+    def reset(self) -> int:
+        """Set the high-water mark to what is resident now, and return that: the base, from the counter of the peak."""
+        os.write(self._clear_refs, b"5")
+        return self.bytes("VmHWM")
+
+    def bytes(self, field: str) -> int:
+        """One of the fields of status that are in kB, in bytes."""
+        text = os.pread(self._status, 1 << 16, 0).decode()
+        fields = dict(line.split(":", 1) for line in text.splitlines())
+        return int(fields[field].split()[0]) * 1024
 
 
-def _status_bytes(proc: Path, field: str) -> int:
-    fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-    return int(fields[field].split()[0]) * 1024
+def _confine(model: int) -> None:
+    """The model is somebody else's program: from now on it is the only file that can be opened, and only be read."""
+    privileges.gain_none()
+    privileges.drop_capabilities()
+    for hold in (lambda: landlock.restrict([model]), seccomp.restrict):
+        with contextlib.suppress(landlock.NotOffered):
+            hold()
 
 
 def _fix_addresses() -> None:
@@ -153,7 +178,16 @@ def main() -> None:
     die_with_parent()
     _fix_addresses()
     resource.setrlimit(resource.RLIMIT_CPU, (_TIMEOUT_S, _TIMEOUT_S))  # a hanging model does not outlive its question
-    print(json.dumps(asdict(measure_here(Path(sys.argv[1])))))
+    path = Path(sys.argv[1])
+    try:
+        model = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        measured = PeakMemory(None, runs=False, reason=f"{path.name}: {error.strerror}")
+    else:
+        measured = measure_here(Path(f"/proc/self/fd/{model}"), confine=lambda: _confine(model))
+        if measured.reason is not None:
+            measured = replace(measured, reason=measured.reason.replace(f"{model}: ", f"{path.name}: ", 1))
+    print(json.dumps(asdict(measured)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgeflock_deploy.messages import TrialSettings
 
-Metric = Literal["latency_ms_p50", "latency_ms_p95", "agreement", "accuracy", "peak_rss_bytes"]
+Metric = Literal[
+    "latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95", "agreement", "accuracy", "peak_rss_bytes"
+]
 
 
 class _Rule(BaseModel):
@@ -38,8 +40,9 @@ class Stage(_Rule):
 class Guardrail(_Rule):
     """A metric with two margins: beyond `fail_margin` the candidate is bad, within `pass_margin` it is good.
 
-    latency_*, peak_rss_bytes: relative to the incumbent (0.05 is 5 % more). accuracy: an absolute drop (0.02 is two
-    points). agreement: the share of answers that differ from the incumbent's.
+    latency_*, service_*, peak_rss_bytes: relative to the incumbent (0.05 is 5 % more). accuracy: an absolute drop (0.02
+    is two points). agreement: the share of answers that differ from the incumbent's. service_* needs a `serving` trial
+    and requests: a device that nobody asks gives no data for it, and passes no guardrail on it.
     """
 
     metric: Metric

@@ -22,6 +22,7 @@ class Reason(str, Enum):
     KNOWN_BAD = "KNOWN_BAD"
     # hard stops: the variant misbehaved on this device
     LOAD_FAILED = "LOAD_FAILED"
+    OPERATOR_MISSING = "OPERATOR_MISSING"  # this runtime lacks an operator of the model
     LOAD_CRASHED = "LOAD_CRASHED"
     HUNG = "HUNG"
     CRASHED = "CRASHED"
@@ -61,6 +62,7 @@ _VARIANT = frozenset(
         Reason.BLOB_HASH_MISMATCH,
         Reason.KNOWN_BAD,
         Reason.LOAD_FAILED,
+        Reason.OPERATOR_MISSING,
         Reason.LOAD_CRASHED,
         Reason.HUNG,
         Reason.CRASHED,
@@ -74,6 +76,7 @@ _VARIANT = frozenset(
 _MISFIT = frozenset(
     {
         Reason.LOAD_FAILED,
+        Reason.OPERATOR_MISSING,
         Reason.LOAD_CRASHED,
         Reason.HUNG,
         Reason.CRASHED,

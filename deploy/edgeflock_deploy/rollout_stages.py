@@ -79,6 +79,7 @@ def _hold_if_exhausted(draft: Draft) -> bool:
         windows = evidence.of(device).windows
         if policy.guardrail and windows >= draft.rollout.devices[device].windows_allowed:
             why = "; ".join(judge.missing(evidence, device, policy)) or f"fewer than {draft.rules.min_windows} windows"
+            why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
             hold(draft, f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
             return True
     return False

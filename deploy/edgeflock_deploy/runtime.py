@@ -47,9 +47,10 @@ class TensorInfo:
         index: the runtime's number for it.
         name: its name in the file.
         dtype: numpy's name of the element type, e.g. `float32`.
-        shape: the shape with its batch of 1; an open dimension counts as 1.
+        shape: the shape with its batch of 1; an open dimension counts as 1, until an input of another size is set.
         scale: real value per code of a quantized tensor; 0 for one that is not quantized.
         zero_point: the code that stands for 0.
+        signature: the shape with -1 for each open dimension.
     """
 
     index: int
@@ -58,6 +59,20 @@ class TensorInfo:
     shape: tuple[int, ...]
     scale: float
     zero_point: int
+    signature: tuple[int, ...] = ()
+
+    def opens_to(self, shape: tuple[int, ...]) -> bool:
+        """Whether it has open dimensions, and these may have the sizes in this shape."""
+        wanted = self.signature
+        return (
+            -1 in wanted
+            and len(shape) == len(wanted)
+            and all(size == w or (w == -1 and size > 0) for size, w in zip(shape, wanted, strict=True))
+        )
+
+    def zeros(self) -> Array:
+        """What stands for 0 everywhere: a sequence's first state."""
+        return np.full(self.shape, self.zero_point if self.scale else 0, self.dtype)
 
     def encode(self, values: Array) -> Array:
         """Real values -> what this tensor holds: codes (rounded, clipped) if it is quantized, else a plain cast."""
@@ -86,6 +101,10 @@ class LoadedModel:
 
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
+        self._look()
+
+    def _look(self) -> None:
+        interpreter = self._interpreter
         self.inputs = tuple(_info(detail) for detail in interpreter.get_input_details())
         self.outputs = tuple(_info(detail) for detail in interpreter.get_output_details())
 
@@ -108,16 +127,62 @@ class LoadedModel:
     def set_inputs(self, arrays: Sequence[Array]) -> None:
         """Copy one item in, one array per input: its element type, its shape with or without the batch of 1.
 
+        Where a dimension is open, the model takes on the size of the array.
+
         Raises:
             InputMismatch: another number of arrays, element type or shape.
         """
         if len(arrays) != len(self.inputs):
             raise InputMismatch(f"the model has {len(self.inputs)} inputs, {len(arrays)} arrays were given")
+        if any(array.shape != info.shape for info, array in zip(self.inputs, arrays, strict=True)):
+            self._resize(arrays)
         for info, array in zip(self.inputs, arrays, strict=True):
             if array.dtype != info.dtype or array.shape not in (info.shape, info.shape[1:]):
                 given, wanted = f"{array.dtype} {array.shape}", f"{info.dtype} {info.shape}"
                 raise InputMismatch(f"input '{info.name}' is {wanted}, the array is {given}")
             self._interpreter.set_tensor(info.index, array.reshape(info.shape))
+
+    def _resize(self, arrays: Sequence[Array]) -> None:
+        """Give open dimensions the sizes of these arrays; what is not open stays as it is."""
+        before = self.inputs
+        opened = [
+            (info, array.shape)
+            for info, array in zip(before, arrays, strict=True)
+            if array.shape != info.shape and info.opens_to(array.shape)
+        ]
+        if not opened:
+            return
+        try:
+            for info, shape in opened:
+                self._interpreter.resize_tensor_input(info.index, shape, strict=True)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            for info in before:
+                self._interpreter.resize_tensor_input(info.index, info.shape)
+            self._interpreter.allocate_tensors()
+            raise InputMismatch(f"the model takes no such size ({' '.join(str(error).split())})") from None
+        self._look()
+
+    def forget(self) -> None:
+        """Set variable tensors back to 0. Resource variables stay: only a fresh interpreter forgets those."""
+        self._interpreter.reset_all_variables()
+
+    def signature_names(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """The inputs' and outputs' names in the file's only signature, in the file's order; None where it has none."""
+        signatures = list(self._interpreter.get_signature_list())
+        if len(signatures) != 1:
+            return None
+        runner = self._interpreter.get_signature_runner(signatures[0])
+        names = []
+        for infos, details in (
+            (self.inputs, runner.get_input_details()),
+            (self.outputs, runner.get_output_details()),
+        ):
+            by_index = {int(detail["index"]): str(name) for name, detail in details.items()}
+            if [info.index for info in infos if info.index not in by_index]:
+                return None
+            names.append(tuple(by_index[info.index] for info in infos))
+        return names[0], names[1]
 
     def invoke(self) -> None:
         """Run once on the inputs that are set: the call that is timed, with nothing around it.
@@ -128,7 +193,7 @@ class LoadedModel:
         self._interpreter.invoke()
 
     def outputs_now(self) -> tuple[Array, ...]:
-        """Copies of the outputs, each with its batch of 1."""
+        """Copies of the outputs, each with its batch of 1, in the shapes that they have now."""
         return tuple(self._interpreter.get_tensor(info.index) for info in self.outputs)
 
     def run(self, *arrays: Array) -> tuple[Array, ...]:
@@ -153,4 +218,5 @@ def _info(detail: dict[str, Any]) -> TensorInfo:
     scale, zero_point = detail["quantization"]
     shape = tuple(int(size) for size in detail["shape"])
     dtype = np.dtype(detail["dtype"]).name
-    return TensorInfo(int(detail["index"]), str(detail["name"]), dtype, shape, float(scale), int(zero_point))
+    signature = tuple(int(size) for size in detail.get("shape_signature", detail["shape"]))
+    return TensorInfo(int(detail["index"]), str(detail["name"]), dtype, shape, float(scale), int(zero_point), signature)

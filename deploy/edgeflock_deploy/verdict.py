@@ -46,7 +46,7 @@ class Verdict(Frozen):
 
 def shown_effect(metric: Metric, effect: float) -> float:
     """Turn the judge's effect (log ratio, drop, excess) into the one that people read (ratio, drop)."""
-    if metric in ("latency_ms_p50", "latency_ms_p95"):
+    if metric.startswith(("latency_ms", "service_ms")):
         return math.exp(effect)
     return 1 + effect if metric == "peak_rss_bytes" else effect
 

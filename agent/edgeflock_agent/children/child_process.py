@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence, Set
 from typing import IO, Any
 
@@ -60,6 +60,7 @@ class ChildProcess:
         self._popen, self._channel, self._stderr, self.timeout_s = popen, channel, stderr, timeout_s
         self._lock = threading.Lock()
         self._closed = False
+        self._answered_at_s = time.monotonic()
         self.failure: HardStop | None = None
 
     @classmethod
@@ -72,17 +73,20 @@ class ChildProcess:
         Raises:
             HardStop: INTERNAL, if it does not come up.
         """
-        ours, theirs = socket.socketpair()
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed in _end
-        with theirs:
+        ours, theirs = frames.connected()
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child; closed when it is gone
+        try:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid())],
-                stdin=theirs,
-                stdout=stderr,
+                [sys.executable, "-m", "edgeflock_agent.children.child", str(os.getpid()), str(theirs.files)],
+                stdin=theirs.reader,
+                stdout=theirs.writer,
                 stderr=stderr,
+                pass_fds=(theirs.files,),
                 env=sandbox.environment(os.environ),
                 start_new_session=True,  # Ctrl-C is for the agent, which then closes its children
             )
+        finally:
+            theirs.close()
         child = cls(popen, frames.Channel(ours), stderr, timeout_s)
         try:
             child._read(_INTERPRETER_START_S)
@@ -129,6 +133,7 @@ class ChildProcess:
             except (frames.Ended, frames.TimedOut) as error:
                 raise self._fatal(error) from None
             reply = self._read(self.timeout_s + extra_s)
+            self._answered_at_s = time.monotonic()
             if isinstance(reply.payload, memoryview):  # in shared memory, which the next request overwrites
                 reply = reply._replace(payload=bytearray(reply.payload))
         if "stop" in reply.header:
@@ -143,15 +148,15 @@ class ChildProcess:
             if not self._closed:
                 self._channel.share(needed)
 
-    def beat(self) -> None:
-        """See whether it is there: a child that is answering is; one that is idle is asked, and gone if it is silent.
+    def beat(self, idle_s: float) -> None:
+        """See whether it is there: asked, unless it is busy or answered within `idle_s`; gone afterwards if silent.
 
         What comes of it stands in `alive` and `failure`.
         """
-        if self._lock.acquire(blocking=False):
-            self._lock.release()
-            with contextlib.suppress(HardStop, InferenceFailed, Closed):
-                self.ask({"op": "beat"})
+        if self._lock.locked() or time.monotonic() - self._answered_at_s < idle_s:
+            return
+        with contextlib.suppress(HardStop, InferenceFailed, Closed):
+            self.ask({"op": "beat"})
 
     def pin(self, cpus: Set[int]) -> None:
         """Have the child's first thread, which runs a model of one thread, run on these CPUs only."""
@@ -161,7 +166,9 @@ class ChildProcess:
     def close(self) -> None:
         """End it after the request that it is answering. Closing twice is harmless."""
         with self._lock:
-            self._end(kill=False)
+            if not self._hang_up():
+                return
+        self._wait_until_gone()  # not under the lock: who waits for an answer is told at once to ask elsewhere
 
     def _read(self, timeout_s: float) -> frames.Frame:
         try:
@@ -171,24 +178,28 @@ class ChildProcess:
 
     def _fatal(self, error: Exception) -> HardStop:
         """The child hangs or is gone: make sure that it is gone, and say why."""
-        if not isinstance(error, frames.TimedOut):
+        if isinstance(error, frames.TimedOut):  # said before `alive` turns False, upon which somebody asks why
+            self.failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
+        else:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(_CLOSE_S)  # its pipe is closed: let it end by itself, for its own exit status
         last_words = self._last_words()
-        self._end(kill=True)
-        if isinstance(error, frames.TimedOut):
-            self.failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
-        else:
+        if self._hang_up():
+            self._popen.kill()
+            self._wait_until_gone()
+        if self.failure is None:
             self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
         return self.failure
 
-    def _end(self, *, kill: bool) -> None:
+    def _hang_up(self) -> bool:
+        """Take no more requests; False if that was so already."""
         if self._closed:
-            return
+            return False
         self._closed = True
-        if kill:
-            self._popen.kill()
         self._channel.close()  # the end of its input is its sign to go
+        return True
+
+    def _wait_until_gone(self) -> None:
         try:
             self._popen.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:

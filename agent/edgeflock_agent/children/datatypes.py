@@ -1,6 +1,7 @@
 """The datatypes of the Open Inference Protocol v2 that tensors here have, beside numpy's names for them.
 
-BYTES is not among them: no model here takes strings. Nor is BF16: the runtimes give no such tensor to their callers.
+BYTES is only given, never taken: `text`, the labels of an answer. BF16 is not among them: the runtimes give no such
+tensor to their callers.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DATATYPES: dict[str, Datatype] = {
     "float16": Datatype("FP16", None, 2),
     "float32": Datatype("FP32", "f", 4),
     "float64": Datatype("FP64", "d", 8),
+    "text": Datatype("BYTES", None, 0),  # each value behind its length, see `tensor_json`
 }
 
 NUMPY_NAMES: dict[str, str] = {datatype.name: numpy_name for numpy_name, datatype in DATATYPES.items()}

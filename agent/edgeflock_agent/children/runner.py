@@ -9,7 +9,6 @@ Thread-safe: requests of an application and of a trial interleave, and each wait
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -19,7 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.frames import Frame
 from edgeflock_agent.children.sandbox import Sealed
+from edgeflock_agent.children.tensors import Data, Inference, Shape, Tensor, batch_of, joined, one_by_one
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Inference",
     "InferenceFailed",
     "ItemResult",
+    "Judged",
     "ModelProcess",
     "Slice",
     "Tensor",
@@ -38,23 +40,11 @@ Kind = Literal["classification", "regression"]
 Answer = int | tuple[float, ...]
 
 
-class Tensor(NamedTuple):
-    """An input or output: its name, numpy type and shape (with the batch of 1)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one item."""
-        return math.prod(self.shape) * DATATYPES[self.dtype].nbytes
-
-
 class ItemResult(NamedTuple):
     """One item of the evaluation slice: `correct` for a classification, `squared_error` for a regression.
 
-    `switches`: how often the timed call was interrupted (involuntary context switches).
+    `switches`: how often the timed call was interrupted (involuntary context switches). `confidence`: the probability
+    of a classification's answer. An application's request has no label: it is neither correct nor wrong.
     """
 
     latency_ms: float
@@ -62,19 +52,14 @@ class ItemResult(NamedTuple):
     correct: bool | None
     squared_error: float | None
     switches: int
-
-
-class Inference(NamedTuple):
-    """Raw little-endian bytes per output, and the time of the interpreter's call alone.
-
-    `confidence`: the probability of the most likely class, after `tell_confidence`, where the output has classes.
-    `nan`: an output holds NaN although no input did.
-    """
-
-    outputs: tuple[bytes, ...]
-    latency_ms: float
     confidence: float | None = None
-    nan: bool = False
+
+
+class Judged(NamedTuple):
+    """An application's request as a trial looks at it: what it gives, and how that compares; None where it is NaN."""
+
+    inference: Inference
+    result: ItemResult | None
 
 
 class Block(NamedTuple):
@@ -86,12 +71,16 @@ class Block(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The evaluation slice that is open: its length and how answers are compared and scored."""
+    """The evaluation slice that is open: its length and how answers are compared and scored.
+
+    `answer_range`: a regression's smallest and largest target, each the mean of its values.
+    """
 
     items: int
     kind: Kind
     agreement_atol: float | None
     target_variance: float | None
+    answer_range: tuple[float, float] | None = None
 
 
 class ModelProcess:
@@ -104,9 +93,16 @@ class ModelProcess:
     def __init__(self, child: ChildProcess, threads: int, loaded: dict[str, Any]) -> None:
         self._child, self.threads = child, threads
         self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
+        self._fixed_shapes = tuple(tensor.shape for tensor in self.inputs)
+        fixed = all(-1 not in shape for shape in self._fixed_shapes)
+        self._fixed_bytes = [tensor.nbytes for tensor in self.inputs] if fixed else None
         self.load_ms = float(loaded["load_ms"])
-        self.sealed = Sealed(*loaded["sealed"])
+        self.takes_sequences = bool(loaded["takes_sequences"])
+        self.stateful = bool(loaded["stateful"])  # also without speaking of a sequence: the default one goes on
+        self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
+        self.sealed = Sealed(loaded["sealed"][0], loaded["sealed"][1], tuple(loaded["sealed"][2]))
         self.slice: Slice | None = None
+        self.slice_path: Path | None = None
 
     @classmethod
     def start(
@@ -117,6 +113,8 @@ class ModelProcess:
         memory_budget_bytes: int | None = None,
         timeout_s: float = 10.0,
         inference_timeout_s: float | None = None,
+        view: dict[str, Any] | None = None,
+        labels: Path | None = None,
         start_child: Callable[[float], ChildProcess] = ChildProcess.start,
     ) -> ModelProcess:
         """Start a child, load a model file, whose hash the caller has checked, and run it once on zeros.
@@ -130,18 +128,23 @@ class ModelProcess:
             memory_budget_bytes: what the model may add to the child's address space and resident memory.
             timeout_s: how long the load may take.
             inference_timeout_s: how long each inference may take later; as long as the load if left out.
+            view: what applications see, as `manifest_view.told` says it; None: the file's own tensors.
+            labels: the file of labels that the view speaks of.
             start_child: starts the process; takes the seconds that an answer may take.
 
         Raises:
-            HardStop: LOAD_FAILED, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET; INTERNAL if the child itself did not start.
+            HardStop: LOAD_FAILED, OPERATOR_MISSING, MANIFEST_INVALID, LOAD_CRASHED, HUNG or MEMORY_OVER_BUDGET;
+                INTERNAL if the child itself did not start.
         """
         limit_s = timeout_s if inference_timeout_s is None else inference_timeout_s
         load = {"op": "load", "name": model_path.name, "threads": threads, "cpu_s": max(timeout_s, limit_s) * threads}
+        load |= {"memory_budget_bytes": memory_budget_bytes, "view": view}
+        names = b"" if labels is None else _read_labels(labels)
         with _opened(model_path, Reason.LOAD_FAILED) as model:
             child = start_child(timeout_s)
             try:
-                loaded = child.ask(load | {"memory_budget_bytes": memory_budget_bytes}, files=[model]).header
-                unknown = [dtype for _, dtype, _ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
+                loaded = child.ask(load, names, files=[model]).header
+                unknown = [dtype for _, dtype, *_ in loaded["inputs"] + loaded["outputs"] if dtype not in DATATYPES]
                 if unknown:
                     raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
             except (HardStop, InferenceFailed) as error:
@@ -224,7 +227,10 @@ class ModelProcess:
                 reply = self._child.ask({"op": "slice", "kind": kind}, files=[file]).header
             except InferenceFailed as error:
                 raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
-        self.slice = Slice(reply["items"], kind, agreement_atol, reply["target_variance"])
+        ends, self.slice_path = reply["answer_range"], path
+        self.slice = Slice(
+            reply["items"], kind, agreement_atol, reply["target_variance"], (ends[0], ends[1]) if ends else None
+        )
         return self.slice.items
 
     def run_item(self, item: int) -> ItemResult:
@@ -235,37 +241,57 @@ class ModelProcess:
             InferenceFailed: the runtime refused this item.
             Closed: the child has been closed.
         """
-        reply = self._child.ask({"op": "item", "item": item}).header
-        answer = reply["answer"]
-        return ItemResult(
-            reply["latency_ms"],
-            tuple(answer) if isinstance(answer, list) else answer,
-            reply.get("correct"),
-            reply.get("squared_error"),
-            reply["switches"],
-        )
+        return _item_result(self._child.ask({"op": "item", "item": item}).header)
 
-    def infer(self, inputs: Sequence[bytes | bytearray | memoryview]) -> Inference:
-        """Run once on raw little-endian tensors, one per input.
+    def infer(
+        self,
+        inputs: Sequence[Data],
+        shapes: Sequence[Shape] | None = None,
+        sequence: dict[str, Any] | None = None,
+    ) -> Inference:
+        """Run on raw little-endian tensors, one per input that applications see; a batch item by item.
+
+        Args:
+            inputs: the tensors.
+            shapes: of each; None where the model leaves nothing open but the batch.
+            sequence: `key`, `start` and `end` of a stateful model's sequence; None: the default one goes on.
 
         Raises:
-            ValueError: another number of inputs, or of bytes in one, than the model has.
+            ValueError: another number of inputs, shape or number of bytes in one, than the model takes.
             HardStop: CRASHED, HUNG.
             InferenceFailed: the runtime refused it.
             Closed: the child has been closed.
         """
-        if len(inputs) != len(self.inputs):
-            raise ValueError(f"the model has {len(self.inputs)} inputs, {len(inputs)} were given")
-        for tensor, data in zip(self.inputs, inputs, strict=True):
-            if len(data) != tensor.nbytes:
-                raise ValueError(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(data)} were given")
-        reply = self._child.ask({"op": "infer"}, inputs)
+        if shapes is None and [len(data) for data in inputs] == self._fixed_bytes:
+            given, items = self._fixed_shapes, 1  # the usual request, which is not looked at any closer
+        else:
+            given, items = batch_of(self.inputs, inputs, shapes)
+        if items > 1 and sequence is not None:
+            raise ValueError("a sequence takes one item at a time")
+        rows = [(inputs, given)] if items == 1 else one_by_one(inputs, given, items)
+        header = {"op": "infer", "sequence": sequence}
+        done = [self._inference(self._child.ask(header | {"shapes": shape}, row)) for row, shape in rows]
+        return done[0] if items == 1 else joined(done)
+
+    def infer_judged(self, inputs: Sequence[Data]) -> Judged:
+        """Run one item as `infer` does, and say what a trial compares: the answer as the open slice's task reads it.
+
+        Raises:
+            ValueError, HardStop, InferenceFailed, Closed: see `infer`; a batch is a ValueError.
+        """
+        shapes, items = batch_of(self.inputs, inputs, None)
+        if items != 1:
+            raise ValueError("a batch is not judged")
+        reply = self._child.ask({"op": "infer", "shapes": shapes, "judged": True}, inputs)
+        answer = None if reply.header["answer"] is None else _item_result(reply.header)
+        return Judged(self._inference(reply), answer)
+
+    def _inference(self, reply: Frame) -> Inference:
         outputs, start = [], 0
         for length in reply.header["lengths"]:
             outputs.append(bytes(reply.payload[start : start + length]))
             start += length
-        header = reply.header
-        return Inference(tuple(outputs), header["latency_ms"], header.get("confidence"), header.get("nan", False))
+        return Inference.of(outputs, reply.header, self.outputs)
 
     def tell_confidence(self) -> None:
         """From now on have `infer` say how sure the variant is of each answer: for classifications.
@@ -292,9 +318,22 @@ class ModelProcess:
         latencies.frombytes(reply.payload)
         return Block(tuple(latencies), reply.header["first_inference_ms"], reply.header["switches"])
 
-    def beat(self) -> None:
-        """See whether an idle child still answers; one that does not is gone afterwards, as after any HUNG."""
-        self._child.beat()
+    def measure_end_to_end(self, n: int, *, max_ms: float = 1000.0) -> tuple[float, ...]:
+        """Milliseconds of whole requests, one item each, with the processing that the bundle declares; see `measure`.
+
+        Raises:
+            HardStop: CRASHED, HUNG, MEMORY_OVER_BUDGET.
+            InferenceFailed: an item could not be run.
+            Closed: the child has been closed.
+        """
+        reply = self._child.ask({"op": "through", "n": n, "max_ms": max_ms}, extra_s=max_ms / 1000)
+        took_ms = array("d")
+        took_ms.frombytes(reply.payload)
+        return tuple(took_ms)
+
+    def beat(self, idle_s: float) -> None:
+        """Ask a child that answered nothing for so long; one that is silent is gone afterwards, as after any HUNG."""
+        self._child.beat(idle_s)
 
     def pin(self, cpus: Set[int]) -> None:
         """Have a model of one thread run on these CPUs only."""
@@ -303,6 +342,18 @@ class ModelProcess:
     def close(self) -> None:
         """End the child after the request that it is answering. Closing twice is harmless."""
         self._child.close()
+
+
+def _item_result(header: dict[str, Any]) -> ItemResult:
+    answer = header["answer"]
+    return ItemResult(
+        header["latency_ms"],
+        tuple(answer) if isinstance(answer, list) else answer,
+        header.get("correct"),
+        header.get("squared_error"),
+        header["switches"],
+        header.get("confidence"),
+    )
 
 
 @contextlib.contextmanager
@@ -318,6 +369,13 @@ def _opened(path: Path, reason: Reason) -> Iterator[int]:
         os.close(file)
 
 
+def _read_labels(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HardStop(Reason.MANIFEST_INVALID, f"labels: {error.strerror}") from None
+
+
 def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
     """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
     stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
@@ -329,4 +387,7 @@ def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardS
 
 
 def _tensors(described: list[list[Any]]) -> tuple[Tensor, ...]:
-    return tuple(Tensor(name, dtype, tuple(shape)) for name, dtype, shape in described)
+    return tuple(
+        Tensor(name, dtype, tuple(shape), None if limit is None else tuple(limit))
+        for name, dtype, shape, limit in described
+    )

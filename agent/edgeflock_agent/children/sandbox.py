@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,11 @@ class Sealed(NamedTuple):
     landlock_abi: int
     seccomp: bool
     missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """In a few words, for a log or a person."""
+        holds = [f"Landlock {self.landlock_abi}"] * (self.landlock_abi > 0) + ["seccomp"] * self.seccomp
+        return " and ".join(holds or ["resource limits only"]) + "".join(f"; {why}" for why in self.missing)
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
@@ -80,16 +85,24 @@ def enter(parent_pid: int, keep: Iterable[int]) -> None:
     os.chdir("/")
 
 
+def offered() -> Sealed:
+    """What this kernel would hold a child with; nothing is taken from anybody."""
+    return _tried(landlock.abi, seccomp.architecture)
+
+
 def seal(readable: Iterable[int]) -> Sealed:
     """The second step: of the file system only the files with these descriptors are left, to be opened for reading."""
-    missing = []
-    abi, filtered = 0, False
+    return _tried(lambda: landlock.restrict(readable), seccomp.restrict)
+
+
+def _tried(files: Callable[[], int], calls: Callable[[], object]) -> Sealed:
+    abi, filtered, missing = 0, False, []
     try:
-        abi = landlock.restrict(readable)
+        abi = files()
     except landlock.NotOffered as why:
         missing.append(str(why))
     try:
-        seccomp.restrict()
+        calls()
         filtered = True
     except landlock.NotOffered as why:
         missing.append(str(why))

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from edgeflock_agent.children.runner import Answer, Tensor
+from edgeflock_agent.children.tensors import Shape, batch_of
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.model_state import Now
 from edgeflock_agent.serving.endpoint import Answered, Serving
@@ -60,7 +61,7 @@ class Capture:
             at_s=self._now().wall_s,
             why=Why.LOW_CONFIDENCE,
             confidence=confidence,
-            inputs=_described(answered.by.process.inputs, answered.inputs),
+            inputs=_described(answered.by.process.inputs, answered.inputs, answered.shapes),
         )
         self._keep(about, answered.inputs)
 
@@ -122,8 +123,11 @@ class Capture:
         self._in_trouble = trouble is not None
 
 
-def _described(tensors: Sequence[Tensor], data: Sequence[Data]) -> tuple[KeptTensor, ...]:
+def _described(
+    tensors: Sequence[Tensor], data: Sequence[Data], shapes: Sequence[Shape] | None = None
+) -> tuple[KeptTensor, ...]:
+    given, _ = batch_of(tensors, data, shapes)  # a tensor may leave sizes open
     return tuple(
-        KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, bytes=len(piece))
-        for tensor, piece in zip(tensors, data, strict=True)
+        KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=shape, bytes=len(piece))
+        for tensor, shape, piece in zip(tensors, given, data, strict=True)
     )

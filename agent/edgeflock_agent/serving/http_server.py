@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from edgeflock_agent.children.time_limits import set_limit
 from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
 
 BODY_MAX_BYTES = 64 << 20
@@ -119,7 +120,7 @@ class HttpServer:
     def _begin(self, connection: socket.socket) -> None:
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(_IDLE_S)
+        set_limit(connection, _IDLE_S)
         with self._lock:
             full = len(self._connections) >= CONNECTIONS_MAX
             if not full:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 HEAD_MAX_BYTES = 16 << 10
 _READ_BYTES = 64 << 10
+_KNOWN_HEADS, _KNOWN_BYTES = 16, 1 << 10
 _PARTS_AT_ONCE = 64  # the kernel takes no more than 1,024 pieces in one call
 
 
 class Head(NamedTuple):
-    """The three words of the first line, and the fields by lower-case name."""
+    """The three words of the first line, and the fields by lower-case name: not to be changed, it may serve again."""
 
     start: tuple[str, str, str]
     fields: dict[str, str]
@@ -39,7 +40,10 @@ class Wire:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._rest = bytearray()  # received, and not yet asked for
+        self._buffer = bytearray(_READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0  # of what was received, and not yet asked for
+        self._known: dict[bytes, Head] = {}  # an application sends the same heads again and again
 
     def head(self) -> Head | None:
         """The next head, or None when the other end closed after the last message.
@@ -49,18 +53,23 @@ class Wire:
             Ended: the other end closed in the middle of it.
             OSError: the connection failed, or its time limit passed.
         """
-        while (end := self._rest.find(b"\r\n\r\n")) < 0:
-            if len(self._rest) > HEAD_MAX_BYTES:
+        while (end := self._buffer.find(b"\r\n\r\n", self._start, self._end)) < 0:
+            if self._end - self._start > HEAD_MAX_BYTES:
                 raise Broken(431, f"the head of the message is longer than {HEAD_MAX_BYTES} bytes")
-            piece = self._socket.recv(_READ_BYTES)
-            if not piece:
-                if self._rest:
+            if not self._receive():
+                if self._end > self._start:
                     raise Ended
                 return None
-            self._rest += piece
-        lines = self._rest[:end].decode("latin-1").split("\r\n")
-        del self._rest[: end + 4]
-        return _parsed(lines)
+        text = bytes(self._view[self._start : end])
+        self._start = end + 4
+        head = self._known.get(text)
+        if head is None:
+            head = _parsed(text.decode("latin-1").split("\r\n"))
+            if len(self._known) >= _KNOWN_HEADS:
+                self._known.clear()
+            if len(text) <= _KNOWN_BYTES:
+                self._known[text] = head
+        return head
 
     def body(self, length: int) -> bytearray:
         """The next `length` bytes.
@@ -69,10 +78,13 @@ class Wire:
             Ended: the other end closed before them.
             OSError: the connection failed, or its time limit passed.
         """
+        have = min(length, self._end - self._start)
+        begun = self._start
+        self._start += have
+        if have == length:
+            return self._buffer[begun : begun + length]
         data = bytearray(length)
-        have = min(length, len(self._rest))
-        data[:have] = self._rest[:have]
-        del self._rest[:have]
+        data[:have] = self._view[begun : begun + have]
         view = memoryview(data)[have:]
         while view:
             count = self._socket.recv_into(view)
@@ -81,13 +93,25 @@ class Wire:
             view = view[count:]
         return data
 
+    def _receive(self) -> int:
+        """Receive behind what is there; how many bytes came."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == len(self._buffer):
+            left = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, len(left)
+            self._view[: self._end] = left
+        count = self._socket.recv_into(self._view[self._end :])
+        self._end += count
+        return count
+
     def send(self, *parts: bytes | bytearray | memoryview) -> None:
         """Send all parts, in one call where the kernel takes them.
 
         Raises:
             OSError: the connection failed, or its time limit passed.
         """
-        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        views = [memoryview(part) for part in parts if len(part)]  # of bytes, all of them
         while views:
             sent = self._socket.sendmsg(views[:_PARTS_AT_ONCE])
             while views and sent >= len(views[0]):

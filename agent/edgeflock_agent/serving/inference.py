@@ -10,20 +10,21 @@ same applications; several inputs are matched by name.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edgeflock_agent.children.runner import Tensor
+from edgeflock_agent.children.tensors import Data, Shape, Tensor
 from edgeflock_agent.serving import tensor_json
 
-Data = bytes | bytearray | memoryview
 LENGTH_FIELD = "Inference-Header-Content-Length"
+_SEQUENCE_ID_CHARACTERS = 128
+_REPEATED_BYTES = 4 << 10
 # Parameters that would change what a tensor means; others may be ignored, as the protocol says.
 _UNSUPPORTED = {
     "classification": "the classification extension is not served: ask for the scores",
     "shared_memory_region": "the shared-memory extension is not served: send the tensor as binary data",
-    "sequence_id": "sequences are not served: each inference stands alone",
 }
 
 
@@ -52,6 +53,7 @@ class InferRequest(NamedTuple):
     inputs: tuple[Given, ...]
     outputs: tuple[Wanted, ...] | None
     all_binary: bool
+    sequence: dict[str, Any] | None = None  # key, start and end, where a parameter speaks of a sequence
 
 
 def read_request(body: bytearray, json_length: str | None) -> InferRequest:
@@ -66,16 +68,34 @@ def read_request(body: bytearray, json_length: str | None) -> InferRequest:
     """
     length = _json_length(body, json_length)
     try:
-        request = json.loads(body if length == len(body) else body[:length])
+        known = length < len(body) and length <= _REPEATED_BYTES
+        request = (
+            _repeated(bytes(body[:length])) if known else json.loads(body if length == len(body) else body[:length])
+        )
     except (ValueError, RecursionError) as error:
         raise WrongRequest(f"the body is no JSON: {error}") from None
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
         raise WrongRequest("the body must be an object with a list 'inputs'")
     if "id" in request and not isinstance(request["id"], str):
         raise WrongRequest("'id' must be a string")
-    all_binary = _flag(_parameters(request, "the request"), "binary_data_output", default=False)
+    parameters = _parameters(request, "the request")
+    all_binary = _flag(parameters, "binary_data_output", default=False)
     inputs = _given(request["inputs"], memoryview(body)[length:])
-    return InferRequest(request.get("id"), inputs, _wanted(request.get("outputs"), all_binary), all_binary)
+    wanted = _wanted(request.get("outputs"), all_binary)
+    return InferRequest(request.get("id"), inputs, wanted, all_binary, _sequence(parameters))
+
+
+def input_shapes(request: InferRequest, tensors: Sequence[Tensor]) -> tuple[Shape, ...] | None:
+    """The shapes of the inputs, in the model's order, once `input_bytes` has found them good; None: none is open."""
+    if all(-1 not in tensor.shape for tensor in tensors):
+        return None
+    return tuple(tuple(given.described["shape"]) for given in _in_order(request, tensors))
+
+
+@functools.lru_cache(maxsize=64)
+def _repeated(text: bytes) -> Any:
+    """JSON whose tensors lie behind it: an application sends the same again and again. Not to be changed by callers."""
+    return json.loads(text)
 
 
 def input_bytes(request: InferRequest, tensors: Sequence[Tensor]) -> list[Data]:
@@ -84,15 +104,19 @@ def input_bytes(request: InferRequest, tensors: Sequence[Tensor]) -> list[Data]:
     Raises:
         WrongRequest: an input is missing, unknown, given twice, or does not fit the model's.
     """
+    return [_fitted(tensor, one) for tensor, one in zip(tensors, _in_order(request, tensors), strict=True)]
+
+
+def _in_order(request: InferRequest, tensors: Sequence[Tensor]) -> Sequence[Given]:
     names, given = [tensor.name for tensor in tensors], request.inputs
     if len(given) != len(names):
         raise WrongRequest(f"the model has {len(names)} inputs {names}, {len(given)} were given")
     if len(tensors) == 1:
-        return [_fitted(tensors[0], given[0])]
+        return given
     by_name = {str(one.described.get("name")): one for one in given}
     if missing := [name for name in names if name not in by_name]:
         raise WrongRequest(f"input '{missing[0]}' is missing; the model has {names}")
-    return [_fitted(tensor, by_name[tensor.name]) for tensor in tensors]
+    return [by_name[name] for name in names]
 
 
 def wanted_outputs(request: InferRequest, tensors: Sequence[Tensor]) -> list[tuple[int, bool]]:
@@ -110,7 +134,11 @@ def wanted_outputs(request: InferRequest, tensors: Sequence[Tensor]) -> list[tup
 
 
 def response_parts(
-    header: dict[str, Any], tensors: Sequence[Tensor], data: Sequence[bytes], wanted: Sequence[tuple[int, bool]]
+    header: dict[str, Any],
+    tensors: Sequence[Tensor],
+    data: Sequence[bytes],
+    wanted: Sequence[tuple[int, bool]],
+    shapes: Sequence[Shape] = (),
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """A response: its JSON, and the binary tensors that follow it.
 
@@ -119,22 +147,38 @@ def response_parts(
         tensors: the model's outputs.
         data: their bytes.
         wanted: see `wanted_outputs`.
+        shapes: of the outputs as they came; left out, they are those of the tensors.
 
     Raises:
         ValueError: an output that goes as JSON holds NaN or an infinity, which JSON cannot say.
     """
     outputs, binary = [], []
     for number, is_binary in wanted:
+        shape = shapes[number] if shapes else None
         if is_binary:
             size = {"parameters": {"binary_data_size": len(data[number])}}
-            outputs.append(tensor_json.describe(tensors[number]) | size)
+            outputs.append(tensor_json.describe(tensors[number], shape) | size)
             binary.append(data[number])
         else:
-            outputs.append(tensor_json.from_bytes(tensors[number], data[number]))
+            outputs.append(tensor_json.from_bytes(tensors[number], data[number], shape))
     content = header | {"outputs": outputs}
     if len(binary) == len(outputs):  # no number of the model's stands in it, and the plain encoder is quicker
         return json.dumps(content).encode(), tuple(binary)
     return json.dumps(content, allow_nan=False).encode(), tuple(binary)
+
+
+def _sequence(parameters: dict[str, Any]) -> dict[str, Any] | None:
+    """The sequence that a request belongs to, as Triton's sequence extension says it; None where it says none.
+
+    An id of 0, or an empty one, is none in that extension: the request belongs to the default sequence.
+    """
+    if not {"sequence_id", "sequence_start", "sequence_end"} & parameters.keys():
+        return None
+    key = parameters.get("sequence_id", 0)
+    if isinstance(key, bool) or not isinstance(key, int | str) or len(str(key)) > _SEQUENCE_ID_CHARACTERS:
+        raise WrongRequest(f"sequence_id must be a whole number or a string of {_SEQUENCE_ID_CHARACTERS} at most")
+    start, end = (_flag(parameters, name, default=False) for name in ("sequence_start", "sequence_end"))
+    return {"key": key or None, "start": start, "end": end}
 
 
 def _json_length(body: bytearray, said: str | None) -> int:
@@ -211,11 +255,11 @@ def _fitted(tensor: Tensor, given: Given) -> Data:
     try:
         if given.binary is None:
             return tensor_json.to_bytes(tensor, given.described)
-        tensor_json.check(tensor, given.described)
+        shape = tensor_json.check(tensor, given.described)
     except ValueError as error:
         raise WrongRequest(str(error)) from None
-    if len(given.binary) != tensor.nbytes:
-        raise WrongRequest(f"input '{tensor.name}' takes {tensor.nbytes} bytes, {len(given.binary)} were given")
+    if len(given.binary) != (nbytes := tensor.bytes_of(shape)):
+        raise WrongRequest(f"input '{tensor.name}' takes {nbytes} bytes, {len(given.binary)} were given")
     if tensor.dtype == "bool" and bytes(given.binary).translate(None, b"\0\1"):
         raise WrongRequest(f"input '{tensor.name}' has a byte that is neither 0 nor 1, and is BOOL")
     return given.binary

@@ -92,13 +92,16 @@ class Backlog:
     def __len__(self) -> int:
         return sum(segment.messages for stream in self._streams.values() for segment in stream.segments)
 
-    def append(self, kind: Kind, payload: bytes, at_s: float) -> None:
-        """Keep a message behind all others; one for which the disk has no room is counted as dropped.
+    def append(self, kind: Kind, payload: bytes, at_s: float) -> bool:
+        """Keep a message behind all others.
 
         Args:
             kind: its stream.
             payload: one line, as JSON is.
             at_s: now, on a clock that does not jump.
+
+        Returns:
+            Whether the disk took it; where it did not, and nobody else did, say so with `lost`.
         """
         line = b"%d %s" % (self._next, payload)
         data = b"%08x %s\n" % (binascii.crc32(line), line)
@@ -108,15 +111,19 @@ class Backlog:
             assert handle is not None, "the last segment is open"
             self._disk.put(handle, data)
         except (OSError, DiskFull) as error:
-            log.warning("no room to keep a message until the broker is back: %s", error)
+            log.warning("a message cannot be kept on the disk until headquarters has it: %s", error)
             self._close(kind)  # half a line may stand at its end
-            self._drop(kind, 1)
-            return
+            return False
         segment.last, segment.messages = self._next, segment.messages + 1
         segment.payload_bytes += len(data)
         self._next += 1
         if self._unsynced_since_s is None:
             self._unsynced_since_s = at_s
+        return True
+
+    def lost(self, kind: Kind) -> None:
+        """Count a message that is nowhere."""
+        self._drop(kind, 1)
 
     def read(self, after: int, most: int) -> list[Kept]:
         """The oldest messages with a greater ordinal, in order over both streams."""
@@ -159,7 +166,7 @@ class Backlog:
         if stream.open_handle is None:
             self._disk.make_folder(self._folder)
             path = self._folder / f"{kind}-{self._next:016d}.log"
-            stream.open_handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            stream.open_handle = self._disk.open_file(path, truncate=True)
             stream.segments.append(_Segment(path, last=self._next - 1))
             self._disk.sync_folder(self._folder)
         while len(stream.segments) > 1 and (

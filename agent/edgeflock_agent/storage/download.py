@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgeflock_agent.storage.store import Incoming, Store
+from edgeflock_agent.storage.incoming import Incoming
+from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.canonical import sha256_hex

@@ -9,6 +9,7 @@ Version history: 1, the first; since then, each with a default: `signed_time_s`;
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Literal
 
@@ -68,8 +69,8 @@ class RecordFile:
         ready = self.path.with_name("record.new")
         self._disk.write_whole(ready, [serialize(record)])
         if self._current_is_whole:
+            self._current_is_whole = False  # before: where only the sync fails, it has moved
             self._disk.rename(self.path, self.previous)
-            self._current_is_whole = False
         self._disk.rename(ready, self.path)
         self._current_is_whole = True
 
@@ -85,6 +86,10 @@ def _parse(path: Path) -> AgentRecord | None:
         line, checksum, rest = path.read_bytes().split(b"\n")
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        if error.errno == errno.EIO:  # as good as torn
+            return None
+        raise
     if rest or sha256_hex(line).encode() != checksum:
         return None
     try:

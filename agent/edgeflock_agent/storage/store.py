@@ -2,7 +2,7 @@
 
     STATE/blobs/<sha256>                    decoded blobs, named by their content
     STATE/manifests/<digest>                signed manifests, as they came
-    STATE/incoming/<container>/{data,bitmap}  a container that is arriving, and which of its chunks are on the disk
+    STATE/incoming/<container>/             a container that is arriving (`incoming`)
     STATE/captures/                         inputs of applications, where they are kept (see `ring`)
     STATE/{record,record.1,lock,trust.json,endpoint.json}
 
@@ -12,15 +12,16 @@ Known here: which bytes are whole, how much room there is, what may go. Not know
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
+from edgeflock_agent.storage.baked import Baked, holds
 from edgeflock_agent.storage.disk import TEMPORARY, Disk, DiskFull
+from edgeflock_agent.storage.incoming import Incoming
+from edgeflock_agent.storage.ownership import own
 from edgeflock_agent.storage.unpacking import unpacked
 from edgeflock_deploy.bundle import CHUNK_BYTES, Blob, BlobRole, Encoding, Manifest, decode, open_manifest
 from edgeflock_deploy.errors import BadInput, Untrusted
@@ -28,40 +29,7 @@ from edgeflock_deploy.keys import Envelope, Trust
 from edgeflock_deploy.reasons import Reason
 
 CAPTURES = "captures"  # the folder of kept inputs
-_ARRIVED = b"\x01"
-_READ_BYTES = 1 << 20
 _RESERVE_BYTES = 64 * 1024  # what the record and its copies may need
-
-
-class Incoming:
-    """A container that is arriving. A chunk counts once its mark is on the disk, which is after its bytes are."""
-
-    def __init__(self, folder: Path, encoding: Encoding, disk: Disk) -> None:
-        self._folder, self._disk = folder, disk
-        self.encoding = encoding
-        self.data = folder / "data"
-        self._bitmap = folder / "bitmap"
-        marks = self._bitmap.read_bytes() if self._bitmap.exists() else b""
-        self._arrived = {n for n in range(len(encoding.chunks)) if marks[n : n + 1] == _ARRIVED}
-
-    @property
-    def missing(self) -> list[int]:
-        """Numbers of the chunks that are not on the disk, in order."""
-        return [n for n in range(len(self.encoding.chunks)) if n not in self._arrived]
-
-    def add(self, number: int, chunk: bytes) -> None:
-        """Store a chunk whose hash has been checked.
-
-        Raises:
-            DiskFull: no room.
-        """
-        self._disk.make_folder(self._folder)
-        first = not self.data.exists() or not self._bitmap.exists()
-        self._disk.write_at(self.data, number * CHUNK_BYTES, chunk)
-        self._disk.write_at(self._bitmap, number, _ARRIVED)
-        if first:
-            self._disk.sync_folder(self._folder)
-        self._arrived.add(number)
 
 
 class Store:
@@ -71,19 +39,27 @@ class Store:
         folder: made if missing.
         disk: where it lies.
         quota_bytes: the most that the folder may hold; None: what the disk has.
+        baked: the bundles of the board's image; they are used where they lie.
     """
 
-    def __init__(self, folder: Path, disk: Disk, quota_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, disk: Disk, quota_bytes: int | None = None, baked: Baked | None = None) -> None:
         self.folder, self.disk, self._quota_bytes = folder, disk, quota_bytes
+        self.baked = baked or Baked(None)
         self._blobs, self._manifests, self._incoming = folder / "blobs", folder / "manifests", folder / "incoming"
         self._lock: IO[str] | None = None
         try:
             for part in (folder, self._blobs, self._manifests, self._incoming):
                 disk.make_folder(part)
-        except OSError as error:
+        except (OSError, DiskFull) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise BadInput(
-                f"state folder {folder}", f"cannot be made ({error.strerror})", "name another one with --state"
+                f"state folder {folder}", f"cannot be made ({why})", "name another one with --state"
             ) from None
+        with contextlib.suppress(OSError):  # a disk that cannot be written: what is on it still serves
+            # An agent that was killed may have left entries that are there and not durable; a record that is written
+            # now must not outlive them.
+            for part in (folder, self._blobs, self._manifests, self._incoming):
+                disk.sync_folder(part)
 
     def lock(self) -> None:
         """Own the folder until the process ends.
@@ -91,18 +67,7 @@ class Store:
         Raises:
             BadInput: another agent owns it.
         """
-        file = (self.folder / "lock").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise BadInput(
-                f"state folder {self.folder}", "another agent is using it", "stop that one or name another --state"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._lock = file
+        self._lock = own(self.folder, self.disk)
 
     def unlock(self) -> None:
         """Give the folder back."""
@@ -114,7 +79,8 @@ class Store:
 
     def blob_path(self, sha256: str) -> Path:
         """Where a decoded blob lies, or will."""
-        return self._blobs / sha256
+        own = self._blobs / sha256
+        return own if own.exists() else self.baked.blob(sha256) or own
 
     def files(self, manifest: Manifest) -> dict[BlobRole, Path]:
         """The files of a bundle by what they are for."""
@@ -122,9 +88,9 @@ class Store:
 
     def manifest_envelope(self, digest: str) -> bytes | None:
         """The signed manifest as it came; None if it is not here."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             return (self._manifests / digest).read_bytes()
-        return None
+        return self.baked.envelope(digest)
 
     def add_manifest(self, digest: str, envelope: bytes) -> None:
         """Keep a manifest whose signature has been checked.
@@ -135,28 +101,47 @@ class Store:
         self.disk.write_whole(self._manifests / digest, [envelope])
 
     def intact(self, digest: str, trust: Trust, form: int = 0) -> Manifest | None:
-        """The manifest as this form of it, if it and its blobs are here with the right hashes; damaged ones go."""
-        envelope = self.manifest_envelope(digest)
-        if envelope is None:
-            return None
+        """The manifest, if it and every blob are here with the right hashes; what has a wrong one is removed."""
         try:
-            manifest = open_manifest(envelope, trust, digest).as_form(form)
+            manifest = open_manifest(self.manifest_envelope(digest) or b"", trust, digest).as_form(form)
         except Untrusted:
-            self.disk.remove(self._manifests / digest)
+            self._try_to_remove(self._manifests / digest)
             return None
-        whole = [self.blob_is_whole(blob) for blob in manifest.blobs.values()]
+        whole = [self._is_whole(blob.sha256, self._try_to_remove) for blob in manifest.blobs.values()]
         return manifest if all(whole) else None
 
     def blob_is_whole(self, blob: Blob) -> bool:
-        """Whether a blob is here with the right hash; one with a wrong hash is removed."""
-        path = self.blob_path(blob.sha256)
-        try:
-            if _hash_of(path) == blob.sha256:
+        """Whether a blob is here with the right hash; one with a wrong hash is removed.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        return self._is_whole(blob.sha256, self.disk.remove)
+
+    def _is_whole(self, sha256: str, remove: Callable[[Path], None]) -> bool:
+        own = self._blobs / sha256
+        if own.exists():
+            if holds(own, sha256):
                 return True
-        except FileNotFoundError:
-            return False
-        self.disk.remove(path)
-        return False
+            remove(own)
+        return self.baked.has_whole(sha256)
+
+    def _try_to_remove(self, path: Path) -> None:
+        with contextlib.suppress(OSError):  # it is not believed, whether or not it goes
+            self.disk.remove(path)
+
+    def condemn(self, sha256: str) -> None:
+        """A blob is damaged on the disk, whatever the page cache says: it is not used from here on."""
+        own = self._blobs / sha256
+        if own.exists():
+            self._try_to_remove(own)
+        else:
+            self.baked.condemn(sha256)
+
+    def needed_blobs(self, digest: str, form: int = 0) -> list[str]:
+        """The names of the blobs that a form of a bundle needs; none if its manifest is not here."""
+        envelope = self.manifest_envelope(digest)
+        return [blob.sha256 for blob in _named_blobs(envelope, form)] if envelope is not None else []
 
     def missing_blobs(self, manifest: Manifest) -> list[Blob]:
         """The blobs of a bundle that are not here yet (each once)."""
@@ -169,13 +154,7 @@ class Store:
 
     def way(self, blob: Blob) -> Encoding:
         """How a blob is to come: by the smallest container whose base, if it is a delta, is here and whole."""
-        return blob.cheapest(self._has_whole)
-
-    def _has_whole(self, sha256: str) -> bool:
-        try:
-            return _hash_of(self.blob_path(sha256)) == sha256
-        except FileNotFoundError:
-            return False
+        return blob.cheapest(lambda sha256: holds(self.blob_path(sha256), sha256))
 
     def unpack(self, blob: Blob) -> None:
         """Decode a container whose chunks are all here, check the hash, and let the container go.
@@ -198,6 +177,7 @@ class Store:
 
         try:
             self.disk.write_whole(path, pieces())
+            self.disk.protect(path)
         except Untrusted:
             self.disk.remove(folder)
             raise
@@ -235,11 +215,7 @@ class Store:
 
     def used_bytes(self) -> int:
         """Bytes that the folder holds."""
-        total = 0
-        for path in self.folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size if path.is_file() else 0
-        return total
+        return used_bytes(self.folder)
 
     def discard_incoming(self, manifest: Manifest) -> None:
         """Remove what has arrived of a bundle that will not be finished."""
@@ -253,28 +229,45 @@ class Store:
         Args:
             held: digests of bundles.
             forms: which form of each is needed, where that is not the first.
+
+        Raises:
+            OSError: something could not be removed; the rest has been.
         """
         manifests = set(held)
         blobs: set[str] = set()
         containers: set[str] = set()
         for digest in manifests:
             envelope = self.manifest_envelope(digest)
-            if envelope is not None:
-                for blob in _named_blobs(envelope, forms.get(digest, 0)):
-                    blobs.add(blob.sha256)
+            for blob in _named_blobs(envelope, forms.get(digest, 0)) if envelope is not None else ():
+                blobs.add(blob.sha256)
+                # A container is removed when its blob is decoded, which a power cut may undo.
+                if not self.blob_path(blob.sha256).exists():
                     containers.update(way.sha256 for way in blob.encodings)
+        rests = [path for path in self.folder.iterdir() if path.name.endswith(TEMPORARY)]
         for folder, keep in ((self._manifests, manifests), (self._blobs, blobs), (self._incoming, containers)):
-            for path in folder.iterdir():
-                if path.name.removesuffix(TEMPORARY) not in keep:
-                    self.disk.remove(path)
+            rests += [path for path in folder.iterdir() if path.name.removesuffix(TEMPORARY) not in keep]
+        failed: OSError | None = None
+        for path in rests:
+            try:
+                self.disk.remove(path)
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
+    def bundle_files(self, digest: str, trust: Trust, form: int = 0) -> list[tuple[str, Path]]:
+        """The files of a whole bundle, each with its name below a folder of bundles.
 
-def _hash_of(path: Path) -> str:
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            hasher.update(piece)
-    return hasher.hexdigest()
+        Raises:
+            BadInput: it is not here, or damaged.
+        """
+        manifest = self.intact(digest, trust, form)
+        if manifest is None:
+            raise BadInput(f"bundle {digest[:12]}", "is damaged or not here", "let its agent bring it in again")
+        names = sorted({blob.sha256 for blob in manifest.blobs.values()})
+        own = self._manifests / digest
+        envelope = own if own.exists() else self.baked.envelope_path(digest)
+        return [(f"manifests/{digest}", envelope), *((f"blobs/{name}", self.blob_path(name)) for name in names)]
 
 
 def _named_blobs(envelope: bytes, form: int) -> Iterable[Blob]:
@@ -284,3 +277,12 @@ def _named_blobs(envelope: bytes, form: int) -> Iterable[Blob]:
         return manifest.as_form(form).blobs.values()
     except ValueError:
         return ()
+
+
+def used_bytes(folder: Path) -> int:
+    """Bytes that the files below a folder hold."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total

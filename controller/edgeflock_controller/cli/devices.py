@@ -80,8 +80,10 @@ def _print(device: dict[str, Any]) -> None:
         measured = said["measurement"]
         if measured is not None:
             p50, peak = measured["latency_ms_p50"], render.kilobytes(measured["peak_rss_bytes"])
+            whole = measured.get("end_to_end_ms_p50")
             out.print(
-                f"{model}: measured alone: p50 {'-' if p50 is None else f'{p50:.3f} ms'}, first inference "
+                f"{model}: measured alone: p50 {'-' if p50 is None else f'{p50:.3f} ms'}, end to end "
+                f"{'-' if whole is None else f'{whole:.3f} ms'}, first inference "
                 f"{measured['first_inference_ms']:.2f} ms, peak memory {peak} KB"
             )
     if device["events"]:

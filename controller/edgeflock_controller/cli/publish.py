@@ -18,6 +18,26 @@ from edgeflock_controller.cli.options import json_option, keys_option, print_jso
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled items (.npz) for a .tflite made elsewhere.")
 @click.option("--variant", help="Name for a .tflite made elsewhere. [its file's name]")
 @click.option(
+    "--processing",
+    type=click.Path(path_type=Path),
+    help="What is done before and after the model, and the labels (.toml).",
+)
+@click.option("--raw-io", is_flag=True, help="Applications see the codes of quantized tensors, not the real values.")
+@click.option(
+    "--state",
+    "state",
+    multiple=True,
+    metavar="OUT=IN",
+    help="An output that is fed into an input at a sequence's next inference. [those of equal name]",
+)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(1, 256),
+    default=256,
+    show_default=True,
+    help="How many items one request may bring.",
+)
+@click.option(
     "--fallback",
     "fallbacks",
     multiple=True,
@@ -35,6 +55,10 @@ def publish(
     version: int | None,
     data: Path | None,
     variant: str | None,
+    processing: Path | None,
+    raw_io: bool,
+    state: tuple[str, ...],
+    max_batch: int,
     fallbacks: tuple[str, ...],
     max_latency_ms: float | None,
     max_memory_mb: float | None,
@@ -55,21 +79,29 @@ def publish(
       edgeflock publish variants --model digits
       edgeflock publish variants/static_wi8_ai8 --model digits --fallback float16 --fallback float32 --max-latency-ms 20
       edgeflock publish mine.tflite --data data.npz --model digits
+      edgeflock publish mine.tflite --data data.npz --model digits --processing digits.toml
     """
+    from edgeflock_controller.appearance import Appearance
     from edgeflock_controller.bundling import publish as publish_drafts
     from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
     from edgeflock_controller.drafts import find_drafts, find_fallbacks
+    from edgeflock_controller.processing_file import read_processing
     from edgeflock_deploy.bundle import Limits
     from edgeflock_deploy.keys import SigningKey
+
+    declared = None if processing is None else read_processing(processing)
+    how = Appearance(declared, raw_io, tuple(map(_pair, state)), max_batch)
 
     key = SigningKey.read("publish", home.keys_folder(keys_folder) / "publish.key")
     memory_bytes = None if max_memory_mb is None else max(1, round(max_memory_mb * 1e6))
     limits = Limits(latency_ms_p95=max_latency_ms, memory_bytes=memory_bytes)
     with Client(home.store_folder(store)) as client, native_chatter_hidden():
-        drafts = find_drafts(source, data, variant)
-        behind = find_fallbacks(source, data, fallbacks, drafts)
-        done = publish_drafts(client, drafts, model, version, key, fallbacks=behind, limits=limits)
+        drafts = find_drafts(source, data, variant, how)
+        behind = find_fallbacks(source, data, fallbacks, drafts, how)
+        done = publish_drafts(client, drafts, model, version, key, fallbacks=behind, limits=limits, how=how)
+    if done[0].renamed is not None:
+        click.echo(f"note: applications find other names: {done[0].renamed}", err=True)
     if as_json:
         print_json([one._asdict() | {"fallbacks": [form._asdict() for form in one.fallbacks]} for one in done])
         return
@@ -88,3 +120,12 @@ def publish(
     ]
     columns = ["model", "variant", ">raw KB", ">wire KB", "digest", ""]
     render.console().print(render.table("Bundles", columns, rows))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from edgeflock_deploy.errors import BadInput
+
+    output, equals, into = text.partition("=")
+    if not (output and equals and into):
+        raise BadInput(f"--state {text}", "is no pair", "write --state OUTPUT=INPUT")
+    return output, into

@@ -228,6 +228,16 @@ def devices(count: int) -> str:
     return f"{count} device{'' if count == 1 else 's'}"
 
 
+def trial(rollout: Json) -> str | None:
+    """What a rollout's evidence was gathered from, in one sentence; None if there is none."""
+    seen = rollout["trial"]
+    if not seen["windows"]:
+        return None
+    words = f"{rollout['id']}: {seen['pairs_live']:,} live and {seen['pairs_replayed']:,} replayed pairs"
+    unpaired = f", {seen['windows_unpaired']:,} of them unpaired" if seen["windows_unpaired"] else ""
+    return f"{words} in {seen['windows']:,} window{'' if seen['windows'] == 1 else 's'}{unpaired}"
+
+
 def headline(rollout: Json) -> str:
     """A rollout in one sentence."""
     words = f"{rollout['id']}: {target(rollout)}, {rollout['selector']}: {rollout['phase']}"

@@ -67,9 +67,11 @@ def _frame(store: Path, out: Console, *, whole: bool = False) -> Group:
     if status["dead_letters"]:
         head += f", {status['dead_letters']} unreadable messages"
     verdicts = [
-        Text(f"{r['id']}: {r['verdict']['sentence']}")
+        Text(line)
         for r in rollouts
         if r["verdict"] and r["phase"] in ("RUNNING", "PAUSED", "ROLLING_BACK")
+        for line in (f"{r['id']}: {r['verdict']['sentence']}", render.trial(r))
+        if line is not None
     ]
     blank = Text("")
     above = Group(Text(head), blank, render.rollouts_table(rollouts, out.width), *verdicts, blank)

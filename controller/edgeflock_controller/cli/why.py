@@ -47,6 +47,8 @@ def _print(found: dict[str, Any], everything: bool) -> None:
     out = render.console()
     out.print(render.headline(found["rollout"]))
     out.print(f"replayed {found['events']} events, among them {found['windows']} windows")
+    if (trial := render.trial(found["rollout"])) is not None:
+        out.print(trial)
     turns = list(_turns(found["steps"], everything))
     if render.is_narrow(out.width):
         for when, event, phase, sentence, told in turns:

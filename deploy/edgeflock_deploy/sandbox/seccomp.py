@@ -18,14 +18,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 import sys
 from typing import NamedTuple
 
 from edgeflock_deploy.sandbox.landlock import NotOffered
 
-_PR_SET_SECCOMP, _FILTER = 22, 2
+_PR_GET_SECCOMP, _PR_SET_SECCOMP, _FILTER = 21, 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _CALL_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # struct seccomp_data; little-endian on all three
@@ -33,6 +32,7 @@ _CLONE_THREAD = 0x00010000
 _X32 = 0x40000000
 
 Instruction = tuple[int, int, int, int]
+_Numbers = tuple[int, ...]
 
 
 class Calls(NamedTuple):
@@ -50,11 +50,75 @@ _CLONE3 = 435
 # refused, in order: (fork, vfork,) execve, execveat; socket, bind, connect, listen; ptrace, process_vm_readv,
 # process_vm_writev, tkill; bpf, perf_event_open, userfaultfd, add_key, request_key, keyctl, mount, unshare, setns;
 # then the families of chmod and chown.
-_X86_64 = (57, 58, 59, 322, 41, 49, 42, 50, 101, 310, 311, 200, 321, 298, 323, 248, 249, 250, 165, 272, 308)
+_X86_64: tuple[int, ...] = (
+    57,
+    58,
+    59,
+    322,
+    41,
+    49,
+    42,
+    50,
+    101,
+    310,
+    311,
+    200,
+    321,
+    298,
+    323,
+    248,
+    249,
+    250,
+    165,
+    272,
+    308,
+)
 _X86_64 += (90, 91, 268, 92, 93, 94, 260)
-_AARCH64 = (221, 281, 198, 200, 203, 201, 117, 270, 271, 130, 280, 241, 282, 217, 218, 219, 40, 97, 268)
+_AARCH64: _Numbers = (
+    221,
+    281,
+    198,
+    200,
+    203,
+    201,
+    117,
+    270,
+    271,
+    130,
+    280,
+    241,
+    282,
+    217,
+    218,
+    219,
+    40,
+    97,
+    268,
+)
 _AARCH64 += (52, 53, 54, 55)
-_ARM = (2, 190, 11, 387, 281, 282, 283, 284, 26, 376, 377, 238, 386, 364, 388, 309, 310, 311, 21, 337, 375)
+_ARM: _Numbers = (
+    2,
+    190,
+    11,
+    387,
+    281,
+    282,
+    283,
+    284,
+    26,
+    376,
+    377,
+    238,
+    386,
+    364,
+    388,
+    309,
+    310,
+    311,
+    21,
+    337,
+    375,
+)
 _ARM += (15, 94, 333, 182, 16, 95, 212, 198, 207, 325)
 TABLES: dict[str, Calls] = {
     "x86_64": Calls(0xC000003E, 56, _X86_64 + _EVERYWHERE, (62, 234, 129, 297), 302),
@@ -71,14 +135,16 @@ def architecture() -> str:
     """The table that holds for this process: a 32-bit one on a 64-bit ARM kernel is `arm`.
 
     Raises:
-        NotOffered: there is none.
+        NotOffered: there is none, or the kernel has no filters.
     """
     if not sys.platform.startswith("linux"):
         raise NotOffered("seccomp is Linux's")
-    machine, bits = platform.machine(), struct.calcsize("P") * 8
+    machine, bits = os.uname().machine, struct.calcsize("P") * 8
     name = "arm" if bits == 32 and machine.startswith(("arm", "aarch64")) else machine
     if name not in TABLES or (bits == 32) != (name == "arm"):
         raise NotOffered(f"seccomp: no table of calls for {machine} with {bits} bits")
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) < 0:
+        raise NotOffered(f"seccomp: {os.strerror(ctypes.get_errno())}")
     return name
 
 

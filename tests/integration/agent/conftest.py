@@ -89,13 +89,15 @@ class Headquarters:
         padding: bytes = b"",
         model_bytes: bytes | None = None,
         device_classes: tuple[str, ...] | None = None,
+        cases_of: str | None = None,
     ) -> str:
         """Publish a bundle, retained, and return its digest.
 
         `padding` makes the model file longer; `model_bytes` take its place, while the golden outputs stay the model's.
+        `cases_of` names the model that the golden cases are made with, for one that does not run here.
         """
         path = DATA / model_file
-        loaded = LoadedModel.load(path)
+        loaded = LoadedModel.load(DATA / (cases_of or model_file))
         inputs = np.random.default_rng(0).normal(size=(4, *loaded.inputs[0].shape[1:])).astype("float32")
         outputs = np.stack([loaded.run(item[None])[0][0] for item in inputs]) + float(wrong_golden)
         encoded: dict[BlobRole, EncodedBlob] = {
@@ -135,14 +137,15 @@ class Headquarters:
         key: SigningKey | None = None,
         window_pairs: int = 20,
         deadline_s: float = 600.0,
+        **trial: Any,
     ) -> None:
-        """Publish a device's `desired`."""
+        """Publish a device's `desired`; `trial` are further settings of a trial."""
         entry = DesiredModel(
             generation=generation,
             phase=phase,
             digest=digest,
             rollout=rollout,
-            trial=TrialSettings(window_pairs=window_pairs, pause_s=0.01, deadline_s=deadline_s),
+            trial=TrialSettings(window_pairs=window_pairs, pause_s=0.01, deadline_s=deadline_s, **trial),
             expires_at=time.time() + 600,
         )
         word = Desired(device=device, models={"digits": entry}).model_dump(mode="json")

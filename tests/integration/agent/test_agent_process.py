@@ -217,6 +217,19 @@ def test_an_incumbent_whose_process_dies_is_started_again(hq: Headquarters, boar
     assert board.infer()["parameters"]["digest"] == digest
 
 
+def test_an_incumbent_that_wedges_is_replaced_though_nobody_asks_it(hq: Headquarters, board: Board) -> None:
+    digest = hq.bundle()
+    board.start()
+    commit_first(hq, board, digest)
+    (incumbent,) = board.children()
+    os.kill(incumbent, signal.SIGSTOP)
+    mark = len(hq.said)
+    hq.wait_reported("it is gone", lambda m: m.digest is None, mark)
+    hq.wait_reported("it serves again", lambda m: m.digest == digest, len(hq.said))
+    assert incumbent not in board.children()
+    assert board.infer()["parameters"]["digest"] == digest
+
+
 def test_wrong_golden_outputs_stop_a_candidate_before_it_is_tried(hq: Headquarters, board: Board) -> None:
     old, new = hq.bundle("tiny.tflite", 1), hq.bundle("tiny_other.tflite", 2, wrong_golden=True)
     board.start()
@@ -307,3 +320,17 @@ def test_no_child_outlives_a_killed_agent(hq: Headquarters, board: Board) -> Non
     while Path(f"/proc/{child}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_model_with_an_operator_that_the_runtime_lacks_is_rejected_with_its_name(
+    hq: Headquarters, board: Board
+) -> None:
+    old, new = hq.bundle("tiny.tflite", 1), hq.bundle("tiny_custom.tflite", 2, cases_of="tiny.tflite")
+    board.start()
+    commit_first(hq, board, old)
+    hq.want(board.device, Phase.TRIAL, new, 2)
+    done = hq.wait_done(2)
+    assert (done.outcome, done.reason) == (Outcome.REJECTED, Reason.OPERATOR_MISSING)
+    assert done.detail is not None
+    assert "Sorcery" in done.detail
+    assert board.infer()["parameters"]["digest"] == old

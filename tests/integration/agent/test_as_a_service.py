@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeflock_deploy.messages import Outcome, Phase
+from edgeflock_agent.install import unit_text
+from edgeflock_deploy.messages import Outcome, Phase, Window
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters
@@ -101,3 +105,62 @@ def test_models_run_where_no_memory_is_both_written_and_executed() -> None:
     if "skip" in done.stderr:
         pytest.skip("this kernel does not know PR_SET_MDWE")
     assert done.stdout == "True\n" * 4, done.stderr
+
+
+def call_sets() -> dict[str, set[str]]:
+    """systemd's groups of system calls, taken apart."""
+    text = subprocess.run(
+        ["systemd-analyze", "syscall-filter", "--no-pager"], capture_output=True, text=True, check=True
+    ).stdout
+    listed: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("@"):
+            members = listed.setdefault(line.strip(), [])
+        elif line.startswith("    ") and not line.strip().startswith("#"):
+            members.append(line.strip())
+
+    def members_of(name: str) -> set[str]:
+        return set().union(*({m} if not m.startswith("@") else members_of(m) for m in listed.get(name, [])))
+
+    return {name: members_of(name) for name in listed}
+
+
+def allowed_by_unit() -> set[str]:
+    """The system calls that SystemCallFilter= of the unit leaves."""
+    sets = call_sets()
+    allowed = set(sets["@default"])
+    for rule in re.findall(r"^SystemCallFilter=(.*)$", unit_text(), re.MULTILINE):
+        named: set[str] = set().union(*(sets.get(word, {word}) for word in rule.lstrip("~").split()))
+        allowed = allowed - named if rule.startswith("~") else allowed | named
+    return allowed
+
+
+@pytest.mark.skipif(
+    not (shutil.which("strace") and shutil.which("systemd-analyze")), reason="needs strace and systemd-analyze"
+)
+def test_the_unit_allows_every_system_call_of_an_agent_through_an_update(
+    hq: Headquarters, board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, traced = tmp_path / "calls", tmp_path / "traced-python"
+    traced.write_text(f'#!/bin/sh\nexec strace -D -f -c -o {counts} {sys.executable} "$@"\n')
+    traced.chmod(0o755)
+    if subprocess.run([str(traced), "-c", ""], check=False).returncode != 0:
+        pytest.skip("this process may not trace")
+    old, new = hq.bundle("tiny.tflite", 1), hq.bundle("tiny_other.tflite", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(traced))
+        board.start("--socket", str(tmp_path / "asked.sock"))
+    hq.want(board.device, Phase.COMMIT, old, 1)
+    assert hq.wait_done(1).outcome is Outcome.SUCCEEDED
+    hq.want(board.device, Phase.TRIAL, new, 2)
+    hq.wait("a window", lambda m: isinstance(m, Window))
+    board.infer()
+    hq.want(board.device, Phase.COMMIT, new, 3)
+    assert hq.wait_done(3).outcome is Outcome.SUCCEEDED
+    assert board.end() == 0
+    until_s = time.monotonic() + 30
+    while not (counts.exists() and "total" in counts.read_text()) and time.monotonic() < until_s:
+        time.sleep(0.1)
+    used = set(re.findall(r"^\s*\d+\.\d+\s.*\s(\w+)$", counts.read_text(), re.MULTILINE)) - {"total"}
+    assert len(used) > 40
+    assert used - allowed_by_unit() == set()

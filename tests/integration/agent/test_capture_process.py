@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeflock_agent.client import Client
 from edgeflock_deploy.messages import Outcome, Phase
 
 if TYPE_CHECKING:
@@ -46,3 +47,22 @@ def test_inputs_are_kept_only_when_the_owner_turns_it_on_and_are_fetched_while_t
         assert kept["digest"].tolist() == [digest]
     assert captures(board, "clear") == "1 removed\n"
     assert board.infer()["parameters"]["digest"] == digest
+
+
+def test_inputs_on_which_incumbent_and_candidate_disagree_in_a_trial_are_kept(
+    hq: Headquarters, board: Board, tmp_path: Path
+) -> None:
+    old, new = hq.bundle("tiny.tflite", 1), hq.bundle("tiny_other.tflite", 2)
+    board.start("--capture-mb", "1", "--capture-below", "0", "--capture-every", "0")
+    hq.want(board.device, Phase.COMMIT, old, 1, rollout="first")
+    assert hq.wait_done(1).outcome is Outcome.SUCCEEDED
+    hq.want(board.device, Phase.TRIAL, new, 2)
+    rng, until = np.random.default_rng(0), time.monotonic() + 60
+    with Client(board.endpoint, timeout_s=30) as client:
+        while not list((board.state / "captures").glob("*.item")) and time.monotonic() < until:
+            client.infer("digits", {"x": rng.normal(size=(1, 8)).astype("float32")})
+    captures(board, "export", str(tmp_path / "kept.npz"))
+    with np.load(tmp_path / "kept.npz") as kept:
+        assert set(kept["why"].tolist()) == {"disagreement"}
+        assert (kept["digest"][0], kept["candidate"][0]) == (old, new)
+        assert kept["answer"][0] != kept["candidate_answer"][0]

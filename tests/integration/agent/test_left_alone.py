@@ -72,6 +72,7 @@ def left_alone(hq: Headquarters, board: Board, bad: str) -> tuple[str, str]:
 
 
 def kill_incumbent(board: Board) -> None:
+    until("it answers", lambda: ask(board))  # one that dies while it starts would be the board's own trouble
     (child,) = until("one child", lambda: pids if len(pids := board.children()) == 1 else None)
     os.kill(child, signal.SIGKILL)
     until("it is gone", lambda: child not in board.children())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,8 +25,26 @@ HALVES = np.array([[0.5, -3]], "float16")
 
 @pytest.fixture(scope="module")
 def now() -> Iterator[dict[str, Serving]]:
-    with ModelProcess.start(DATA / "tiny.tflite") as tiny, ModelProcess.start(DATA / "tiny_mixed.tflite") as mixed:
-        yield {"digits": Serving(DIGEST, tiny), "mixed": Serving(MIXED, mixed)}
+    batch = {"dtype": "float32", "steps": [], "of": 0}
+    words = batch | {"name": "word", "dtype": "text", "shape": [-1], "limit": None}
+    view = {
+        "inputs": [batch | {"name": "features", "shape": [-1, 8], "limit": [16, 8]}],
+        "outputs": [words | {"steps": [{"do": "argmax"}, {"do": "labels"}]}],
+        "state": [],
+        "max_batch": 16,
+    }
+    with (
+        ModelProcess.start(DATA / "tiny.tflite") as tiny,
+        ModelProcess.start(DATA / "tiny_mixed.tflite") as mixed,
+        ModelProcess.start(DATA / "tiny_int8.tflite", view=view, labels=DATA / "tiny_labels.txt") as named,
+        ModelProcess.start(DATA / "tiny_kept.tflite") as kept,
+    ):
+        yield {
+            "digits": Serving(DIGEST, tiny),
+            "mixed": Serving(MIXED, mixed),
+            "named": Serving("n" * 64, named),
+            "kept": Serving("k" * 64, kept),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +129,40 @@ def test_several_inputs_and_outputs_mixed_in_one_request(client: InferenceServer
     np.testing.assert_array_equal(result.as_numpy("Identity_2"), HALVES * 2)
     np.testing.assert_array_equal(result.as_numpy("Identity"), [1])
     assert result.as_numpy("Identity_1") is None
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_batch_of_real_values_for_an_int8_model_is_answered_with_labels(
+    client: InferenceServerClient, binary: bool
+) -> None:
+    described = client.get_model_metadata("named")
+    assert described["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 8]}]
+    assert described["outputs"] == [{"name": "word", "datatype": "BYTES", "shape": [-1]}]
+    rows = np.concatenate([X, -X, 2 * X])
+    asked = [InferRequestedOutput("word", binary_data=binary)]
+    result = client.infer("named", [given("features", rows, "FP32")], outputs=asked)
+    best = [LoadedModel.load(DATA / "tiny.tflite").run(row[None])[0].argmax() for row in rows]
+    words = [word.decode() if binary else word for word in result.as_numpy("word").tolist()]
+    assert words == [["zero", "one", "zwölf"][place] for place in best]
+    assert result.get_response()["parameters"]["end_to_end_ms"] > 0
+
+
+def test_a_sequence_is_the_clients_own(client: InferenceServerClient) -> None:
+    ones = given("serving_default_x:0", np.ones((1, 4), "float32"), "FP32")
+
+    def ask(**sequence: Any) -> tuple[float, bool]:
+        result = client.infer("kept", [ones], **sequence)
+        restarted = result.get_response()["parameters"].get("sequence_restarted", False)
+        return float(result.as_numpy("StatefulPartitionedCall:0")[0, 0]), restarted
+
+    assert ask(sequence_id=7, sequence_start=True) == (1.0, False)
+    assert ask(sequence_id=7) == (1.5, False)
+    with pytest.raises(InferenceServerException, match="must begin with sequence_start"):
+        ask(sequence_id="other")
+    assert ask(sequence_id=7, sequence_end=True) == (1.75, False)
+    assert ask(sequence_id="other") == (1.0, True)
+    with pytest.raises(InferenceServerException, match="keeps no state"):
+        client.infer("digits", [given("x", X, "FP32")], sequence_id=7, sequence_start=True)
 
 
 def test_requests_in_the_background_are_answered(client: InferenceServerClient) -> None:

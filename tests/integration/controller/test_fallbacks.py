@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,18 @@ def test_a_chain_with_one_form_that_is_right_goes_to_a_board_whose_runtime_compu
     (value,) = hq.ask("manifests", flock.model)
     everything = sum(blob.encoding.bytes for blob in Manifest.model_validate(value).all_blobs)
     assert hq.ask("status")["chunk_bytes_published"] == before + everything
+
+
+def test_a_form_travels_as_a_delta_to_the_same_variant_of_the_version_before_whichever_place_that_had(
+    flock: Any, hq: Any, tmp_path: Path
+) -> None:
+    padding = os.urandom(100_000)  # behind the model's end: another, larger file with the same answers
+    path = tmp_path / "tiny.tflite"
+    path.write_bytes((DATA / "tiny.tflite").read_bytes() + padding)
+    publish(hq, flock.model, *file("tiny_int8"), "--fallback", str(path))
+    path.write_bytes((DATA / "tiny.tflite").read_bytes() + padding[:-4] + b"next")
+    publish(hq, flock.model, "--fallback", str(path), *file("tiny_int8"))
+    before, now = (Manifest.model_validate(value) for value in hq.ask("manifests", flock.model))
+    assert (before.variants, now.variants) == (("tiny_int4", "tiny_int8", "tiny"), ("tiny_int4", "tiny", "tiny_int8"))
+    (delta,) = now.as_form(1).blobs["model"].deltas
+    assert delta.base == before.as_form(2).blobs["model"].sha256

@@ -158,7 +158,10 @@ def test_what_cannot_be_made_durable_is_not_done(tmp_path: Path) -> None:
     disk.full = True
     bench.agent._heard(word())
     assert bench.agent.work == {}
-    assert bench.agent.models["digits"].outcome is None
+    state = bench.agent.models["digits"]
+    assert (state.state, state.outcome, state.reason) == (DeviceState.FAILED, Outcome.FAILED, Reason.DISK_FULL)
+    assert state.desired is not None
+    assert state.desired.generation == 1
     disk.full = False
     bench.agent._heard(word(generation=2))
     assert bench.agent.models["digits"].candidate == "f" * 64

@@ -93,7 +93,8 @@ def test_a_ratio_that_did_not_settle_says_how_far_it_was() -> None:
     numbers = {"median": 1.01, "low": 0.98, "high": 1.04, "half_width": 0.03, "wanted_half_width": 0.005}
     model = {
         "model": "a.tflite", "raw_bytes": 1, "threads": 1, "n": 1, "latency_ms_p50": 1.0, "latency_ms_p90": None,
-        "latency_ms_p95": None, "latency_ms_p99": None, "first_inference_ms": 1.0, "load_ms": 1.0, "warmed_up": False,
+        "latency_ms_p95": None, "latency_ms_p99": None, "end_to_end_ms_p50": 1.1, "end_to_end_ms_p95": None,
+            "first_inference_ms": 1.0, "load_ms": 1.0, "warmed_up": False,
         "warm_up_inferences": 1, "inferences_per_s": {"1": 2.0}, "peak_rss_bytes": None, "peak_rss_reason": "no",
         "energy": Energy(reason="no meter").model_dump(), "conditions": calm,
     }  # fmt: skip

@@ -61,10 +61,17 @@ def test_status_says_what_the_record_holds_and_that_nobody_runs(tmp_path: Path) 
     RecordFile(tmp_path, Disk()).write(record)
     code, out, _ = run("status", "--state", str(tmp_path))
     assert code == 1
-    for word in ("device pi (c): not running", "FAILED", "NAN_OUTPUT: case 3", "active    aaaaaaaaaaaa  version 7"):
+    for word in (
+        "device pi (c): not running",
+        "inference processes are held by",
+        "FAILED",
+        "NAN_OUTPUT: case 3",
+        "active    aaaaaaaaaaaa  version 7",
+    ):
         assert word in out
     code, out, _ = run("status", "--state", str(tmp_path), "--json")
     assert (code, json.loads(out)["models"]["digits"]["slots"]["active"]) == (1, "a" * 64)
+    assert set(json.loads(out)["sandbox"]) == {"landlock_abi", "seccomp", "missing"}
 
 
 def test_trust_given_once_is_remembered_by_the_state_folder(tmp_path: Path) -> None:

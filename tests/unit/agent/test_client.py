@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeflock_agent.children.runner import ModelProcess
-from edgeflock_agent.client import AgentError, Client, Unreachable
+from edgeflock_agent.client import AgentError, Client, Sequence, Unreachable
 from edgeflock_agent.serving.endpoint import Endpoint, Serving
 from edgeflock_deploy.runtime import LoadedModel
 
@@ -67,6 +67,22 @@ def test_arrays_in_any_layout_mean_their_values(agent: Client) -> None:
     wanted = agent.infer("digits", {"x": X}).outputs["Identity"]
     for layout in (X.astype(">f4"), np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2]):
         np.testing.assert_array_equal(agent.infer("digits", {"x": layout}).outputs["Identity"], wanted)
+
+
+def test_a_sequence_goes_on_and_a_switch_of_variants_is_told_of(agent: Client, now: dict[str, Serving]) -> None:
+    ones = np.ones((1, 4), "float32")
+
+    def ask(**said: bool) -> tuple[float, bool]:
+        answer = agent.infer("kept", {"x": ones}, sequence=Sequence("me", **said))
+        return float(next(iter(answer.outputs.values()))[0, 0]), answer.sequence_restarted
+
+    kept = DATA / "tiny_kept.tflite"
+    with ModelProcess.start(kept) as before, ModelProcess.start(kept) as after:
+        now["kept"] = Serving("k" * 64, before)
+        assert [ask(start=True), ask()] == [(1.0, False), (1.5, False)]
+        now["kept"] = Serving("l" * 64, after)
+        assert [ask(), ask()] == [(1.0, True), (1.5, False)]
+    del now["kept"]
 
 
 def test_a_model_tells_its_tensors(agent: Client) -> None:
@@ -176,6 +192,15 @@ def test_the_example_of_the_documentation_runs(endpoint: Endpoint, capsys: pytes
     example = text.partition("```python\n")[2].partition("```")[0]
     exec(example.replace("/run/edgeflock/agent.sock", str(endpoint.socket_path)), {})
     assert capsys.readouterr().out.startswith("d" * 64)
+
+
+def test_an_agent_that_stays_silent_is_unreachable_when_the_time_is_over(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent.sock"))
+        silent.listen()
+        address = f"unix:{tmp_path / 'silent.sock'}"
+        with Client(address, timeout_s=0.1) as client, pytest.raises(Unreachable, match=r"none within 0\.1 s"):
+            client.model("digits")
 
 
 def test_what_is_no_agent_is_unreachable() -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from edgeflock_agent.children.runner import ModelProcess
-from edgeflock_agent.serving.endpoint import Endpoint, Serving
+from edgeflock_agent.serving.endpoint import Answered, Endpoint, Serving
 from edgeflock_deploy.errors import BadInput
 
 DATA = Path(__file__).parents[2] / "data"
@@ -189,6 +189,51 @@ def test_a_switch_drops_no_request_and_each_answer_is_its_own_variants(board: Bo
     assert [answer for status, answer in answers if status != 200] == []
     assert all(answer["outputs"][0]["data"] == wanted[answer["parameters"]["digest"]] for _, answer in answers)
     assert {answer["parameters"]["digest"] for _, answer in answers} == set(names)
+
+
+class AskedTurn:
+    """A trial's say that notes what it was asked for, and leaves all of it to whoever serves."""
+
+    exchanges = False
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def answer(self, inputs: Any, arrived_s: float, only: str | None) -> None:
+        self.asked.append("answer")
+
+    def incumbent(self, arrived_s: float) -> None:
+        self.asked.append("incumbent")
+
+    def retire(self) -> None:
+        pass
+
+
+def test_a_trial_has_a_say_in_single_items_and_a_batch_goes_to_the_incumbent() -> None:
+    tensor: dict[str, Any] = {"dtype": "float32", "limit": None, "of": 0, "steps": []}
+    view = {
+        "inputs": [tensor | {"name": "x", "shape": [-1, 8], "limit": [4, 8]}],
+        "outputs": [tensor | {"name": "scores", "shape": [-1, 3]}],
+        "state": [],
+        "max_batch": 4,
+    }
+    turn = AskedTurn()
+    seen: list[Answered] = []
+    with ModelProcess.start(DATA / "tiny.tflite", view=view) as process:
+        now = {"digits": Serving("d" * 64, process)}
+        endpoint = Endpoint.start(now.get, turns=lambda _: turn, witness=seen.append)
+        board = Board.__new__(Board)
+        board.endpoint = endpoint
+        try:
+            assert board.infer()[1]["outputs"][0]["shape"] == [1, 3]
+            status, answer = board.infer(ROW * 3, shape=[3, 8])
+            assert (status, answer["outputs"][0]["shape"]) == (200, [3, 3])
+            assert board.infer(ROW * 5, shape=[5, 8])[0] == 400
+            assert board.ask("/v2/models/digits")[1]["inputs"][0]["shape"] == [-1, 8]
+        finally:
+            endpoint.stop()
+    assert turn.asked == ["answer", "incumbent"]
+    assert [one.plain for one in seen] == [True, False]
 
 
 def test_only_loopback_addresses_are_listened_on() -> None:

@@ -27,6 +27,7 @@ from edgeflock_agent.model_state import (
     ServingStopped,
     StopWork,
     Switch,
+    Ticked,
     TurnCame,
     Verified,
     Warm,
@@ -184,7 +185,7 @@ def test_a_new_order_of_a_bundle_that_a_slot_holds_keeps_the_form_that_it_is_hel
 
 
 def test_a_damaged_bundle_is_fetched_again_in_the_form_that_held() -> None:
-    state, _ = step(serving(1), Booted(frozenset({OLD, FACTORY}), NOW))
+    state, _ = walk(serving(1), Booted(frozenset({OLD, FACTORY}), NOW), Ticked(NOW))
     assert (state.state, state.candidate, state.slots.active, state.form_of(NEW)) == (S.DOWNLOADING, NEW, OLD, 1)
 
 

@@ -89,7 +89,9 @@ def test_a_length_of_json_that_is_none_is_refused(length: str) -> None:
     [
         ({"id": 7}, "'id' must be a string"),
         ({"parameters": {"binary_data_output": 1}}, "true or false"),
-        ({"parameters": {"sequence_id": 3}}, "sequences are not served"),
+        ({"parameters": {"sequence_id": 1.5}}, "sequence_id must be"),
+        ({"parameters": {"sequence_id": True}}, "sequence_id must be"),
+        ({"parameters": {"sequence_start": 1}}, "true or false"),
         ({"outputs": {}}, "'outputs' must be a list"),
         ({"outputs": [{}]}, "with a name each"),
         ({"outputs": [{"name": "a"}, {"name": "a"}]}, "asked for twice"),

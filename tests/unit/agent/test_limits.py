@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from machine_states import MEASURED
 
-from edgeflock_agent.limits import exceeded, sampling_ms
+from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_deploy.bundle import Limits
 from edgeflock_deploy.messages import Measurement
 from edgeflock_deploy.reasons import Reason
@@ -64,3 +64,10 @@ def test_an_emulated_boards_latency_is_held_against_no_limit_but_its_memory_is()
     found = exceeded(slow, Limits(latency_ms_p95=10.0, memory_bytes=100), emulated=True)
     assert found is not None
     assert found.reason is Reason.MEMORY_OVER_BUDGET
+
+
+@pytest.mark.parametrize(("declared_ms", "limit_s"), [(None, 10.0), (20.0, 2.0), (500.0, 10.0), (15_000.0, 300.0)])
+def test_an_inference_hangs_when_it_takes_many_times_what_was_declared(
+    declared_ms: float | None, limit_s: float
+) -> None:
+    assert time_limit_s(Limits(latency_ms_p95=declared_ms)) == limit_s

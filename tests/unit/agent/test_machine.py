@@ -9,6 +9,7 @@ from edgeflock_agent.model_state import (
     BlobsReady,
     Booted,
     BundleFacts,
+    Damaged,
     DesiredChanged,
     DownloadFailed,
     Event,
@@ -29,6 +30,7 @@ from edgeflock_agent.model_state import (
     Switch,
     Ticked,
     TurnCame,
+    Unrecorded,
     Verified,
     Verify,
     Warm,
@@ -85,6 +87,16 @@ CELLS: list[tuple[Event, dict[DeviceState, DeviceState]]] = [
     (DesiredChanged(entry(Phase.REVERT, "other"), NOW), dict.fromkeys(tuple(S), S.DOWNLOADING)),
     (DesiredChanged(entry(Phase.REVERT, None), NOW), dict.fromkeys(tuple(S), S.ROLLED_BACK)),
     (DesiredChanged(entry(Phase.TRIAL, NEW), LATE), dict.fromkeys(tuple(S), S.FAILED)),
+    (Damaged(frozenset({OLD}), NOW), dict.fromkeys((S.IDLE, S.COMMITTED, S.ROLLED_BACK, S.FAILED), S.FAILED)),
+    (Damaged(frozenset({FACTORY}), NOW), {}),
+    (
+        Unrecorded(DesiredChanged(entry(Phase.TRIAL, NEW), NOW), Reason.DISK_FULL, "full"),
+        dict.fromkeys(tuple(S), S.FAILED),
+    ),
+    (
+        Unrecorded(DesiredChanged(entry(Phase.REVERT, OLD), NOW), Reason.DISK_FULL, "full"),
+        dict.fromkeys(tuple(S), S.ROLLED_BACK),
+    ),
 ]
 
 
@@ -95,7 +107,7 @@ def test_each_event_moves_each_state_where_the_table_says_and_nowhere_else(
 ) -> None:
     after, effects = step(at(state), event)
     assert after.state is goes_to.get(state, state)
-    if after.state is not state and not isinstance(event, Booted):
+    if after.state is not state and not isinstance(event, Booted | Unrecorded):
         assert any(isinstance(effect, Persist) for effect in effects)
         assert isinstance(effects[-1], Report)
 
@@ -135,7 +147,7 @@ def test_what_serves_changes_only_after_the_record_is_durable(
     after, effects = step(before, event)
     if after.slots.active != before.slots.active:
         kinds = [type(effect) for effect in effects]
-        assert kinds.index(Persist) < kinds.index(Switch)
+        assert kinds.index(Persist) < kinds.index(Load if isinstance(event, Damaged) else Switch)
 
 
 def test_the_straight_way_ends_in_a_commit_with_slots_moved() -> None:
@@ -222,6 +234,16 @@ def test_a_stop_that_does_not_blame_the_variant_is_not_held_against_it() -> None
     failed, _ = step(at(S.WARMING), HardStopped(NEW, Reason.INTERNAL, "no child"))
     assert failed.known_bad == ()
     assert desired(failed, entry(generation=5))[0].state is S.DOWNLOADING
+
+
+def test_an_operator_that_this_runtime_lacks_is_a_refusal_and_a_newer_runtime_may_try_again() -> None:
+    refused, _ = step(at(S.WARMING), HardStopped(NEW, Reason.OPERATOR_MISSING, "no operator Sorcery"))
+    assert (refused.outcome, refused.reason, refused.slots.active) == (
+        Outcome.REJECTED,
+        Reason.OPERATOR_MISSING,
+        OLD,
+    )
+    assert desired(refused, entry(generation=5))[0].state is S.DOWNLOADING
 
 
 def test_a_hard_stop_leaves_the_incumbent_serving_and_ends_the_candidates_work() -> None:

@@ -112,6 +112,8 @@ def test_a_damaged_bundle_that_is_still_desired_is_fetched_again() -> None:
     before = at(S.COMMITTED, desired=entry(Phase.COMMIT, OLD, 1))
     state, effects = step(before, Booted(frozenset({FACTORY}), NOW))
     assert effects[0] == Load(FACTORY)
+    assert (state.state, state.reason) == (S.FAILED, Reason.DISK_ERROR)
+    state, effects = step(state, Ticked(NOW))
     assert FetchManifest(OLD) in effects
     state, _ = walk(
         state, ManifestReady(OLD, 3), BlobsReady(OLD), Verified(OLD), TurnCame(OLD), Warmed(OLD, MEASURED, NOW)

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeflock_agent.device import Identity
-from edgeflock_agent.model_state import ModelState
-from edgeflock_agent.outbox import Outbox
+from edgeflock_agent.model_state import BundleFacts, ModelState
+from edgeflock_agent.outbox import SETTLED_S, Outbox
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
 from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
-from edgeflock_agent.trial import WindowSides
-from edgeflock_deploy.messages import Conditions, Reported, VariantWindow, Window, decode_up
+from edgeflock_agent.trial.window import WindowSides
+from edgeflock_deploy.messages import Conditions, Measurement, Reported, VariantWindow, Window, decode_up
 
 SIDES = WindowSides(1.0, 130, VariantWindow(n=130), VariantWindow(n=130), 1.0, Conditions())
 
@@ -28,9 +28,12 @@ class Published(list[Any]):
             done()
 
 
-def reporter(link: Published, folder: Path = Path("/nonexistent")) -> Reporter:
+def reporter(link: Published, folder: Path = Path("/dev/null/none")) -> Reporter:
     identity = Identity(device="a", device_class="c", runtime="none", boot_id="boot", broker="mqtt://h:1")
-    outbox = Outbox("a", link, Backlog(folder, Disk()), lambda: 0.0)
+    now_s = [0.0]
+    outbox = Outbox("a", link, Backlog(folder, Disk()), lambda: now_s[0])
+    outbox.connected()
+    now_s[0] = SETTLED_S
     return Reporter(link, outbox, identity, Traffic(), lambda: 1, beat_s=3.0)
 
 
@@ -58,6 +61,21 @@ def test_windows_of_a_running_rollout_are_sent_again_as_they_were_and_others_are
     link.clear()
     reports.resend_windows({"r1", "r2"})
     assert windows(link) == [("r2", 0), ("r2", 1)]
+
+
+def test_an_incumbent_that_did_not_run_is_shown_by_what_it_took_when_it_was_warmed() -> None:
+    link = Published()
+    warmed = Measurement(
+        n=260, latency_ms_p50=2.0, latency_ms_p90=2.5, latency_ms_p95=3.0, first_inference_ms=9.0, load_ms=1.0,
+        warmed_up=True, peak_rss_bytes=7,
+    )  # fmt: skip
+    state = ModelState(model="m", bundles={"old": BundleFacts(version=1, measurement=warmed)})
+    alone = SIDES._replace(old=VariantWindow(n=0), pairs=0, agreement=None, mode="alone", paired=False)
+    reporter(link).window(state, "r", "old", "new", alone)
+    (window,) = link
+    assert (window.paired, window.mode) == (False, "alone")
+    assert (window.old.n, window.old.latency_ms_p50, window.old.peak_rss_bytes) == (260, 2.0, 7)
+    assert (window.new.n, window.new.peak_rss_bytes) == (130, None)
 
 
 def test_only_so_many_windows_are_kept() -> None:

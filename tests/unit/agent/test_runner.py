@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeflock_agent.children import frames
 from edgeflock_agent.children.runner import Closed, HardStop, InferenceFailed, ModelProcess
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
 from edgeflock_deploy.reasons import Reason
@@ -47,6 +48,18 @@ def test_a_loaded_model_tells_its_tensors_and_answers_in_raw_bytes(shared: Model
     assert sum(struct.unpack("<3f", done.outputs[0])) == pytest.approx(1, abs=1e-5)
     assert done.latency_ms > 0
     assert shared.load_ms > 0
+
+
+@pytest.mark.parametrize("budget_bytes", [None, 64 << 20])
+def test_tensors_in_shared_memory_give_the_same_answers(
+    shared: ModelProcess, monkeypatch: pytest.MonkeyPatch, budget_bytes: int | None
+) -> None:
+    rows = [struct.pack("<8f", *np.random.default_rng(seed).normal(size=8)) for seed in range(4)]
+    wanted = [shared.infer([row]).outputs for row in rows]
+    monkeypatch.setattr(frames, "SHARED_FROM_BYTES", 1)
+    with ModelProcess.start(DATA / "tiny.tflite", memory_budget_bytes=budget_bytes) as process:
+        assert [process.infer([row]).outputs for row in rows] == wanted
+        assert "edgeflock-tensors" in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 @pytest.mark.parametrize("inputs", [[], [b"\0" * 31], [b"\0" * 32] * 2])
@@ -186,6 +199,20 @@ def test_a_child_that_hangs_is_killed() -> None:
         assert not Path(f"/proc/{process.pid}").exists()
 
 
+def test_who_asks_a_child_that_is_slow_to_end_is_told_at_once_to_ask_elsewhere() -> None:
+    process = ModelProcess.start(DATA / "tiny.tflite")
+    os.kill(process.pid, signal.SIGSTOP)  # it does not hear that it is to go
+    closing = threading.Thread(target=process.close)
+    closing.start()
+    while process.alive:
+        time.sleep(0.001)
+    with pytest.raises(Closed):
+        process.infer([bytes(32)])
+    assert closing.is_alive()  # the process was not waited for
+    closing.join()
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
 def test_a_closed_child_is_gone_and_says_closed(tiny: ModelProcess) -> None:
     tiny.close()
     tiny.close()
@@ -244,7 +271,7 @@ def _runs(process: Path) -> bool:
 
 def test_the_agents_own_process_imports_no_numpy() -> None:
     script = (
-        "import sys, edgeflock_agent.children.runner, edgeflock_agent.warming, edgeflock_agent.trial\n"
+        "import sys, edgeflock_agent.children.runner, edgeflock_agent.warming, edgeflock_agent.trial.trials\n"
         "import edgeflock_agent.serving.endpoint, edgeflock_agent.bench; sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

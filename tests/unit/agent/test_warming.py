@@ -31,6 +31,8 @@ def test_a_measurement_has_every_quantile_that_its_samples_allow() -> None:
     assert found.latency_ms_p95 >= found.latency_ms_p50
     assert found.first_inference_ms > 0
     assert found.load_ms > 0
+    assert found.end_to_end_ms_p50 is not None
+    assert found.end_to_end_ms_p95 is not None
     assert (found.energy.mj, found.energy.reason) == (None, "no meter: none here")
 
 

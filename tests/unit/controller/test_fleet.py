@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.store import Store
 from edgeflock_deploy.messages import (
@@ -192,3 +194,16 @@ def test_a_generation_is_above_every_one_that_the_device_has_seen(store: Store) 
     tell(store, 50, Phase.COMMIT, "B")
     assert store.twins.next_generation("pi-1", "m") == 51
     assert store.twins.desired("pi-1")["m"].generation == 50
+
+
+def test_what_a_device_lost_while_it_could_not_be_heard_is_logged_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = Fleet(store.twins)
+    for seq, windows in enumerate((0, 7, 7, 9)):
+        said = report(seq).model_copy(update={"windows_dropped": windows, "events_dropped": 1 if windows else 0})
+        fleet.reported(said, at=1.0, now_s=1.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "device pi-1 could not be heard, and has lost 7 windows and 1 events so far",
+        "device pi-1 could not be heard, and has lost 9 windows and 1 events so far",
+    ]

@@ -44,6 +44,13 @@ def test_a_wide_table_of_rollouts_says_why_in_the_row() -> None:
     assert "FAIL: accuracy is 34.1 points below the incumbent's on 1 of 1 device; 1 device back" in line
 
 
+def test_what_the_evidence_was_gathered_from_is_said_in_one_sentence() -> None:
+    trial = {"windows": 12, "windows_unpaired": 3, "pairs_live": 1040, "pairs_replayed": 350}
+    told = "r3-38ce: 1,040 live and 350 replayed pairs in 12 windows, 3 of them unpaired"
+    assert render.trial(rollout(trial=trial)) == told
+    assert render.trial(rollout(trial=trial | {"windows": 0})) is None
+
+
 def test_a_wide_table_of_devices_has_their_runtimes_and_a_narrow_one_has_not() -> None:
     device = {"id": "pi-1", "device_class": "a", "runtime": "litert2.3", "online": True, "models": {}}
     assert shown(render.devices_table([device], 200), 200).splitlines()[2].split()[:4] == [

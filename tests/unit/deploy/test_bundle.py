@@ -98,6 +98,27 @@ def test_a_delta_that_saves_little_is_not_kept() -> None:
     assert bundle.encode_blob(numbers.randbytes(50_000), [numbers.randbytes(50_000)]).blob.deltas == ()
 
 
+def test_a_manifest_of_version_2_is_read_and_its_tensors_are_the_files_own() -> None:
+    added = ("held_inputs", "held_outputs", "state", "max_batch")
+    value = {name: field for name, field in manifest().model_dump(mode="json").items() if name not in added}
+    for tensor in (*value["inputs"], *value["outputs"]):
+        for name in ("limit", "of", "steps"):
+            del tensor[name]
+    payload = value | {"v": 2}
+    sealed = KEY.seal(payload)
+    read = bundle.open_manifest(sealed, TRUST, sha256_hex(canonical_json(payload)))
+    assert (read.v, read.held_inputs, read.state, read.max_batch) == (2, None, (), 1)
+    assert read.inputs == manifest().inputs
+
+
+def test_a_manifest_with_a_step_that_this_board_does_not_know_is_refused() -> None:
+    value = manifest().model_dump(mode="json")
+    value["inputs"][0]["steps"] = [{"do": "blur"}]
+    with pytest.raises(Untrusted) as refused:
+        bundle.open_manifest(KEY.seal(value), TRUST, sha256_hex(canonical_json(value)))
+    assert refused.value.reason is Reason.MANIFEST_INVALID
+
+
 def test_a_manifest_of_version_1_is_read() -> None:
     old = {"sha256": "0" * 64, "bytes": 3, "encoding": {"codec": "zstd", "sha256": "1" * 64, "bytes": 3, "chunks": []}}
     assert bundle.Blob.model_validate(old).encodings[0].codec == "zstd"

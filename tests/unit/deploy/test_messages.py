@@ -19,6 +19,7 @@ from edgeflock_deploy.messages import (
     Presence,
     Reported,
     ReportedModel,
+    TrialSettings,
     Tried,
     Unknown,
     Up,
@@ -67,6 +68,25 @@ def test_every_message_survives_the_wire(message: Up) -> None:
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.kind)
 def test_fields_of_a_newer_release_are_accepted(message: Up) -> None:
     assert decode_up(json.dumps(json.loads(encode(message)) | {"introduced_later": [1]}).encode()) == message
+
+
+def test_a_window_of_an_older_release_is_read() -> None:
+    raw = json.loads(encode(MESSAGES[3]))
+    later = {"mode", "live_pairs"}, {"service_n", "service_ms_p50", "service_ms_p95", "outcomes"}
+    for name in later[0]:
+        del raw[name]
+    for side in (raw["old"], raw["new"]):
+        for name in later[1]:
+            del side[name]
+    window = decode_up(json.dumps(raw).encode())
+    assert window == MESSAGES[3]
+    assert isinstance(window, Window)
+    assert (window.mode, window.live_pairs, window.new.service_n) == ("shadow", 0, 0)
+
+
+def test_trial_settings_of_an_older_release_are_read() -> None:
+    old = {"mode": "shadow", "window_pairs": 130, "window_max_s": 10.0, "pause_s": 0.2, "deadline_s": 1800.0}
+    assert TrialSettings.model_validate(old) == TrialSettings()
 
 
 def test_a_report_of_before_forms_were_told_is_read() -> None:

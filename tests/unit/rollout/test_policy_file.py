@@ -75,3 +75,11 @@ def test_an_unknown_policy_lists_the_shipped_ones() -> None:
 def test_a_folder_is_no_policy(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read"):
         load_policy(str(tmp_path))
+
+
+def test_a_trial_may_serve_and_says_how_long_its_blocks_are() -> None:
+    serving = GOOD.replace("[trial]", '[trial]\nmode = "serving"\nblock_requests = 8\nblock_s = 0.5')
+    trial = parse_policy(serving, "mine.toml").trial
+    assert (trial.mode, trial.block_requests, trial.block_s) == ("serving", 8, 0.5)
+    with pytest.raises(BadInput, match=r"trial\.mode: Input should be 'shadow' or 'serving'"):
+        parse_policy(serving.replace('"serving"', '"mirror"'), "mine.toml")
