@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -22,20 +23,41 @@ pytestmark = pytest.mark.skipif(bool(needed), reason=f"the demo needs {', '.join
 
 
 def belonging_to(out: Path) -> dict[int, str]:
-    """The live processes that have to do with a folder, by its name in their environment or command."""
-    found = {}
+    """The live processes that have to do with a folder: they name it, or one that does has started them.
+
+    By process id, the command. A process that runs a model is told nothing, not even in its environment.
+    """
+    parents: dict[int, int] = {}
+    commands: dict[int, str] = {}
+    found = set()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         try:
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
             command = (process / "cmdline").read_bytes()
             told = command + (process / "environ").read_bytes()
         except OSError:
             continue
-        if state not in "ZX" and str(out).encode() in told:
-            found[int(process.name)] = command.replace(b"\0", b" ").decode()
-    return found
+        if state not in "ZX":
+            pid = int(process.name)
+            parents[pid], commands[pid] = int(parent), command.replace(b"\0", b" ").decode()
+            found |= {pid} if str(out).encode() in told else set()
+    while started := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= started
+    return {pid: commands[pid] for pid in found}
+
+
+def left_of(before: dict[int, str], out: Path) -> dict[int, str]:
+    """What still lives of these processes, whoever their parent is now, and what else has to do with the folder."""
+    orphans = {}
+    for pid, command in before.items():
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            now = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if stat[0] not in "ZX" and now == command:
+                orphans[pid] = command
+    return orphans | belonging_to(out)
 
 
 def wait(what: str, check: object) -> None:
@@ -102,16 +124,18 @@ def test_the_demo_ends_as_it_must_and_reports_it(out: Path, demo: subprocess.Pop
 
 def test_a_killed_demo_leaves_no_process(out: Path, demo: subprocess.Popen[bytes]) -> None:
     in_the_middle(out)
+    before = belonging_to(out)
     os.kill(demo.pid, signal.SIGKILL)
     assert demo.wait(60) == -signal.SIGKILL
-    wait(f"nothing is left: {belonging_to(out)}", lambda: not belonging_to(out))
+    wait(f"nothing is left: {left_of(before, out)}", lambda: not left_of(before, out))
 
 
 def test_an_interrupted_demo_stops_what_it_started_and_says_so(out: Path, demo: subprocess.Popen[bytes]) -> None:
     in_the_middle(out)
+    before = belonging_to(out)
     os.killpg(demo.pid, signal.SIGINT)
     assert demo.wait(60) == 130
-    wait(f"nothing is left: {belonging_to(out)}", lambda: not belonging_to(out))
+    wait(f"nothing is left: {left_of(before, out)}", lambda: not left_of(before, out))
     said = (out / "demo.log").read_text()
     assert "interrupted; everything it started is stopped" in said
     assert "Traceback" not in said
