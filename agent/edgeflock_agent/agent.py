@@ -22,21 +22,20 @@ from edgeflock_agent.effects import EFFECTS
 from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.jobs import Jobs, Work, guarded
 from edgeflock_agent.lane import Lane
-from edgeflock_agent.machine import fresh, step
-from edgeflock_agent.measure.memory_room import Memory
-from edgeflock_agent.model_state import (
+from edgeflock_agent.machine.effects import Persist
+from edgeflock_agent.machine.events import (
     Booted,
     DesiredChanged,
     Event,
     HardStopped,
-    ModelState,
-    Now,
-    Persist,
     ServingStopped,
     Stopping,
     Ticked,
     Unrecorded,
 )
+from edgeflock_agent.machine.state import ModelState, Now
+from edgeflock_agent.machine.table import fresh, step
+from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.orders import open_order
 from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.reports import Reporter, in_fields, in_words

@@ -18,20 +18,20 @@ from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.lane import still_at_work
 from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
-from edgeflock_agent.model_state import (
+from edgeflock_agent.machine.events import (
     BlobsReady,
     Damaged,
     Event,
     HardStopped,
     Loaded,
     ManifestReady,
-    Now,
     Refused,
     ServingStopped,
     TurnCame,
     Verified,
     Warmed,
 )
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic

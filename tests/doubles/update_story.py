@@ -17,7 +17,7 @@ from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
 from edgeflock_agent.jobs import Jobs, Work
 from edgeflock_agent.lane import Lane
-from edgeflock_agent.model_state import ModelState, Now
+from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics

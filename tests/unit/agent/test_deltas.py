@@ -11,7 +11,8 @@ import pytest
 from memory_link import MemoryLink
 
 from edgeflock_agent.jobs import Jobs, Work
-from edgeflock_agent.model_state import Now, Verified
+from edgeflock_agent.machine.events import Verified
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.storage.store import Store

@@ -10,7 +10,8 @@ import pytest
 from memory_link import MemoryLink
 
 from edgeflock_agent.jobs import Jobs, Work
-from edgeflock_agent.model_state import BlobsReady, ManifestReady, Now, Verified
+from edgeflock_agent.machine.events import BlobsReady, ManifestReady, Verified
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.storage.store import Store
