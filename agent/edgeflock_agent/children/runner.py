@@ -8,22 +8,20 @@ Thread-safe: requests of an application and of a trial interleave, and each wait
 
 from __future__ import annotations
 
-import contextlib
-import os
-from array import array
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from edgeflock_agent.children import handed, replies
 from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.datatypes import DATATYPES
-from edgeflock_agent.children.frames import Frame
-from edgeflock_agent.children.sandbox import Sealed
+from edgeflock_agent.children.replies import Answer, Block, ItemResult, Judged, Kind, Slice
 from edgeflock_agent.children.tensors import Data, Inference, Shape, Tensor, batch_of, joined, one_by_one
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [
+    "Answer",
     "Block",
     "Closed",
     "HardStop",
@@ -36,52 +34,6 @@ __all__ = [
     "Tensor",
 ]
 
-Kind = Literal["classification", "regression"]
-Answer = int | tuple[float, ...]
-
-
-class ItemResult(NamedTuple):
-    """One item of the evaluation slice: `correct` for a classification, `squared_error` for a regression.
-
-    `switches`: how often the timed call was interrupted (involuntary context switches). `confidence`: the probability
-    of a classification's answer. An application's request has no label: it is neither correct nor wrong.
-    """
-
-    latency_ms: float
-    answer: Answer
-    correct: bool | None
-    squared_error: float | None
-    switches: int
-    confidence: float | None = None
-
-
-class Judged(NamedTuple):
-    """An application's request as a trial looks at it: what it gives, and how that compares; None where it is NaN."""
-
-    inference: Inference
-    result: ItemResult | None
-
-
-class Block(NamedTuple):
-    """Latencies of consecutive inferences, how long the child's very first took, and `switches` as in ItemResult."""
-
-    latencies_ms: tuple[float, ...]
-    first_inference_ms: float
-    switches: int
-
-
-class Slice(NamedTuple):
-    """The evaluation slice that is open: its length and how answers are compared and scored.
-
-    `answer_range`: a regression's smallest and largest target, each the mean of its values.
-    """
-
-    items: int
-    kind: Kind
-    agreement_atol: float | None
-    target_variance: float | None
-    answer_range: tuple[float, float] | None = None
-
 
 class ModelProcess:
     """A child process with one model; make it with `start`, and close it.
@@ -92,7 +44,7 @@ class ModelProcess:
 
     def __init__(self, child: ChildProcess, threads: int, loaded: dict[str, Any]) -> None:
         self._child, self.threads = child, threads
-        self.inputs, self.outputs = _tensors(loaded["inputs"]), _tensors(loaded["outputs"])
+        self.inputs, self.outputs = replies.tensors(loaded["inputs"]), replies.tensors(loaded["outputs"])
         self._fixed_shapes = tuple(tensor.shape for tensor in self.inputs)
         fixed = all(-1 not in shape for shape in self._fixed_shapes)
         self._fixed_bytes = [tensor.nbytes for tensor in self.inputs] if fixed else None
@@ -100,7 +52,7 @@ class ModelProcess:
         self.takes_sequences = bool(loaded["takes_sequences"])
         self.stateful = bool(loaded["stateful"])  # also without speaking of a sequence: the default one goes on
         self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
-        self.sealed = Sealed(loaded["sealed"][0], loaded["sealed"][1], tuple(loaded["sealed"][2]))
+        self.sealed = replies.sealed(loaded["sealed"])
         self.slice: Slice | None = None
         self.slice_path: Path | None = None
 
@@ -139,8 +91,8 @@ class ModelProcess:
         limit_s = timeout_s if inference_timeout_s is None else inference_timeout_s
         load = {"op": "load", "name": model_path.name, "threads": threads, "cpu_s": max(timeout_s, limit_s) * threads}
         load |= {"memory_budget_bytes": memory_budget_bytes, "view": view}
-        names = b"" if labels is None else _read_labels(labels)
-        with _opened(model_path, Reason.LOAD_FAILED) as model:
+        names = b"" if labels is None else handed.labels(labels)
+        with handed.opened(model_path, Reason.LOAD_FAILED) as model:
             child = start_child(timeout_s)
             try:
                 loaded = child.ask(load, names, files=[model]).header
@@ -149,7 +101,7 @@ class ModelProcess:
                     raise HardStop(Reason.LOAD_FAILED, f"tensors of type {unknown[0]} are not supported")
             except (HardStop, InferenceFailed) as error:
                 child.close()
-                raise _while_loading(error, bounded=memory_budget_bytes is not None) from None
+                raise replies.failed_load(error, bounded=memory_budget_bytes is not None) from None
         child.timeout_s = limit_s
         process = cls(child, threads, loaded)
         child.share(max(sum(tensor.nbytes for tensor in tensors) for tensors in (process.inputs, process.outputs)))
@@ -205,7 +157,7 @@ class ModelProcess:
         Raises:
             HardStop: MANIFEST_INVALID for a file that is no golden cases of this model, CRASHED, HUNG.
         """
-        with _opened(path, Reason.MANIFEST_INVALID) as file:
+        with handed.opened(path, Reason.MANIFEST_INVALID) as file:
             try:
                 return int(self._child.ask({"op": "golden"}, files=[file]).header["cases"])
             except InferenceFailed as error:
@@ -222,15 +174,12 @@ class ModelProcess:
         Raises:
             HardStop: MANIFEST_INVALID for a file that is no slice for this model, CRASHED, HUNG.
         """
-        with _opened(path, Reason.MANIFEST_INVALID) as file:
+        with handed.opened(path, Reason.MANIFEST_INVALID) as file:
             try:
                 reply = self._child.ask({"op": "slice", "kind": kind}, files=[file]).header
             except InferenceFailed as error:
                 raise HardStop(Reason.MANIFEST_INVALID, f"evaluation slice: {error}") from None
-        ends, self.slice_path = reply["answer_range"], path
-        self.slice = Slice(
-            reply["items"], kind, agreement_atol, reply["target_variance"], (ends[0], ends[1]) if ends else None
-        )
+        self.slice, self.slice_path = replies.opened_slice(reply, kind, agreement_atol), path
         return self.slice.items
 
     def run_item(self, item: int) -> ItemResult:
@@ -241,7 +190,7 @@ class ModelProcess:
             InferenceFailed: the runtime refused this item.
             Closed: the child has been closed.
         """
-        return _item_result(self._child.ask({"op": "item", "item": item}).header)
+        return replies.item_result(self._child.ask({"op": "item", "item": item}).header)
 
     def infer(
         self,
@@ -269,8 +218,8 @@ class ModelProcess:
         if items > 1 and sequence is not None:
             raise ValueError("a sequence takes one item at a time")
         rows = [(inputs, given)] if items == 1 else one_by_one(inputs, given, items)
-        header = {"op": "infer", "sequence": sequence}
-        done = [self._inference(self._child.ask(header | {"shapes": shape}, row)) for row, shape in rows]
+        ask, named = {"op": "infer", "sequence": sequence}, self.outputs
+        done = [replies.inference(self._child.ask(ask | {"shapes": shape}, row), named) for row, shape in rows]
         return done[0] if items == 1 else joined(done)
 
     def infer_judged(self, inputs: Sequence[Data]) -> Judged:
@@ -283,15 +232,8 @@ class ModelProcess:
         if items != 1:
             raise ValueError("a batch is not judged")
         reply = self._child.ask({"op": "infer", "shapes": shapes, "judged": True}, inputs)
-        answer = None if reply.header["answer"] is None else _item_result(reply.header)
-        return Judged(self._inference(reply), answer)
-
-    def _inference(self, reply: Frame) -> Inference:
-        outputs, start = [], 0
-        for length in reply.header["lengths"]:
-            outputs.append(bytes(reply.payload[start : start + length]))
-            start += length
-        return Inference.of(outputs, reply.header, self.outputs)
+        answer = None if reply.header["answer"] is None else replies.item_result(reply.header)
+        return Judged(replies.inference(reply, self.outputs), answer)
 
     def tell_confidence(self) -> None:
         """From now on have `infer` say how sure the variant is of each answer: for classifications.
@@ -314,9 +256,7 @@ class ModelProcess:
             Closed: the child has been closed.
         """
         reply = self._child.ask({"op": "block", "n": n, "max_ms": max_ms}, extra_s=max_ms / 1000)
-        latencies = array("d")
-        latencies.frombytes(reply.payload)
-        return Block(tuple(latencies), reply.header["first_inference_ms"], reply.header["switches"])
+        return Block(replies.times_ms(reply), reply.header["first_inference_ms"], reply.header["switches"])
 
     def measure_end_to_end(self, n: int, *, max_ms: float = 1000.0) -> tuple[float, ...]:
         """Milliseconds of whole requests, one item each, with the processing that the bundle declares; see `measure`.
@@ -326,10 +266,8 @@ class ModelProcess:
             InferenceFailed: an item could not be run.
             Closed: the child has been closed.
         """
-        reply = self._child.ask({"op": "through", "n": n, "max_ms": max_ms}, extra_s=max_ms / 1000)
-        took_ms = array("d")
-        took_ms.frombytes(reply.payload)
-        return tuple(took_ms)
+        ask = {"op": "through", "n": n, "max_ms": max_ms}
+        return replies.times_ms(self._child.ask(ask, extra_s=max_ms / 1000))
 
     def beat(self, idle_s: float) -> None:
         """Ask a child that answered nothing for so long; one that is silent is gone afterwards, as after any HUNG."""
@@ -342,52 +280,3 @@ class ModelProcess:
     def close(self) -> None:
         """End the child after the request that it is answering. Closing twice is harmless."""
         self._child.close()
-
-
-def _item_result(header: dict[str, Any]) -> ItemResult:
-    answer = header["answer"]
-    return ItemResult(
-        header["latency_ms"],
-        tuple(answer) if isinstance(answer, list) else answer,
-        header.get("correct"),
-        header.get("squared_error"),
-        header["switches"],
-        header.get("confidence"),
-    )
-
-
-@contextlib.contextmanager
-def _opened(path: Path, reason: Reason) -> Iterator[int]:
-    """A descriptor for reading, which the child is handed: it opens no file by its name."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise HardStop(reason, f"{path.name}: {error.strerror}") from None
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _read_labels(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise HardStop(Reason.MANIFEST_INVALID, f"labels: {error.strerror}") from None
-
-
-def _while_loading(error: HardStop | InferenceFailed, *, bounded: bool) -> HardStop:
-    """What went wrong, as a failure of the load; under a memory budget a refused allocation is the budget's doing."""
-    stop = error if isinstance(error, HardStop) else HardStop(Reason.LOAD_FAILED, str(error))
-    # The runtime says in which of its functions a model failed, and one is called AllocateTensors.
-    words = stop.detail.lower().replace("allocatetensors", "")
-    if bounded and stop.reason in {Reason.LOAD_FAILED, Reason.CRASHED} and "alloc" in words:
-        return HardStop(Reason.MEMORY_OVER_BUDGET, stop.detail)
-    return HardStop(Reason.LOAD_CRASHED, stop.detail) if stop.reason is Reason.CRASHED else stop
-
-
-def _tensors(described: list[list[Any]]) -> tuple[Tensor, ...]:
-    return tuple(
-        Tensor(name, dtype, tuple(shape), None if limit is None else tuple(limit))
-        for name, dtype, shape, limit in described
-    )
