@@ -20,7 +20,7 @@ from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
 from edgeflock_agent.heartbeat import Heartbeat
-from edgeflock_agent.jobs import Jobs, Work, guarded
+from edgeflock_agent.jobs import Jobs
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine.effects import Persist
 from edgeflock_agent.machine.events import (
@@ -52,6 +52,7 @@ from edgeflock_agent.trial.live_inputs import LiveInputs
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.uploads import Uploads
 from edgeflock_agent.watch import Watch
+from edgeflock_agent.work import Work, guarded
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.heap import give_back_freed
