@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgeflock_agent.jobs import Work
-from edgeflock_agent.model_state import (
+from edgeflock_agent.machine.effects import (
     AskTurn,
     CollectGarbage,
-    DownloadFailed,
-    Event,
     FetchBlobs,
     FetchManifest,
-    HardStopped,
     Load,
     Persist,
     Report,
     RunTrial,
-    ServingStopped,
     StopWork,
     Switch,
     Verify,
     Warm,
 )
+from edgeflock_agent.machine.events import DownloadFailed, Event, HardStopped, ServingStopped
 from edgeflock_agent.serving.endpoint import Serving, end_turn
+from edgeflock_agent.work import Work
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """The long work for one bundle, each a function that ends in an event: fetch, verify, warm, load, close a window.
 
 These run on lanes, beside the main loop; they know the store, the link and child processes, and nothing of the state
-machine's rules. Whatever goes wrong becomes an event with a reason; a job whose work was cancelled ends quietly.
+machine's rules. What a bundle's manifest must say stands in `admission`, how a variant is brought to run in `variants`,
+and how a job that goes wrong ends in `work`.
 """
 
 from __future__ import annotations
@@ -9,75 +10,40 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
 
-from edgeflock_agent.children.manifest_view import told
-from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
-from edgeflock_agent.lane import still_at_work
-from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
-from edgeflock_agent.model_state import (
+from edgeflock_agent import variants
+from edgeflock_agent.admission import judged
+from edgeflock_agent.children.runner import HardStop, ModelProcess
+from edgeflock_agent.machine.events import (
     BlobsReady,
     Damaged,
     Event,
     HardStopped,
     Loaded,
-    ManifestReady,
-    Now,
     Refused,
     ServingStopped,
     TurnCame,
     Verified,
     Warmed,
 )
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
-from edgeflock_agent.storage.download import Cancelled, Download, DownloadStopped, Subscriptions, Traffic
+from edgeflock_agent.storage.download import Download, Subscriptions, Traffic
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial.board import Board, Bundle
 from edgeflock_agent.trial.exchanges import Exchanges
 from edgeflock_agent.trial.side import SideStopped
 from edgeflock_agent.trial.trials import Over, Trials
 from edgeflock_agent.trial.window import WindowSides
-from edgeflock_agent.warming import SAMPLING_MS, measure_process
+from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import Measurement, TrialSettings
-from edgeflock_deploy.peak_memory import peak_rss_bytes
-from edgeflock_deploy.reasons import Reason
-
-_LOOKS = 2  # a board that was busy for a moment is not told that its model is slow: the second measurement decides
-
-Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Work:
-    """What is being done for one form of a bundle. `child` is the process that came of it, until somebody takes it."""
-
-    model: str
-    digest: str
-    form: int = 0
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    child: ModelProcess | None = None
-    window_running: bool = False
-    rest_until_s: float = 0.0  # on the monotonic clock: no window before, so that a trial does not own the board
-    alternates: bool = False  # there is no memory for it beside the incumbent: it has no child between its windows
-
-    def given_up(self) -> bool:
-        """Whether nobody waits for it any more; asked now and then by what takes long."""
-        still_at_work()
-        return self.cancelled.is_set()
-
-    def take_child(self) -> ModelProcess | None:
-        """Hand the process over."""
-        child, self.child = self.child, None
-        return child
 
 
 class Jobs:
@@ -113,8 +79,8 @@ class Jobs:
         emulated: bool = False,
     ) -> None:
         self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
-        self._tell_confidence, self._emulated = tell_confidence, emulated
-        self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
+        self._device_class, self._now = device_class, now
+        self._here = variants.Surroundings(runtime, threads, store.folder, tell_confidence, emulated)
         self._board = board or Board()
         rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
         self.exchanges = Exchanges(self._bundle, self._start, self._board)
@@ -128,13 +94,13 @@ class Jobs:
         try:
             if envelope is not None:
                 try:
-                    return self._judge_manifest(work, open_manifest(envelope, self._trust, work.digest))
+                    return self._judged(work, open_manifest(envelope, self._trust, work.digest))
                 except Untrusted:
                     pass  # damaged on the disk: get it again
             envelope = self._download(work).manifest(work.digest)
             manifest = open_manifest(envelope, self._trust, work.digest)
             self._store.add_manifest(work.digest, envelope)
-            return self._judge_manifest(work, manifest)
+            return self._judged(work, manifest)
         except Untrusted as error:
             return Refused(work.digest, error.reason, error.detail)
 
@@ -246,35 +212,7 @@ class Jobs:
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _start(self, manifest: Manifest) -> ModelProcess:
-        files = self._store.files(manifest)
-        limit_s = time_limit_s(manifest.limits)
-        child = ModelProcess.start(
-            files["model"],
-            threads=self._threads,
-            memory_budget_bytes=manifest.limits.memory_bytes,
-            timeout_s=max(10.0, limit_s),
-            inference_timeout_s=limit_s,
-            view=told(manifest),
-            labels=files.get("labels"),
-        )
-        tolerance = manifest.tolerance
-        held = manifest.held_outputs or manifest.outputs
-        integers = all("int" in tensor.dtype or tensor.dtype == "bool" for tensor in held)
-        try:
-            child.check_golden(
-                files["golden"],
-                atol=tolerance.atol,
-                rtol=tolerance.rtol,
-                steps=tolerance.steps,
-                exact=integers and tolerance.runtime == self._runtime,
-            )
-            child.open_golden(files["golden"])
-            if self._tell_confidence and manifest.task.kind == "classification":
-                child.tell_confidence()
-        except BaseException:
-            child.close()
-            raise
-        return child
+        return variants.start(manifest, self._store.files(manifest), self._here)
 
     def _measured(
         self, manifest: Manifest, started: Callable[[ModelProcess], None] = lambda _: None
@@ -288,28 +226,10 @@ class Jobs:
             raise
 
     def _measure(self, child: ModelProcess, manifest: Manifest) -> Measurement:
-        from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
+        return variants.measure(child, manifest, self._store.files(manifest)["model"], self._here)
 
-        limits = manifest.limits
-        peak = peak_rss_bytes(self._store.files(manifest)["model"]).peak_rss_bytes
-        for look in range(_LOOKS):
-            meter = find_meter(state=self._store.folder, emulated=self._emulated)
-            measured = measure_process(child, meter, peak, max_ms=sampling_ms(limits, SAMPLING_MS))
-            over = exceeded(measured, limits, emulated=self._emulated)
-            if over is not None and (over.reason is not Reason.TOO_SLOW or look == _LOOKS - 1):
-                raise HardStop(over.reason, over.detail)
-            if over is None:
-                break
-        return measured
-
-    def _judge_manifest(self, work: Work, manifest: Manifest) -> Event:
-        if manifest.model != work.model:
-            detail = f"the bundle is of model '{manifest.model}', not '{work.model}'"
-            return Refused(work.digest, Reason.MANIFEST_INVALID, detail)
-        if manifest.device_classes is not None and self._device_class not in manifest.device_classes:
-            detail = f"the bundle is for {', '.join(manifest.device_classes)}; this is {self._device_class}"
-            return Refused(work.digest, Reason.NOT_ALLOWED_HERE, detail)
-        return ManifestReady(work.digest, manifest.version, manifest.variants)
+    def _judged(self, work: Work, manifest: Manifest) -> Event:
+        return judged(manifest, work.digest, work.model, self._device_class)
 
     def _manifest(self, work: Work) -> Manifest:
         """The bundle as the form that the work is for."""
@@ -323,21 +243,3 @@ class Jobs:
 
     def _download(self, work: Work) -> Download:
         return Download(self._link, self._store, self._traffic, work.given_up)
-
-
-def guarded(job: Callable[[], Result], failed: Callable[[Reason, str], Event]) -> Result | Event | None:
-    """Run a job; whatever goes wrong becomes an event with a reason. None: nobody waits for it any more."""
-    try:
-        return job()
-    except (Cancelled, Closed):
-        return None
-    except DownloadStopped as error:
-        return failed(error.reason, error.detail)
-    except DiskFull as error:
-        return failed(Reason.DISK_FULL, str(error))
-    except OSError as error:
-        return failed(Reason.DISK_ERROR, str(error))
-    except Exception as error:
-        # A fault of ours: the traceback is for us, the device must end in a state that says so.
-        log.exception("a job failed")
-        return failed(Reason.INTERNAL, f"{type(error).__name__}: {error}")

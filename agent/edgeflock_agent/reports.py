@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 
-from edgeflock_agent import forms
 from edgeflock_agent.device import Identity
-from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.machine import forms
+from edgeflock_agent.machine.state import ModelState
 from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial.window import WindowSides

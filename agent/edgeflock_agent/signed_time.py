@@ -7,7 +7,7 @@ alone, the board's clock or a signature. Not known here: what lapses when.
 
 from __future__ import annotations
 
-from edgeflock_agent.model_state import Now
+from edgeflock_agent.machine.state import Now
 
 BELIEVED_LEAP_S = 366 * 24 * 3600.0
 WORTH_WRITING_S = 3600.0  # a floor that rose by less is not worth a write of its own to the flash

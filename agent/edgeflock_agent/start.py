@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeflock_agent.agent import Agent
 from edgeflock_agent.children import sandbox
 from edgeflock_agent.device import Identity, device_class, new_boot_id
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.measure.emulation import is_emulated
-from edgeflock_agent.model_state import Now
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
 from edgeflock_agent.serving.witnesses import each_of

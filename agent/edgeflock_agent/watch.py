@@ -59,6 +59,12 @@ class Watch:
                 detail = f"{bin(recent).count('1')} of its last 64 answers to applications were NaN"
             self._tell(answered.model, answered.by, HardStop(Reason.NAN_OUTPUT, detail))
 
+    def look(self, process: ModelProcess, *, may_be_gone: bool = False) -> HardStop | None:
+        """Look at a process now; a HardStop where it has ended, unless it may, or holds too much."""
+        if not process.alive and not may_be_gone:
+            return process.failure or HardStop(Reason.CRASHED, "its process ended")
+        return self.memory(process)
+
     def memory(self, process: ModelProcess) -> HardStop | None:
         """Look at what a process holds now; a HardStop where that is too much beside what it held at the first look."""
         held = private_bytes(process.pid)

@@ -90,13 +90,13 @@ def serve(folder: Path, switches: int) -> None:
     from edgeflock_agent.children.runner import ModelProcess
     from edgeflock_agent.device import Identity
     from edgeflock_agent.effects import EFFECTS
-    from edgeflock_agent.jobs import Work
     from edgeflock_agent.lane import Lane
-    from edgeflock_agent.machine import fresh
-    from edgeflock_agent.model_state import Switch
+    from edgeflock_agent.machine.effects import Switch
+    from edgeflock_agent.machine.table import fresh
     from edgeflock_agent.serving.endpoint import Endpoint
     from edgeflock_agent.storage.disk import Disk
     from edgeflock_agent.storage.store import Store
+    from edgeflock_agent.work import Work
     from edgeflock_deploy.keys import Trust
     from edgeflock_deploy.link import Link
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeflock_agent.machine import step
-from edgeflock_agent.model_state import (
-    BundleFacts,
-    DesiredChanged,
-    Effect,
-    Event,
-    ModelState,
-    Now,
-)
+from edgeflock_agent.machine.effects import Effect
+from edgeflock_agent.machine.events import DesiredChanged, Event
+from edgeflock_agent.machine.state import BundleFacts, ModelState, Now
+from edgeflock_agent.machine.table import step
 from edgeflock_deploy.messages import DesiredModel, DeviceState, Measurement, Phase, Slots, TrialSettings
 
 S = DeviceState

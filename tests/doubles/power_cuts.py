@@ -18,7 +18,7 @@ from file_system import FileSystem, Tree, put_on_disk
 from recording_disk import RecordingDisk, UnsyncedDisk
 from update_story import MODEL, STORY, WILL_SERVE, Headquarters, PlayedAgent, World
 
-from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.machine.state import ModelState
 from edgeflock_agent.storage.disk import TEMPORARY
 from edgeflock_agent.storage.record import RecordFile
 from edgeflock_agent.storage.store import Store

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
-from edgeflock_agent.jobs import Jobs, Work
+from edgeflock_agent.jobs import Jobs
 from edgeflock_agent.lane import Lane
-from edgeflock_agent.model_state import ModelState, Now
+from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.store import Store
+from edgeflock_agent.work import Work
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob, seal_manifest, split
 from edgeflock_deploy.canonical import sha256_hex

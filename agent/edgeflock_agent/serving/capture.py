@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from edgeflock_agent.children.runner import Answer, Tensor
 from edgeflock_agent.children.tensors import Shape, batch_of
 from edgeflock_agent.lane import Lane
-from edgeflock_agent.model_state import Now
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.serving.endpoint import Answered, Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.ring import Ring

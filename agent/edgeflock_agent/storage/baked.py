@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgeflock_agent.model_state import BakedBundle
+from edgeflock_agent.machine.state import BakedBundle
 from edgeflock_deploy.bundle import open_manifest
 from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import Trust

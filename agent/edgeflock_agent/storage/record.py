@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from edgeflock_agent.model_state import ModelState
+from edgeflock_agent.machine.state import ModelState
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput

@@ -22,7 +22,7 @@ from edgeflock_deploy.reasons import Reason
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters
 
-    from edgeflock_agent.model_state import ModelState
+    from edgeflock_agent.machine.state import ModelState
 
 NOWHERE = "mqtt://127.0.0.1:9"
 PATIENCE_S = 60.0

@@ -8,7 +8,7 @@ import pytest
 
 from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
-from edgeflock_agent.model_state import Now
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.record import RecordFile
 from edgeflock_agent.storage.store import Store

@@ -14,7 +14,7 @@ from edgeflock_agent.children.confidence import top_probability
 from edgeflock_agent.children.runner import Inference, ModelProcess
 from edgeflock_agent.cli import main
 from edgeflock_agent.client import Client
-from edgeflock_agent.model_state import Now
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.serving.capture import Capture
 from edgeflock_agent.serving.endpoint import Answered, Endpoint, Serving
 from edgeflock_agent.serving.witnesses import each_of

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeflock_agent.cli import main
-from edgeflock_agent.model_state import BundleFacts, ModelState
+from edgeflock_agent.machine.state import BundleFacts, ModelState
 from edgeflock_agent.start import remember_trust
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import AgentRecord, RecordFile

@@ -15,23 +15,21 @@ from recording_disk import UnsyncedDisk
 from update_story import MODEL, Headquarters, Order, PlayedAgent, World
 
 from edgeflock_agent.cli import main
-from edgeflock_agent.machine import MEND_AGAIN_S, fresh, step
-from edgeflock_agent.model_state import (
-    BakedBundle,
+from edgeflock_agent.machine.deadlines import MEND_AGAIN_S
+from edgeflock_agent.machine.effects import FetchManifest, Load, Switch
+from edgeflock_agent.machine.events import (
     BlobsReady,
     Booted,
     Damaged,
     DownloadFailed,
-    FetchManifest,
-    Load,
     ManifestReady,
-    Now,
-    Switch,
     Ticked,
     TurnCame,
     Verified,
     Warmed,
 )
+from edgeflock_agent.machine.state import BakedBundle, Now
+from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.storage.baked import Baked, bake
 from edgeflock_agent.storage.scrub import Scrub, Target, is_rotten
 from edgeflock_agent.storage.store import Store

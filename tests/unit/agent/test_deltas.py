@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from memory_link import MemoryLink
 
-from edgeflock_agent.jobs import Jobs, Work
-from edgeflock_agent.model_state import Now, Verified
+from edgeflock_agent.jobs import Jobs
+from edgeflock_agent.machine.events import Verified
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.storage.unpacking import unpacked
+from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Blob, EncodedBlob, encode_blob, split
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import Untrusted

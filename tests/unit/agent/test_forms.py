@@ -5,34 +5,36 @@ from __future__ import annotations
 import pytest
 from machine_states import FACTORY, LATE, MEASURED, NEW, NOW, OLD, OLDER, S, at, desired, entry, walk
 
-from edgeflock_agent.forms import gave_way
-from edgeflock_agent.machine import MAX_ATTEMPTS, MAX_RESTARTS, step
-from edgeflock_agent.model_state import (
-    BlobsReady,
-    Booted,
-    BundleFacts,
+from edgeflock_agent.machine.boots import MAX_ATTEMPTS
+from edgeflock_agent.machine.effects import (
     CollectGarbage,
     Effect,
     FetchBlobs,
     FetchManifest,
-    HardStopped,
     Load,
-    Loaded,
-    ManifestReady,
-    ModelState,
-    Now,
     Persist,
     Report,
     RunTrial,
-    ServingStopped,
     StopWork,
     Switch,
+    Warm,
+)
+from edgeflock_agent.machine.events import (
+    BlobsReady,
+    Booted,
+    HardStopped,
+    Loaded,
+    ManifestReady,
+    ServingStopped,
     Ticked,
     TurnCame,
     Verified,
-    Warm,
     Warmed,
 )
+from edgeflock_agent.machine.forms import gave_way
+from edgeflock_agent.machine.incumbent import MAX_RESTARTS
+from edgeflock_agent.machine.state import BundleFacts, ModelState, Now
+from edgeflock_agent.machine.table import step
 from edgeflock_agent.reports import reported_model
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Slots, Tried
 from edgeflock_deploy.reasons import Reason

@@ -12,11 +12,10 @@ from machine_states import MEASURED
 from recording_disk import UnsyncedDisk
 from update_story import MODEL, World
 
-from edgeflock_agent.machine import fresh, step
-from edgeflock_agent.model_state import (
+from edgeflock_agent.machine.effects import CollectGarbage
+from edgeflock_agent.machine.events import (
     BlobsReady,
     Booted,
-    CollectGarbage,
     Damaged,
     DesiredChanged,
     DownloadFailed,
@@ -24,14 +23,14 @@ from edgeflock_agent.model_state import (
     HardStopped,
     Loaded,
     ManifestReady,
-    ModelState,
-    Now,
     ServingStopped,
     Ticked,
     TurnCame,
     Verified,
     Warmed,
 )
+from edgeflock_agent.machine.state import ModelState, Now
+from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import open_manifest

@@ -3,39 +3,41 @@ from __future__ import annotations
 import pytest
 from machine_states import FACTORY, LATE, MEASURED, NEW, NOW, OLD, OLDER, S, at, desired, entry, walk
 
-from edgeflock_agent.machine import NOT_MENDED, TRANSITIONS, fresh, step
-from edgeflock_agent.model_state import (
+from edgeflock_agent.machine.effects import (
     AskTurn,
+    FetchBlobs,
+    FetchManifest,
+    Load,
+    Persist,
+    Report,
+    RunTrial,
+    StopWork,
+    Switch,
+    Verify,
+    Warm,
+)
+from edgeflock_agent.machine.events import (
     BlobsReady,
     Booted,
-    BundleFacts,
     Damaged,
     DesiredChanged,
     DownloadFailed,
     Event,
-    FetchBlobs,
-    FetchManifest,
     HardStopped,
-    Load,
     Loaded,
     ManifestReady,
-    Now,
-    Persist,
     Refused,
-    Report,
-    RunTrial,
     ServingStopped,
     Stopping,
-    StopWork,
-    Switch,
     Ticked,
     TurnCame,
     Unrecorded,
     Verified,
-    Verify,
-    Warm,
     Warmed,
 )
+from edgeflock_agent.machine.incumbent import NOT_MENDED
+from edgeflock_agent.machine.state import BundleFacts, Now
+from edgeflock_agent.machine.table import TRANSITIONS, fresh, step
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Slots
 from edgeflock_deploy.reasons import Reason
 

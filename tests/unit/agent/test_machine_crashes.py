@@ -5,26 +5,23 @@ from __future__ import annotations
 import pytest
 from machine_states import FACTORY, MEASURED, NEW, NOW, OLD, OLDER, S, at, entry, walk
 
-from edgeflock_agent.machine import MAX_ATTEMPTS, MAX_RESTARTS, RESTARTS_WITHIN_S, step
-from edgeflock_agent.model_state import (
+from edgeflock_agent.machine.boots import MAX_ATTEMPTS
+from edgeflock_agent.machine.effects import Effect, FetchManifest, Load, Persist, Warm
+from edgeflock_agent.machine.events import (
     BlobsReady,
     Booted,
-    Effect,
-    FetchManifest,
-    Load,
     Loaded,
     ManifestReady,
-    ModelState,
-    Now,
-    Persist,
     ServingStopped,
     Stopping,
     Ticked,
     TurnCame,
     Verified,
-    Warm,
     Warmed,
 )
+from edgeflock_agent.machine.incumbent import MAX_RESTARTS, RESTARTS_WITHIN_S
+from edgeflock_agent.machine.state import ModelState, Now
+from edgeflock_agent.machine.table import step
 from edgeflock_deploy.messages import DeviceState, Phase, Slots
 from edgeflock_deploy.reasons import Reason
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from power import DyingDisk, PowerCut
 
-from edgeflock_agent.model_state import BundleFacts, ModelState
+from edgeflock_agent.machine.state import BundleFacts, ModelState
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.canonical import sha256_hex

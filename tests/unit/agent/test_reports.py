@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeflock_agent.device import Identity
-from edgeflock_agent.model_state import BundleFacts, ModelState
+from edgeflock_agent.machine.state import BundleFacts, ModelState
 from edgeflock_agent.outbox import SETTLED_S, Outbox
 from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
 from edgeflock_agent.storage.backlog import Backlog

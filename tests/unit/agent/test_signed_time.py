@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeflock_agent.model_state import Now
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.signed_time import BELIEVED_LEAP_S, WORTH_WRITING_S, SignedTime
 
 SIGNED = 1_800_000_000.0  # 2027

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from memory_link import MemoryLink
 
-from edgeflock_agent.jobs import Jobs, Work
-from edgeflock_agent.model_state import BlobsReady, ManifestReady, Now, Verified
+from edgeflock_agent.jobs import Jobs
+from edgeflock_agent.machine.events import BlobsReady, ManifestReady, Verified
+from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.storage.store import Store
+from edgeflock_agent.work import Work
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import Form, seal_manifest
 from edgeflock_deploy.keys import SigningKey
