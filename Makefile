@@ -58,6 +58,7 @@ bench: $(READY)
 
 soak: $(READY)
 	PYTHONPATH=tests/doubles $(BIN)/python -m benchmarks.device.power_cuts $(ARGS)
+	EDGEFLOCK_SOAK=1 $(BIN)/python -m pytest --durations=5 tests/system/test_vm.py
 
 steady: $(READY)
 	PYTHONPATH=examples/demo:tests/doubles $(BIN)/python -m benchmarks.steady $(ARGS)

@@ -162,6 +162,7 @@ class Agent:
             self.link,
             trust,
             device_class=identity.device_class,
+            emulated=identity.emulated,
             runtime=identity.runtime,
             threads=threads,
             now=self.now,

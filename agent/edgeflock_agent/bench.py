@@ -20,6 +20,7 @@ import click
 from edgeflock_agent import bench_report
 from edgeflock_agent.children.runner import HardStop, InferenceFailed, ModelProcess
 from edgeflock_agent.measure import benchmark_model, conditions
+from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.measure.energy import Meter, NoMeter
 from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.measure.paired import HALF_WIDTH, compare
@@ -187,7 +188,7 @@ def bench(
     """
     try:
         foreign = benchmark_model.read(beside) if beside is not None else []
-        meter = find_meter(state=state.expanduser())
+        meter = find_meter(state=state.expanduser(), emulated=is_emulated())
         measure = functools.partial(bench_alone, meter=meter, threads=threads, clock=time.monotonic)
         found = measure(model)
         if foreign:

@@ -94,6 +94,7 @@ class Jobs:
         traffic: is counted up.
         tell_confidence: whether classifications are to say how sure they are of each answer.
         board: what serves, and the hands in it that trials need.
+        emulated: software plays this board: no latency is held against a limit, no meter is asked.
     """
 
     def __init__(
@@ -109,9 +110,10 @@ class Jobs:
         traffic: Traffic,
         tell_confidence: bool = False,
         board: Board | None = None,
+        emulated: bool = False,
     ) -> None:
         self._store, self._link, self._trust, self._traffic = store, link, trust, traffic
-        self._tell_confidence = tell_confidence
+        self._tell_confidence, self._emulated = tell_confidence, emulated
         self._device_class, self._runtime, self._threads, self._now = device_class, runtime, threads, now
         self._board = board or Board()
         rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
@@ -291,9 +293,9 @@ class Jobs:
         limits = manifest.limits
         peak = peak_rss_bytes(self._store.files(manifest)["model"]).peak_rss_bytes
         for look in range(_LOOKS):
-            meter = find_meter(state=self._store.folder)
+            meter = find_meter(state=self._store.folder, emulated=self._emulated)
             measured = measure_process(child, meter, peak, max_ms=sampling_ms(limits, SAMPLING_MS))
-            over = exceeded(measured, limits)
+            over = exceeded(measured, limits, emulated=self._emulated)
             if over is not None and (over.reason is not Reason.TOO_SLOW or look == _LOOKS - 1):
                 raise HardStop(over.reason, over.detail)
             if over is None:

@@ -15,7 +15,11 @@ from edgeflock_deploy.messages import Energy
 
 
 def find_meter(
-    sys: Path = Path("/sys"), run: pmic.Run = pmic.run_command, state: Path | None = None
+    sys: Path = Path("/sys"),
+    run: pmic.Run = pmic.run_command,
+    state: Path | None = None,
+    *,
+    emulated: bool = False,
 ) -> Meter | NoMeter:
     """The best meter of this machine that can be read, else its power model, or why there is neither.
 
@@ -23,7 +27,10 @@ def find_meter(
         sys: the root of sysfs.
         run: runs a command and gives what it prints.
         state: the agent's folder, where `edgeflock-agent calibrate` keeps a model.
+        emulated: software plays this processor; what a meter says is then its host's, and none is asked.
     """
+    if emulated:
+        return NoMeter("the board is emulated: a meter would tell what its host draws")
     found: list[Meter] = [*rapl.packages(sys), *ina.meters(sys), *pmic.meters(run), *battery.meters(sys)]
     refused = []
     for meter in sorted(found, key=_rank):

@@ -63,3 +63,11 @@ def test_an_inference_hangs_when_it_takes_many_times_what_was_declared(
     declared_ms: float | None, limit_s: float
 ) -> None:
     assert time_limit_s(Limits(latency_ms_p95=declared_ms)) == limit_s
+
+
+def test_an_emulated_boards_latency_is_held_against_no_limit_but_its_memory_is() -> None:
+    slow = measured(latency_ms_p95=9000.0, peak_rss_bytes=500)
+    assert exceeded(slow, Limits(latency_ms_p95=10.0, memory_bytes=1000), emulated=True) is None
+    found = exceeded(slow, Limits(latency_ms_p95=10.0, memory_bytes=100), emulated=True)
+    assert found is not None
+    assert found.reason is Reason.MEMORY_OVER_BUDGET

@@ -40,6 +40,12 @@ def test_sampled_meters_are_found_by_name_and_read_in_watts(
     assert meter.read_watts() == pytest.approx(watts)
 
 
+def test_an_emulated_board_has_no_meter_whatever_its_host_shows(tmp_path: Path) -> None:
+    found = find_meter(unpack("ina228", tmp_path), no_commands, emulated=True)
+    assert isinstance(found, NoMeter)
+    assert "emulated" in found.reason
+
+
 def test_an_ina228_counts_in_hardware_although_it_gives_a_power_too(tmp_path: Path) -> None:
     meter = found("ina228", tmp_path)
     assert isinstance(meter, Counter)
