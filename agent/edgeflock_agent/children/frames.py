@@ -2,7 +2,7 @@
 
 Decided here: how a frame travels. It is `<IIBB` (header length, payload length, flags, number of files), the header as
 UTF-8 JSON, the payload, and goes through a pair of pipes: of all that the kernel offers they wake a sleeping reader
-soonest (ADR 0021). Files go through a Unix socket beside them as SCM_RIGHTS (unix(7)), from the agent to the child
+soonest (ADR 0018). Files go through a Unix socket beside them as SCM_RIGHTS (unix(7)), from the agent to the child
 only. A payload from `SHARED_FROM_BYTES` on passes through neither: it lies at the start of a piece of memory that both
 ends have mapped, which the agent makes (memfd_create, sealed against any other size, so that neither end can pull it
 from under the other) and hands over with the first frame after that. The child can only use what is there: an answer
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 HEADER_MAX_BYTES = 1 << 20
 PAYLOAD_MAX_BYTES = 256 << 20
-SHARED_FROM_BYTES = 16 << 10  # below, two copies through the kernel cost less than the look-up (ADR 0021)
+SHARED_FROM_BYTES = 16 << 10  # below, two copies through the kernel cost less than the look-up (ADR 0018)
 _LENGTHS = struct.Struct("<IIBB")
 _IN_SHARED, _BRINGS_SHARED = 1, 2
 _READ_BYTES = 64 << 10

@@ -18,18 +18,28 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeflock_deploy.lifeline import die_with_parent
 from edgeflock_deploy.sandbox import landlock, privileges, seccomp
+from edgeflock_deploy.sandbox.surroundings import environment
+
+__all__ = [
+    "Sealed",
+    "allow_address_space",
+    "allow_cpu",
+    "by_descriptor",
+    "enter",
+    "environment",
+    "offered",
+    "seal",
+]
 
 _OPEN_FILES = 64
 _WRITE_BYTES = 64 * 1024  # stderr, a file that the parent has opened, is all it writes to
 _CPU_SLACK_S = 5
-# What Python, the dynamic linker and an emulator of another processor need; nothing else of the agent's environment.
-_ENVIRONMENT = ("PYTHON", "LD_", "QEMU_")
 _LONGEST_FD = 1 << 16
 
 
@@ -50,16 +60,6 @@ class Sealed(NamedTuple):
         """In a few words, for a log or a person."""
         holds = [f"Landlock {self.landlock_abi}"] * (self.landlock_abi > 0) + ["seccomp"] * self.seccomp
         return " and ".join(holds or ["resource limits only"]) + "".join(f"; {why}" for why in self.missing)
-
-
-def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: no secret of the agent's, and one thread for the linear algebra.
-
-    OpenBLAS reserves address space per thread, which would eat the budget; PYTHONSAFEPATH keeps the current folder out
-    of the import path.
-    """
-    kept = {name: value for name, value in own.items() if name.startswith(_ENVIRONMENT)}
-    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
 
 
 def enter(parent_pid: int, keep: Iterable[int]) -> None:

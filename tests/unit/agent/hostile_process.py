@@ -1,7 +1,7 @@
 """A process that is confined like a child and then tries what a model has no business with; JSON of what came of it.
 
-Arguments: how it is sealed (open, landlock, sealed), its parent, the descriptor of the model, another file, the port of
-a listening TCP socket, the name of an abstract Unix socket, a bystander's process id.
+Arguments: how it is sealed (open, landlock, sealed as a child is, decoder), its parent, the descriptor of the model,
+another file, the port of a listening TCP socket, the name of an abstract Unix socket, a bystander's process id.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeflock_agent.children import sandbox
+from edgeflock_agent.storage import unpacking
 from edgeflock_deploy.sandbox import landlock, privileges
 
 HOW, PARENT, MODEL, OTHER, PORT, ABSTRACT, BYSTANDER = sys.argv[1:]
@@ -98,6 +99,8 @@ if HOW == "sealed":
 elif HOW == "landlock":
     privileges.gain_none()
     landlock.restrict([int(MODEL)])
+elif HOW == "decoder":
+    unpacking.confine()
 
 limits = {
     name: resource.getrlimit(number)[0]

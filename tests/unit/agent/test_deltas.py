@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from memory_link import MemoryLink
 
+from edgeflock_agent.children import sandbox
 from edgeflock_agent.jobs import Jobs
 from edgeflock_agent.machine.events import Verified
 from edgeflock_agent.machine.state import Now
@@ -20,7 +22,10 @@ from edgeflock_agent.storage.unpacking import unpacked
 from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Blob, EncodedBlob, encode_blob, split
 from edgeflock_deploy.canonical import sha256_hex
+from edgeflock_deploy.codec import encode
 from edgeflock_deploy.errors import Untrusted
+
+DATA = Path(__file__).parents[2] / "data"
 
 
 def random_bytes(size: int, seed: str) -> bytes:
@@ -85,6 +90,39 @@ def test_a_container_of_garbage_ends_in_one_refusal(tmp_path: Path) -> None:
     (tmp_path / "garbage").write_bytes(random_bytes(5_000, "garbage"))
     with pytest.raises(Untrusted, match="does not decode"):
         list(unpacked(tmp_path / "garbage", 1_000_000, None))
+
+
+def test_what_decodes_is_confined_and_has_nothing_of_the_agents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKER_PASSWORD", "secret")
+    data = random_bytes(1_000_000, "more than a pipe holds")
+    (tmp_path / "container").write_bytes(encode(data))
+    before = set(psutil.Process().children())
+    pieces = unpacked(tmp_path / "container", len(data), None)
+    first = next(pieces)  # the decoder waits for its reader now
+    (decoder,) = set(psutil.Process().children()) - before
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{decoder.pid}/status").read_text().splitlines())
+    offered = sandbox.offered()
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == ("2" if offered.seccomp else "0")
+    assert [int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0] * 4
+    assert decoder.rlimit(psutil.RLIMIT_NOFILE) == (0, 0)
+    assert "secret" not in decoder.environ().values()
+    assert decoder.open_files() == []
+    assert first + b"".join(pieces) == data
+    assert not decoder.is_running()
+
+
+@pytest.mark.parametrize("name", ["tiny.tflite", "tiny_int8.tflite"])
+def test_a_model_and_its_delta_decode_in_confinement(tmp_path: Path, name: str) -> None:
+    model = (DATA / name).read_bytes()
+    other = bytearray(model)
+    other[len(model) // 2] ^= 1
+    (tmp_path / "base").write_bytes(model)
+    for wanted, base in ((model, None), (bytes(other), tmp_path / "base")):
+        (tmp_path / "container").write_bytes(encode(wanted, None if base is None else model))
+        assert b"".join(unpacked(tmp_path / "container", len(model), base)) == wanted
 
 
 def test_both_ways_lead_to_the_same_blob(encoded: EncodedBlob) -> None:

@@ -137,6 +137,31 @@ def test_it_stands_in_the_root_with_no_core_few_files_and_little_to_write(sealed
     assert sealed["write much"] == "EFBIG"
 
 
+@pytest.fixture(scope="module")
+def decoder(world: World) -> dict[str, Any]:
+    return world.tried("decoder")
+
+
+@pytest.mark.parametrize(
+    "what", ["read", "read the model", "write", "make a file", "list", "connect", "listen", "udp", "abstract socket"]
+)
+def test_a_decoder_opens_and_reaches_nothing_whatever_the_kernel_offers(decoder: dict[str, Any], what: str) -> None:
+    assert decoder[what] in {"EMFILE", "EACCES", "EPERM"}
+    assert decoder["folder"] == "/"
+    assert decoder["limits"] == {"core": 0, "files": 0, "written": 0}
+
+
+@needs_landlock
+def test_a_decoder_makes_and_removes_nothing(decoder: dict[str, Any]) -> None:
+    assert (decoder["make a folder"], decoder["remove"]) == ("EACCES", "EACCES")
+
+
+@needs_seccomp
+@pytest.mark.parametrize("what", ["fork", "execute", "signal another", "limit another", "change the mode", "trace"])
+def test_a_decoder_starts_nothing_and_leaves_others_alone(decoder: dict[str, Any], what: str) -> None:
+    assert decoder[what] in {"EPERM", "EACCES"}
+
+
 def test_a_thread_that_goes_on_spinning_is_ended_by_the_kernel() -> None:
     script = (
         "from edgeflock_agent.children import sandbox\nsandbox._CPU_SLACK_S = 0\nsandbox.allow_cpu(1)\nwhile True: pass"

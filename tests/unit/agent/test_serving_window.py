@@ -42,7 +42,7 @@ class Board:
         def started(name: str, kind: type[ModelProcess], digest: str) -> Serving:
             process = stack.enter_context(kind.start(DATA / f"{name}.tflite"))
             process.open_slice(DATA / "tiny_evaluation.npz", kind="classification", agreement_atol=None)
-            return Serving(digest, process)
+            return Serving(digest, process, f"variant-{digest}")
 
         self.old, self.new = started("tiny", ModelProcess, "old"), started(new, kind, "new")
         self.serving, self.turns = {"digits": self.old}, dict[str, Turn]()
@@ -103,6 +103,27 @@ def test_applications_are_answered_in_blocks_by_each_in_turn(stack: ExitStack) -
     lengths = {b - a for a, b in itertools.pairwise(turned[:-1])}  # the last one may be the window's end
     assert lengths <= {8, 16}  # blocks of 8; the middle two of four are one variant's
     assert not board.turns
+
+
+def test_each_answer_names_the_variant_that_gave_it(stack: ExitStack) -> None:
+    board = Board(stack)
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 8], "data": X.ravel().tolist()}]})
+    names = set[tuple[str, str]]()
+
+    def ask() -> None:
+        while not board.done.is_set():
+            with urllib.request.urlopen(f"{board.endpoint.url}/v2/models/digits/infer", body.encode()) as response:
+                told = json.load(response)
+            names.add((told["model_version"], told["parameters"]["variant"]))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        board.window()
+    finally:
+        board.done.set()
+        asking.join()
+    assert names == {("old", "variant-old"), ("new", "variant-new")}
 
 
 def test_without_requests_the_slice_is_replayed(stack: ExitStack) -> None:
