@@ -11,7 +11,7 @@ import contextlib
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeflock_agent import windows
@@ -41,7 +41,7 @@ from edgeflock_agent.remembered import Remembered
 from edgeflock_agent.reports import in_fields, in_words
 from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
-from edgeflock_agent.storage.scrub import Scrub, Target
+from edgeflock_agent.storage.scrub import Scrub
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.trial.board import Exchanged
 from edgeflock_agent.trial.window import WindowSides
@@ -308,15 +308,10 @@ class Agent:
         self._look_for_rot()
 
     def _look_for_rot(self) -> None:
-        def needed() -> Iterator[Target]:
-            for model, digest, form in self.hand.slots():
-                for sha256 in self.store.needed_blobs(digest, form):
-                    yield Target(model, digest, sha256)
-
-        target = self.scrub.due(self.now().mono_s, needed)
+        target = self.scrub.due(self.now().mono_s, lambda: self.hand.blobs(self.store))
         if target is None:
             return
-        needed_by = frozenset(one.digest for one in needed() if one.sha256 == target.sha256)
+        needed_by = frozenset(one.digest for one in self.hand.blobs(self.store) if one.sha256 == target.sha256)
 
         def job(work: Work) -> Event:
             try:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.machine.state import ModelState
 from edgeflock_agent.serving.endpoint import Serving, Turn
+from edgeflock_agent.storage.scrub import Target
+from edgeflock_agent.storage.store import Store
 from edgeflock_agent.work import Work
 from edgeflock_deploy.messages import DeviceState
 
@@ -61,11 +63,12 @@ class InHand:
         """What is worked on, for candidates and for slots."""
         return [*self.work.values(), *self.loading.values()]
 
-    def slots(self) -> Iterator[tuple[str, str, int]]:
-        """Each bundle in a slot: model, digest, form."""
+    def blobs(self, store: Store) -> Iterator[Target]:
+        """Each blob of each bundle in a slot, in the form in hand."""
         for model, state in self.models.items():
             for digest in state.in_slots:
-                yield model, digest, state.form_of(digest)
+                for sha256 in store.needed_blobs(digest, state.form_of(digest)):
+                    yield Target(model, digest, sha256)
 
     def rollouts_in_trial(self) -> set[str]:
         """The rollouts that wait for windows of this device."""
