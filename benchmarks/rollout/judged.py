@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from unlike_boards import Floats, paired_logs, window
 
-from edgeflock_deploy import judge
-from edgeflock_deploy.evidence import Evidence
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import Window
-from edgeflock_deploy.policy import Guardrail, Policy, Stage
-from edgeflock_deploy.policy_file import load_policy
+from edgeflock_deploy.policy.policy_file import load_policy
+from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
 WINDOWS = 240
 ITEMS = 130  # of a window, for the scatter of shares

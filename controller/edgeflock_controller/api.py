@@ -28,7 +28,7 @@ from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, dec
 from edgeflock_deploy.bundle import Blob
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import Trust
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

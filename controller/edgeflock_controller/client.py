@@ -17,7 +17,7 @@ from edgeflock_deploy.errors import BadInput
 if TYPE_CHECKING:
     import httpx
 
-    from edgeflock_deploy.policy import Policy
+    from edgeflock_deploy.policy.rules import Policy
 
 Json = dict[str, Any]
 _TIMEOUT_S = 60.0

@@ -14,9 +14,9 @@ from edgeflock_controller.offers import check_offer
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.policy import Policy, Stage
-from edgeflock_deploy.rollout_events import Aborted, Paused, Resumed, RolloutEvent, Started, StartedDevice
-from edgeflock_deploy.selector import check_known, parse_selector
+from edgeflock_deploy.policy.rules import Policy, Stage
+from edgeflock_deploy.rollout.events import Aborted, Paused, Resumed, RolloutEvent, Started, StartedDevice
+from edgeflock_deploy.rollout.selector import check_known, parse_selector
 
 Json = dict[str, Any]
 Wish = Literal["pause", "resume", "abort"]

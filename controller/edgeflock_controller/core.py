@@ -23,7 +23,7 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import AgentEvent, CapturePiece, Malformed, Presence, Unknown, Window, decode_up
-from edgeflock_deploy.rollout_events import Ticked
+from edgeflock_deploy.rollout.events import Ticked
 
 TICK_S = 1.0
 HOUSEKEEPING_S = 60.0  # how often expiries and the broker's memory are looked at

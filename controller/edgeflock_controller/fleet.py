@@ -11,7 +11,7 @@ import logging
 from edgeflock_controller.liveness import Liveness
 from edgeflock_controller.twins import Twins
 from edgeflock_deploy.messages import Outcome, Phase, Presence, Reported, ReportedModel
-from edgeflock_deploy.rollout_events import DeviceSeen
+from edgeflock_deploy.rollout.events import DeviceSeen
 
 _CAME_FORWARD = frozenset({Outcome.SUCCEEDED, Outcome.ALREADY_CURRENT})
 

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from typing import Any, NamedTuple
 
-from edgeflock_deploy.rollout_events import EVENTS, RolloutEvent
+from edgeflock_deploy.rollout.events import EVENTS, RolloutEvent
 
 
 class Entry(NamedTuple):

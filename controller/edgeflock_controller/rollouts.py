@@ -13,11 +13,11 @@ from typing import NamedTuple
 from edgeflock_controller.expiry import expiry, lapsing
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import rollout_view
+from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, Window
-from edgeflock_deploy.rollout import step
-from edgeflock_deploy.rollout_events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
-from edgeflock_deploy.rollout_state import Rollout
-from edgeflock_deploy.verdict import count
+from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
+from edgeflock_deploy.rollout.machine import step
+from edgeflock_deploy.rollout.state import Rollout
 
 log = logging.getLogger(__name__)
 

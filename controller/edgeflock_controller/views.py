@@ -9,11 +9,11 @@ from edgeflock_controller.journal import Entry
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
-from edgeflock_deploy.evidence import Evidence
+from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
-from edgeflock_deploy.rollout import step
-from edgeflock_deploy.rollout_events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
-from edgeflock_deploy.rollout_state import Rollout
+from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
+from edgeflock_deploy.rollout.machine import step
+from edgeflock_deploy.rollout.state import Rollout
 
 Json = dict[str, Any]
 

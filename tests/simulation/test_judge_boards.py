@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from unlike_boards import windows
 
-from edgeflock_deploy import judge
-from edgeflock_deploy.evidence import Evidence
-from edgeflock_deploy.policy import Guardrail, Policy, Stage
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.evidence import Evidence
+from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
 POLICY = Policy(
     name="p95",

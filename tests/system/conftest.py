@@ -31,7 +31,7 @@ from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import AgentEvent, DeviceState, decode_up
-from edgeflock_deploy.policy_file import load_policy
+from edgeflock_deploy.policy.policy_file import load_policy
 
 DATA = Path(__file__).parents[1] / "data"
 PATIENCE_S = 60.0  # how long anything may take; nothing is asserted about time

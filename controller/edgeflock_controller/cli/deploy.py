@@ -33,7 +33,7 @@ def deploy(
       edgeflock deploy digits --variant static_wi8_ai8 --to class=rpi4-aarch64-litert2.3 --policy mine.toml
     """
     from edgeflock_controller.client import Client
-    from edgeflock_deploy.policy_file import load_policy
+    from edgeflock_deploy.policy.policy_file import load_policy
 
     name, at, number = model.partition("@")
     if at and (not number.isdigit() or int(number) < 1):

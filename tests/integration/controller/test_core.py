@@ -24,7 +24,7 @@ from edgeflock_deploy.bundle import Blob, EncodedBlob, Manifest, Task, Tolerance
 from edgeflock_deploy.keys import SigningKey, Trust
 from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import Phase
-from edgeflock_deploy.policy_file import load_policy
+from edgeflock_deploy.policy.policy_file import load_policy
 
 T = TypeVar("T")
 PUBLISH, CONTROLLER = SigningKey.generate("publish"), SigningKey.generate("controller")

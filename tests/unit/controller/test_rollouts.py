@@ -8,10 +8,10 @@ from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import why_view
 from edgeflock_deploy.messages import DesiredModel, DeviceState, Outcome, Phase, Reported, ReportedModel
-from edgeflock_deploy.policy_file import load_policy
+from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout_events import DeviceSeen, Paused, Resumed, Started, StartedDevice, Ticked
-from edgeflock_deploy.rollout_state import DeviceStatus, RolloutPhase
+from edgeflock_deploy.rollout.events import DeviceSeen, Paused, Resumed, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
 
 IDLE = DeviceState.IDLE
 

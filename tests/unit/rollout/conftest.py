@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase, VariantWindow, Window
-from edgeflock_deploy.policy import Guardrail, Policy, Stage
+from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout import step
-from edgeflock_deploy.rollout_events import (
+from edgeflock_deploy.rollout.events import (
     Aborted,
     DeviceSeen,
     Paused,
@@ -24,7 +23,8 @@ from edgeflock_deploy.rollout_events import (
     Ticked,
     WindowClosed,
 )
-from edgeflock_deploy.rollout_state import DeviceStatus, Rollout, RolloutPhase, StagePhase
+from edgeflock_deploy.rollout.machine import step
+from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase, StagePhase
 
 OLD, NEW = "old-digest", "new-digest"
 

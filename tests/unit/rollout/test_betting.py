@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_deploy import betting
+from edgeflock_deploy.judge import betting
 
 SHARES = st.floats(-1, 1)
 

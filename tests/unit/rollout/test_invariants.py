@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout import step
-from edgeflock_deploy.rollout_events import EVENTS, SetDesired, Ticked
-from edgeflock_deploy.rollout_state import DeviceStatus, Rollout, RolloutPhase
-from edgeflock_deploy.verdict import VerdictKind
+from edgeflock_deploy.rollout.events import EVENTS, SetDesired, Ticked
+from edgeflock_deploy.rollout.machine import step
+from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase
 
 if TYPE_CHECKING:
     from tests.unit.rollout.conftest import Fleet

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgeflock_deploy import judge
-from edgeflock_deploy.betting import BETS
-from edgeflock_deploy.evidence import Evidence
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.betting import BETS
+from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import Conditions, VariantWindow, Window
-from edgeflock_deploy.policy import Policy
-from edgeflock_deploy.policy_file import load_policy
+from edgeflock_deploy.policy.policy_file import load_policy
+from edgeflock_deploy.policy.rules import Policy
 
 MakeWindow = Callable[..., Window]
 MakePolicy = Callable[..., Policy]

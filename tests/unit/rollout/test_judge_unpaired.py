@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgeflock_deploy import judge
-from edgeflock_deploy.evidence import Evidence
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import VariantWindow, Window
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 
 MakeWindow = Callable[..., Window]
 MakePolicy = Callable[..., Policy]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeflock_deploy.messages import Phase
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout_state import RolloutPhase
+from edgeflock_deploy.rollout.state import RolloutPhase
 
 if TYPE_CHECKING:
     from tests.unit.rollout.conftest import Fleet

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.policy_file import load_policy, parse_policy, shipped_policies
+from edgeflock_deploy.policy.policy_file import load_policy, parse_policy, shipped_policies
 
 GOOD = """
 version = 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.selector import check_known, parse_selector
+from edgeflock_deploy.rollout.selector import check_known, parse_selector
 
 FLEET = {"a": "pi4", "b": "pi4", "c": "pi5", "d": "zero"}
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from edgeflock_deploy.messages import Phase
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout import TABLE
-from edgeflock_deploy.rollout_events import RolloutEvent
-from edgeflock_deploy.rollout_state import RolloutPhase
+from edgeflock_deploy.rollout.events import RolloutEvent
+from edgeflock_deploy.rollout.machine import TABLE
+from edgeflock_deploy.rollout.state import RolloutPhase
 
 if TYPE_CHECKING:
     from tests.unit.rollout.conftest import Fleet

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout_state import DeviceStatus, RolloutPhase, StagePhase
-from edgeflock_deploy.verdict import VerdictKind
+from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase, StagePhase
 
 if TYPE_CHECKING:
     from tests.unit.rollout.conftest import Fleet

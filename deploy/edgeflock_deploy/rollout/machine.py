@@ -1,7 +1,7 @@
 """The rollout machine: `step(rollout, event) -> (rollout, effects)`, pure and total.
 
-Decided here: what each event does in each phase (the table below). Who goes next stands in `rollout_stages`, going
-back in `rollout_back`, the operator's orders in `rollout_orders`, whether the candidate is good in `judge`. Time
+Decided here: what each event does in each phase (the table below). Who goes next stands in `stages`, going
+back in `back`, the operator's orders in `orders`, whether the candidate is good in `judge`. Time
 arrives inside events. This machine must not know a clock, a network, a database or a generation number: the service
 journals the event, steps, gives each effect the next generation, stores, then publishes. The same events give the same
 rollout bit for bit.
@@ -23,17 +23,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgeflock_deploy import judge
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.verdict import VerdictKind, count
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
-from edgeflock_deploy.rollout_back import (
+from edgeflock_deploy.rollout.back import (
     close_stages,
     end_if_back,
     fail,
     give_up_waiting,
     note_return,
 )
-from edgeflock_deploy.rollout_draft import Draft
-from edgeflock_deploy.rollout_events import (
+from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.events import (
     Aborted,
     DeviceSeen,
     Paused,
@@ -45,16 +46,15 @@ from edgeflock_deploy.rollout_events import (
     Ticked,
     WindowClosed,
 )
-from edgeflock_deploy.rollout_orders import abort, pause, resume, supersede, supersede_going_back
-from edgeflock_deploy.rollout_stages import advance, stages_of
-from edgeflock_deploy.rollout_state import (
+from edgeflock_deploy.rollout.orders import abort, pause, resume, supersede, supersede_going_back
+from edgeflock_deploy.rollout.stages import advance, stages_of
+from edgeflock_deploy.rollout.state import (
     CANDIDATES,
     DeviceProgress,
     DeviceStatus,
     Rollout,
     RolloutPhase,
 )
-from edgeflock_deploy.verdict import VerdictKind, count
 
 _REFUSALS = (Outcome.FAILED, Outcome.REJECTED)
 _ENDED_BADLY = (*_REFUSALS, Outcome.TIMED_OUT, Outcome.ROLLED_BACK, Outcome.CANCELED)

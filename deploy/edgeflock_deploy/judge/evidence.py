@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from edgeflock_deploy import betting
+from edgeflock_deploy.judge import betting
 from edgeflock_deploy.messages import Frozen, Window
-from edgeflock_deploy.policy import Metric
+from edgeflock_deploy.policy.rules import Metric
 
 Runs = tuple[tuple[int, int], ...]
 """A set of window numbers as sorted, disjoint, non-adjacent runs (first, last), both inclusive."""

@@ -1,7 +1,7 @@
 """How a rollout moves forward: who commits, who is asked next, when a stage is done, when it all is.
 
 The law of this file: nothing here runs unless the rollout is RUNNING, a device is told to commit only on its own PASS,
-and a new device is asked only where the stage and `max_in_trial` leave room. Taking back stands in `rollout_back`.
+and a new device is asked only where the stage and `max_in_trial` leave room. Taking back stands in `back`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from math import ceil
 
-from edgeflock_deploy import judge
-from edgeflock_deploy.policy import Policy
-from edgeflock_deploy.rollout_draft import Draft
-from edgeflock_deploy.rollout_state import DeviceStatus, Rollout, RolloutPhase, StagePhase, StageState
-from edgeflock_deploy.verdict import VerdictKind, count
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.verdict import VerdictKind, count
+from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase, StagePhase, StageState
 
 
 def stages_of(policy: Policy, devices: int) -> tuple[StageState, ...]:

@@ -6,7 +6,7 @@ import math
 from enum import Enum
 
 from edgeflock_deploy.messages import Frozen
-from edgeflock_deploy.policy import Metric
+from edgeflock_deploy.policy.rules import Metric
 
 
 class VerdictKind(str, Enum):

@@ -1,6 +1,6 @@
 """Reading a policy from a TOML file: a shipped one by its name, or the user's own by its path.
 
-What a policy means stands in `policy`; this file only knows files, keys and how to say what is wrong with them. An
+What a policy means stands in `rules`; this file only knows files, keys and how to say what is wrong with them. An
 unknown key is refused at every level, because a misspelt guardrail would otherwise guard nothing.
 """
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import TrialSettings
-from edgeflock_deploy.policy import Guardrail, Policy, Stage
+from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,4 +1,4 @@
-"""What a rollout is at one moment: frozen values, and what can be read off them. How they change stands in `rollout`.
+"""What a rollout is at one moment: frozen values, and what can be read off them. How they change stands in `machine`.
 
 A rollout goes   RUNNING <-> PAUSED -> SUCCEEDED | ROLLING_BACK -> ROLLED_BACK | ABORTED | FAILED
 a stage goes     PENDING -> DEPLOYING -> BAKING -> PASSED | FAILED | INCONCLUSIVE | SKIPPED
@@ -10,11 +10,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal
 
-from edgeflock_deploy.evidence import Evidence
+from edgeflock_deploy.judge.evidence import Evidence
+from edgeflock_deploy.judge.verdict import Verdict
 from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.verdict import Verdict
 
 
 class RolloutPhase(str, Enum):

@@ -42,11 +42,11 @@ from __future__ import annotations
 
 import math
 
-from edgeflock_deploy import betting
-from edgeflock_deploy.evidence import DeviceEvidence, Evidence, MetricEvidence
+from edgeflock_deploy.judge import betting
+from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, MetricEvidence
+from edgeflock_deploy.judge.verdict import EvidenceRow, count, effect_in_words, shown_effect
 from edgeflock_deploy.messages import VariantWindow, Window
-from edgeflock_deploy.policy import Guardrail, Metric, Policy
-from edgeflock_deploy.verdict import EvidenceRow, count, effect_in_words, shown_effect
+from edgeflock_deploy.policy.rules import Guardrail, Metric, Policy
 
 LATENCY_SCALE = 0.20
 SHARE_SCALE = 0.05

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase, TrialSettings, Window
-from edgeflock_deploy.policy import Policy
+from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 
 EVENT_VERSION = 1

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeflock_deploy import judge
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.verdict import Verdict, VerdictKind
 from edgeflock_deploy.messages import Phase
-from edgeflock_deploy.policy import Stage
+from edgeflock_deploy.policy.rules import Stage
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout_events import SetDesired
-from edgeflock_deploy.rollout_state import DeviceProgress, DeviceStatus, Rollout, StageState
-from edgeflock_deploy.verdict import Verdict, VerdictKind
+from edgeflock_deploy.rollout.events import SetDesired
+from edgeflock_deploy.rollout.state import DeviceProgress, DeviceStatus, Rollout, StageState
 
 
 class Draft:

@@ -6,11 +6,11 @@ has gone back, or has not answered within the stage's deadline. Sleeping devices
 
 from __future__ import annotations
 
+from edgeflock_deploy.judge.verdict import VerdictKind, count
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
-from edgeflock_deploy.rollout_draft import Draft
-from edgeflock_deploy.rollout_events import DeviceSeen
-from edgeflock_deploy.rollout_state import DeviceProgress, DeviceStatus, RolloutPhase, StagePhase
-from edgeflock_deploy.verdict import VerdictKind, count
+from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.events import DeviceSeen
+from edgeflock_deploy.rollout.state import DeviceProgress, DeviceStatus, RolloutPhase, StagePhase
 
 _BACK = (Outcome.ROLLED_BACK, Outcome.ALREADY_CURRENT)
 _COULD_NOT = (Outcome.FAILED, Outcome.REJECTED, Outcome.TIMED_OUT)

@@ -5,12 +5,12 @@ The law of this file: an order may stop, go back or let go on; only `advance` gi
 
 from __future__ import annotations
 
-from edgeflock_deploy.rollout_back import close_stages, roll_back
-from edgeflock_deploy.rollout_draft import Draft
-from edgeflock_deploy.rollout_events import Aborted, Paused, Resumed, Superseded
-from edgeflock_deploy.rollout_stages import advance
-from edgeflock_deploy.rollout_state import CANDIDATES, DeviceStatus, RolloutPhase, StagePhase
-from edgeflock_deploy.verdict import count
+from edgeflock_deploy.judge.verdict import count
+from edgeflock_deploy.rollout.back import close_stages, roll_back
+from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.events import Aborted, Paused, Resumed, Superseded
+from edgeflock_deploy.rollout.stages import advance
+from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus, RolloutPhase, StagePhase
 
 
 def pause(draft: Draft, event: Paused) -> None:
