@@ -10,6 +10,7 @@ from edgeflock_controller.schema import VERSION
 from edgeflock_controller.store import Store, StoreLock
 from edgeflock_deploy.bundle import BlobRole, Form, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.messages import Reported
 
 
 def test_what_is_stored_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -84,6 +85,12 @@ def test_a_blob_of_a_fallback_is_found_too(store: Store) -> None:
         assert store.registry.blob(blob.sha256) == blob
 
 
+BACK_TO_2 = (
+    "DROP TABLE device_tags; DROP TABLE freezes; DROP TABLE audit; DROP TABLE audit_about; "
+    "ALTER TABLE devices DROP COLUMN tags; ALTER TABLE devices DROP COLUMN utc_offset_s;"
+)
+
+
 def test_a_database_of_version_1_gets_its_index_of_blobs(tmp_path: Path) -> None:
     published = bundle("a", 1, b"one", b"golden")
     store = Store(tmp_path)
@@ -91,11 +98,27 @@ def test_a_database_of_version_1_gets_its_index_of_blobs(tmp_path: Path) -> None
         store.registry.add_bundle(published)
     store.close()
     connection = sqlite3.connect(tmp_path / "edgeflock.db")
-    connection.executescript("DROP TABLE blobs; PRAGMA user_version = 1")
+    connection.executescript(f"DROP TABLE blobs; {BACK_TO_2} PRAGMA user_version = 1")
     connection.close()
     store = Store(tmp_path)
     for blob in published.manifest.blobs.values():
         assert store.registry.blob(blob.sha256) == blob
+    store.close()
+
+
+def test_devices_of_a_database_of_version_2_are_untagged_and_said_no_time_zone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    said = Reported(device="pi-1", boot_id="b", seq=1, device_class="a", runtime="r", free_bytes=1)
+    store.twins.put_device(said, online=True, at=7.0)
+    store.close()
+    connection = sqlite3.connect(tmp_path / "edgeflock.db")
+    connection.executescript(f"{BACK_TO_2} PRAGMA user_version = 2")
+    connection.close()
+    store = Store(tmp_path)
+    device = store.twins.device("pi-1")
+    assert device is not None
+    assert (device.first_seen, device.tags, device.utc_offset_s) == (7.0, {}, None)
+    assert store.audit.newest(10, {}) == []
     store.close()
 
 
