@@ -2,7 +2,8 @@
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
 `registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
-`captures` (inputs that boards kept), `tags`, `freezes` and `audit` (what people gave, forbade and did).
+`comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes` and `audit` (what people
+gave, forbade and did).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from types import TracebackType
 
 from edgeflock_controller.audit import Audit
 from edgeflock_controller.captures import Captures
+from edgeflock_controller.comings import Comings
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.journal import Journal
@@ -46,6 +48,7 @@ class Store:
         self.twins = Twins(self._connection)
         self.journal = Journal(self._connection)
         self.telemetry = Telemetry(self._connection)
+        self.comings = Comings(self._connection)
         self.tags = Tags(self._connection)
         self.freezes = Freezes(self._connection)
         self.audit = Audit(self._connection)
