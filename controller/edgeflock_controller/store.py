@@ -2,7 +2,7 @@
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
 `registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
-`captures` (inputs that boards kept).
+`comings` (when devices came and went), `captures` (inputs that boards kept).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgeflock_controller.captures import Captures
+from edgeflock_controller.comings import Comings
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.journal import Journal
 from edgeflock_controller.registry import Registry
@@ -43,6 +44,7 @@ class Store:
         self.twins = Twins(self._connection)
         self.journal = Journal(self._connection)
         self.telemetry = Telemetry(self._connection)
+        self.comings = Comings(self._connection)
         self.captures = Captures(folder / "captures", self)
 
     @contextlib.contextmanager
