@@ -9,6 +9,7 @@ from edgeflock_controller.journal import Entry
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
@@ -71,6 +72,7 @@ def rollout_view(rollout: Rollout) -> Json:
     """A rollout at one moment."""
     whole = rollout.model_dump(mode="json", exclude={"evidence", "policy"})
     return whole | {
+        "verdict": whole["verdict"] and whole["verdict"] | {"evidence": evidence_view(rollout)},
         "policy": rollout.policy.name,
         "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),
         "devices_total": len(rollout.devices),
@@ -79,6 +81,11 @@ def rollout_view(rollout: Rollout) -> Json:
         "devices_waiting": rollout.devices_waiting,
         "trial": trial_view(rollout.evidence),
     }
+
+
+def evidence_view(rollout: Rollout) -> list[Json]:
+    """What each device has shown of each metric so far: a row each."""
+    return [row.model_dump(mode="json") for row in judge.rows(rollout.evidence, rollout.policy)]
 
 
 def trial_view(evidence: Evidence) -> Json:

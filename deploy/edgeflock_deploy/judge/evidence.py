@@ -12,6 +12,7 @@ from pydantic import Field
 from edgeflock_deploy.judge import betting
 from edgeflock_deploy.messages import Frozen, Window
 from edgeflock_deploy.policy.rules import Metric
+from edgeflock_deploy.sorted_map import SortedMap
 
 Runs = tuple[tuple[int, int], ...]
 """A set of window numbers as sorted, disjoint, non-adjacent runs (first, last), both inclusive."""
@@ -71,7 +72,7 @@ class DeviceEvidence(Frozen):
 class Evidence(Frozen):
     """The evidence of a whole rollout, by device."""
 
-    devices: dict[str, DeviceEvidence] = Field(default_factory=dict)
+    devices: SortedMap[str, DeviceEvidence] = SortedMap()
 
     def of(self, device: str) -> DeviceEvidence:
         """One device's evidence; empty if it was never heard."""
@@ -79,7 +80,7 @@ class Evidence(Frozen):
 
     def with_device(self, device: str, own: DeviceEvidence) -> Evidence:
         """The same evidence with one device's replaced."""
-        return Evidence.model_construct(devices={**self.devices, device: own})
+        return Evidence.model_construct(devices=self.devices.with_item(device, own))
 
     def without(self, device: str) -> Evidence:
         """Void a device's evidence, because it changed its class: the device it was is not the one it is."""
