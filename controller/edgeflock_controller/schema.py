@@ -1,6 +1,7 @@
 """The tables, as numbered migrations. A migration that has been released is never edited; a new one is added below it.
 
-Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content.
+Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
+3 adds `presence`, when devices came and went.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ def _blobs(db: Database) -> None:
         db.conn.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", rows)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs)
+def _presence(db: Database) -> None:
+    """3: when each device came and went; what was before is not known."""
+    _creator(db)("presence", {"device": str, "at": float, "online": int}, None).create_index(["device", "at"])
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence)
 VERSION = len(MIGRATIONS)
 
 
@@ -82,8 +88,8 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
         connection.execute("COMMIT")
 
 
-def _creator(db: Database) -> Callable[[str, dict[str, type], str | tuple[str, ...]], Table]:
-    def create(name: str, columns: dict[str, type], key: str | tuple[str, ...]) -> Table:
+def _creator(db: Database) -> Callable[[str, dict[str, type], str | tuple[str, ...] | None], Table]:
+    def create(name: str, columns: dict[str, type], key: str | tuple[str, ...] | None) -> Table:
         table = db.table(name)
         table.create(columns, pk=key)
         return table
