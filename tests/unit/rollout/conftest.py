@@ -127,7 +127,7 @@ class Fleet:
         )
         self._rollout: Rollout | None = None
         self._said: dict[str, tuple[SetDesired | None, dict[str, Any]]] = {}
-        devices = tuple(self._as_started(device, NEW if device in set(current) else OLD) for device in self.classes)
+        entered = tuple(self._as_started(device, NEW if device in set(current) else OLD) for device in self.classes)
         self.feed(
             Started(
                 at=self.now,
@@ -139,7 +139,7 @@ class Fleet:
                 digest=NEW if mode == "deploy" else None,
                 selector="all",
                 policy=policy,
-                devices=devices,
+                devices=entered,
                 by="op",
                 **started,
             )
