@@ -6,7 +6,7 @@ its hash has been checked.
 
 `python -m edgeflock_agent.storage.unpacking LIMIT MEMORY CONTAINER [BASE]` reads its files, gives up all that it does
 not need any more (`confine`), and only then looks at what they hold: it computes, and writes the decoded bytes to
-standard output, a pipe. Its memory is limited too, by what the signed manifest says that comes out and what goes in. How
+standard output, a pipe. Its memory is limited too, by what the manifest says that comes out and by what goes in. How
 the kernel is asked for that stands in `edgeflock_deploy.sandbox`.
 """
 
