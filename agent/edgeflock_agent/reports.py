@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from edgeflock_agent.device import Identity
 from edgeflock_agent.machine import forms
@@ -20,6 +21,7 @@ from edgeflock_deploy.messages import (
     AgentEvent,
     CapturePiece,
     Conditions,
+    Measured,
     Measurement,
     Presence,
     Reported,
@@ -66,8 +68,13 @@ class Reporter:
         message = Presence(device=self._device, boot_id=self._boot_id, seq=self._next(), online=online)
         self._link.publish(topics.up(self._device, "presence"), encode(message), retain=True)
 
-    def reported(self, models: Mapping[str, ModelState], running: Mapping[str, str]) -> None:
-        """Say what runs; `running` are the digests that really answer, by model."""
+    def reported(
+        self,
+        models: Mapping[str, ModelState],
+        running: Mapping[str, str],
+        measured: Mapping[str, Measured] = MappingProxyType({}),
+    ) -> None:
+        """Say what runs, and what was measured; `running` are the digests that really answer, by model."""
         message = Reported(
             device=self._device,
             boot_id=self._boot_id,
@@ -84,6 +91,7 @@ class Reporter:
             tags=dict(self._identity.tags),
             utc_offset_s=self.utc_offset_s(),
             models={name: reported_model(state, running.get(name)) for name, state in models.items()},
+            measured=dict(measured),
         )
         self._link.publish(topics.up(self._device, "reported"), encode(message), retain=True)
 
