@@ -157,14 +157,14 @@ def event_in_words(event: RolloutEvent) -> str:
         return f"{event.window.device} closed window {event.window.number}"
     if isinstance(event, Superseded):
         return f"{event.by_rollout} took over {_devices(len(event.taken))}"
-    if event.kind == "ticked":
-        return "time passed"
     if isinstance(event, Joined):
-        return f"{event.device.device} joined it"
+        return f"{event.device.device} turned up"
     if isinstance(event, Approved):
         return f"{event.by} approved stage {event.stage + 1}"
     if isinstance(event, ModelFrozen | ModelUnfrozen):
         return f"{event.by} {'froze' if isinstance(event, ModelFrozen) else 'unfroze'} the model"
+    if event.kind == "ticked":
+        return "time passed"
     return f"{event.by} {event.kind} it"
 
 

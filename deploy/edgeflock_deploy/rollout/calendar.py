@@ -8,11 +8,11 @@ that reports no offset is taken to live on UTC.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
 
 from edgeflock_deploy.policy.limits import DAYS, MaintenanceWindow
 
 _DAY_S = 86400
+_MONTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _THURSDAY = DAYS.index("thu")  # 1 January 1970 was one
 
 
@@ -31,8 +31,18 @@ def opens_at(windows: Iterable[MaintenanceWindow], at: float, utc_offset_s: int 
 
 
 def shown(at: float) -> str:
-    """A time as sentences give it, e.g. "2026-11-23 22:00 UTC"."""
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    """A time as sentences give it, e.g. "2026-11-23 22:00 UTC", for seconds since 1970, not before."""
+    days, second = divmod(int(at), _DAY_S)
+    year, month = 1970, 0
+    while days >= (length := 366 if _leaps(year) else 365):
+        year, days = year + 1, days - length
+    while days >= (length := _MONTHS[month] + (month == 1 and _leaps(year))):
+        month, days = month + 1, days - length
+    return f"{year}-{month + 1:02}-{days + 1:02} {second // 3600:02}:{second // 60 % 60:02} UTC"
+
+
+def _leaps(year: int) -> bool:
+    return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
 
 
 def _around(
