@@ -1,12 +1,18 @@
 """Testing by betting: the arithmetic of evidence, and nothing of what is tested.
 
-A sceptic stakes a share of his money on each observation x in [-1, 1]. If the mean of x is at most 0, as the null
-hypothesis says, no strategy makes him rich: his wealth is a non-negative supermartingale that starts at 1, and by
-Ville's inequality (1939) it ever reaches 1/alpha with probability at most alpha, however often one looks. Wealth is
-therefore evidence that needs no sample size fixed in advance (Waudby-Smith and Ramdas 2024; Shafer 2021).
+A sceptic stakes a share of his money on each observation x >= -1. If the mean of x is at most 0 given all that was seen
+before, as the null hypothesis says, no strategy makes him rich: his wealth is a non-negative supermartingale that
+starts at 1, and by Ville's inequality (1939) it ever reaches 1/alpha with probability at most alpha, however often one
+looks. Wealth is therefore evidence that needs no sample size fixed in advance (Waudby-Smith and Ramdas 2024; Shafer
+2021).
 
 Nobody knows the best bet, so eight sceptics each hold one fixed bet and their wealths are averaged: an average of fair
-games is a fair game. Wealth is kept as its logarithm, because 200 good windows overflow a float.
+games is a fair game.
+
+Wealth is kept as its logarithm (200 good windows overflow a float) in whole numbers of 1/UNIT, rounded down. Whole
+numbers add up to the same sum in any order, and what was added can be taken out again without a trace: that is what
+lets a fleet's evidence be kept up to date instead of summed anew, and a journal be replayed bit for bit. Rounding down
+takes from the sceptic, so the promise above holds for the rounded numbers too.
 
 This file knows no window, no metric, no device and no policy.
 """
@@ -18,10 +24,16 @@ from collections.abc import Iterable, Sequence
 
 BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 
-LogWealth = tuple[float, ...]
-"""The logarithm of the wealth of each of the eight sceptics, in the order of BETS."""
+UNIT = 2**40
+"""Log wealths are counted in 1/UNIT: an error below 1e-12 per observation."""
+ONE = 2**32
+"""Wealths that are added up are counted in 1/ONE; ONE is what everybody starts with."""
 
-START: LogWealth = (0.0,) * len(BETS)
+LogWealth = tuple[int, ...]
+"""The logarithm of the wealth of each of the eight sceptics, in units of 1/UNIT, in the order of BETS."""
+
+START: LogWealth = (0,) * len(BETS)
+_RICH = 60 * math.log(2)  # more than that is not counted where wealths are added: counting less is always allowed
 
 
 def clip(x: float) -> float:
@@ -30,22 +42,29 @@ def clip(x: float) -> float:
 
 
 def stake(wealth: LogWealth, x: float) -> LogWealth:
-    """Let every sceptic stake on one observation x in [-1, 1]: wealth *= 1 + bet * x."""
-    return tuple(before + math.log1p(bet * x) for before, bet in zip(wealth, BETS, strict=True))
+    """Let every sceptic stake on one observation x >= -1: wealth *= 1 + bet * x."""
+    log1p, floor = math.log1p, math.floor
+    return tuple([before + floor(UNIT * log1p(bet * x)) for before, bet in zip(wealth, BETS, strict=True)])
 
 
 def log_mean(logs: Sequence[float]) -> float:
     """Logarithm of the mean of exp(logs), without overflow."""
     top = max(logs)
-    return top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
+    return top + math.log(math.fsum([math.exp(value - top) for value in logs]) / len(logs))
 
 
 def mixture(wealth: LogWealth) -> float:
     """Log wealth of the eight sceptics together."""
-    return log_mean(wealth)
+    exp, top = math.exp, max(wealth)
+    return top / UNIT + math.log(math.fsum([exp((value - top) / UNIT) for value in wealth]) / len(wealth))
 
 
-def over_devices(wealths: Sequence[LogWealth], devices: int) -> float:
+def purse(log_wealth: float) -> int:
+    """A wealth in whole numbers of 1/ONE, rounded down, to be added to others; beyond 2**60 it is counted as 2**60."""
+    return math.floor(ONE * math.exp(min(log_wealth, _RICH)))
+
+
+def over_devices(together: LogWealth, apart: int, heard: int, devices: int) -> float:
     """Log wealth of a fleet: half on "all devices alike", half on "some device".
 
     The first half multiplies the devices' wealths bet by bet and then averages over the bets: it grows fast when every
@@ -54,14 +73,13 @@ def over_devices(wealths: Sequence[LogWealth], devices: int) -> float:
     that they start with: weights fixed beforehand keep the game fair while devices join one after the other.
 
     Args:
-        wealths: one per device heard so far.
+        together: the sums of the log wealths of the devices heard so far, bet by bet.
+        apart: the sum of their purses.
+        heard: how many they are.
         devices: how many devices the rollout has, heard or not.
     """
-    if not wealths:
-        return 0.0
-    together = mixture(tuple(math.fsum(bets) for bets in zip(*wealths, strict=True)))
-    apart = log_weighted_mean([(mixture(wealth), 1.0) for wealth in wealths] + [(0.0, float(devices - len(wealths)))])
-    return log_mean((together, apart))
+    mean = (apart + ONE * max(0, devices - heard)) / (ONE * max(1, devices, heard))
+    return log_mean((mixture(together), math.log(mean) if mean > 0 else -math.inf))
 
 
 def log_weighted_mean(terms: Iterable[tuple[float, float]]) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from heapq import merge
 from math import ceil
 
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.verdict import VerdictKind, count
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.draft import Draft
@@ -37,8 +37,8 @@ def advance(draft: Draft) -> None:
     while draft.rollout.phase is RolloutPhase.RUNNING:
         cases = draft.open_cases()
         for device in cases:
-            if judge.passes(draft.rollout.evidence, device, draft.rollout.policy, _min_windows(draft)):
-                sentence = judge.pass_sentence(draft.rollout.evidence, device, draft.rollout.policy)
+            if _passes(draft, device):
+                sentence = sentences.pass_sentence(draft.rollout.evidence, device, draft.rollout.policy)
                 draft.judged(VerdictKind.PASS, sentence)
                 draft.commit(device)
         if _hold_if_exhausted(draft, cases) or not _work_on_stage(draft):
@@ -87,6 +87,11 @@ def _min_windows(draft: Draft) -> int:
     return draft.rules.min_windows if draft.rollout.policy.guardrail else 0
 
 
+def _passes(draft: Draft, device: str) -> bool:
+    rollout = draft.rollout
+    return judge.passes(rollout.evidence, device, rollout.policy, _min_windows(draft), len(rollout.devices))
+
+
 def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
     for device in cases:
@@ -94,8 +99,9 @@ def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
             continue  # it has passed
         windows = evidence.of(device).windows
         if policy.guardrail and windows >= draft.rollout.devices[device].windows_allowed:
-            why = "; ".join(judge.missing(evidence, device, policy)) or f"fewer than {draft.rules.min_windows} windows"
-            why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
+            lacking = judge.missing(evidence, device, policy, len(draft.rollout.devices))
+            why = "; ".join(lacking) or f"fewer than {draft.rules.min_windows} windows"
+            why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
             hold(draft, f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
             return True
     return False
