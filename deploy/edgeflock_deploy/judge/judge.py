@@ -39,7 +39,7 @@ times are its host's. They are shown, nothing is staked on them, and its other g
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from edgeflock_deploy.judge import betting, sentences
@@ -52,6 +52,7 @@ from edgeflock_deploy.judge.observations import (
     harm,
     harmless,
     observations,
+    pass_at,
 )
 from edgeflock_deploy.judge.pooled import MetricEvidence, Pooled, harmless_bin
 from edgeflock_deploy.messages import Window
@@ -122,7 +123,7 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
         evidence: all that was heard.
         policy: the rules.
         devices: how many the rollout has, heard or not.
-        in_stage: how many are to have the candidate when the current stage is done.
+        in_stage: how many have been given the candidate, the ones that are still to come in this stage left out.
     """
     must_show = min(2, in_stage)
     for guardrail in policy.guardrail:
@@ -176,32 +177,38 @@ def fleet_evidence(evidence: Evidence, policy: Policy, devices: int, without: st
 def passes(evidence: Evidence, device: str, policy: Policy, min_windows: int, devices: int = 1) -> bool:
     """Whether every guardrail shows that the candidate is harmless on this device; `devices`: as for `found`."""
     own = evidence.of(device)
-    return own.windows - own.unpaired >= min_windows and not missing(evidence, device, policy, devices)
+    return own.windows - own.unpaired >= min_windows and first_missing(evidence, device, policy, devices) is None
 
 
 def missing(evidence: Evidence, device: str, policy: Policy, devices: int = 1) -> tuple[str, ...]:
     """What still stands between this device and its PASS, one phrase per guardrail."""
-    own, need = evidence.of(device), math.log(pass_needs(policy))
-    phrases = []
+    return tuple(_missing(evidence, evidence.of(device), policy, devices))
+
+
+def first_missing(evidence: Evidence, device: str, policy: Policy, devices: int = 1) -> str | None:
+    """The first of what is `missing`; the others are not looked at."""
+    return next(_missing(evidence, evidence.of(device), policy, devices), None)
+
+
+def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: int) -> Iterator[str]:
+    need = math.log(pass_needs(policy))
     for guardrail in sentences.judged(own, policy):
         metric = own.metrics.get(guardrail.metric)
         if guardrail.metric in FAIL_ONLY or (metric is None and guardrail.where_measured):
             continue
         if metric is None:
-            phrases.append(f"no data for {guardrail.metric}")
+            yield f"no data for {guardrail.metric}"
         elif guardrail.metric == EXACT:
-            if metric.worst > (guardrail.pass_margin or 0):
-                phrases.append(sentences.effect_of(EXACT, metric))
+            if metric.worst > pass_at(guardrail):
+                yield sentences.effect_of(EXACT, metric)
         elif (wealth := betting.mixture(metric.harmless)) < need:
             said = f"{guardrail.metric} has evidence {betting.shown(wealth):,.3g} of {pass_needs(policy):,.0f} needed"
             if devices > PER_DEVICE:
                 together = _of_class(evidence, own, metric, guardrail.metric)
                 if together is not None and together >= need:
                     continue
-                shown = "none" if together is None else f"{betting.shown(together):,.3g}"
-                said += f", its class {shown}"
-            phrases.append(said)
-    return tuple(phrases)
+                said += f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
+            yield said
 
 
 def _of_class(evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric) -> float | None:

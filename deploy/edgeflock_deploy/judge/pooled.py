@@ -52,7 +52,11 @@ class Pooled(NamedTuple):
     def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> Pooled:
         """The sums with a device's part before exchanged for its part after."""
         out, into = before or _NOTHING, after or _NOTHING
-        together = tuple([s - o + i for s, o, i in zip(self.together, out.harm, into.harm, strict=True)])
+        s1, s2, s3, s4, s5, s6, s7, s8 = self.together  # written out as in `betting.stake`
+        o1, o2, o3, o4, o5, o6, o7, o8 = out.harm
+        i1, i2, i3, i4, i5, i6, i7, i8 = into.harm
+        parts = (s1 - o1 + i1, s2 - o2 + i2, s3 - o3 + i3, s4 - o4 + i4)
+        together = (*parts, s5 - o5 + i5, s6 - o6 + i6, s7 - o7 + i7, s8 - o8 + i8)
         return Pooled(
             self.heard + (after is not None) - (before is not None),
             together,
