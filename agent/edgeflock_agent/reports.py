@@ -61,6 +61,7 @@ class Reporter:
         self._kept: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_KEPT_WINDOWS))
         self.endpoint: str | None = None
         self.nan_answers: Callable[[], int] = lambda: 0
+        self.utc_offset_s: Callable[[], int | None] = lambda: None
 
     def presence(self, online: bool) -> None:
         """Say that the device is here, or that it goes."""
@@ -87,6 +88,8 @@ class Reporter:
             windows_dropped=self._outbox.dropped["window"],
             events_dropped=self._outbox.dropped["event"],
             nan_answers=self.nan_answers(),
+            tags=dict(self._identity.tags),
+            utc_offset_s=self.utc_offset_s(),
             models={name: reported_model(state, running.get(name)) for name, state in models.items()},
             measured=dict(measured),
         )

@@ -1,7 +1,7 @@
 """What boards measured of bundles, what they are asked to measure, and the campaigns that ask: rows of the database.
 
-Stored here, decided elsewhere: `choice.campaign` says who measures what, `campaigns` what an answer means. Of each device
-and bundle the newest result stands; of each device and model there is one asking at most.
+Stored here, decided elsewhere: `choice.campaign` says who measures what, `campaigns` what an answer means. Of each
+device and bundle the newest result stands; of each device and model there is one asking at most.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Unknown fields are accepted (a newer peer may send them), unknown kinds decode t
 bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
 
 Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
-`captures_wanted`; `Reported.windows_dropped`, `events_dropped` and `nan_answers`; `ReportedModel.variant`,
-`candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`, `block_requests` and `block_s`;
-`Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`;
+`captures_wanted`; `Reported.windows_dropped`, `events_dropped`, `nan_answers`, `tags` and `utc_offset_s`;
+`ReportedModel.variant`, `candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`,
+`block_requests` and `block_s`; `Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`;
 `Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`, its `involuntary_switches` and `conditions`; `Desired.measure`
 and `Reported.measured`, apart from `models`, so that an older agent, which does not know them, goes on as ever.
 """
@@ -278,6 +278,8 @@ class Reported(_Up):
     events_dropped: int = 0  # the same
     nan_answers: int = 0  # that applications got from serving variants on numbers, since the agent started
     beat_s: float = Field(10.0, gt=0)  # how often this comes when nothing changes
+    tags: dict[str, str] = {}  # that whoever started the agent gave the board; see `tags`
+    utc_offset_s: int | None = None  # what the board's local time is ahead of UTC now, e.g. 3600 for UTC+1
     models: dict[str, ReportedModel] = {}
     measured: dict[str, Measured] = {}  # by model
 

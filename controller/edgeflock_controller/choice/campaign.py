@@ -83,8 +83,10 @@ def why_unmeasured(boards: Sequence[Board], failures: Iterable[str]) -> str:
     if reasons:
         return f"it was never measured: {'; '.join(reasons)}"
     if not any(board.online for board in boards):
-        return f"it was never measured: none of its {len(boards)} boards is online" if len(boards) > 1 else (
-            "it was never measured: its board is not online"
+        return (
+            f"it was never measured: none of its {len(boards)} boards is online"
+            if len(boards) > 1
+            else ("it was never measured: its board is not online")
         )
     return "it was never measured: its boards were busy all the while"
 

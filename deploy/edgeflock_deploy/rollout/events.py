@@ -2,7 +2,8 @@
 
 Events are journaled as JSON, so they are versioned values; `at` is in seconds since 1970 and the only time there is.
 
-Version history: 1, the first.
+Version history: 1, the first; since then, each with a default: `StartedDevice.tags` and `utc_offset_s`;
+`DeviceSeen.utc_offset_s`; `Started.choice` and `Resumed.choices`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import Field, TypeAdapter
 from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase, TrialSettings, Window
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 
 EVENT_VERSION = 1
 
@@ -25,6 +27,8 @@ class StartedDevice(Frozen):
     device_class: str
     online: bool
     committed: str | None  # the bundle to go back to: what this device last committed for this model
+    tags: dict[str, str] = Field(default_factory=dict)  # when the rollout started; `site` is whose line its bytes take
+    utc_offset_s: int | None = None  # what its local time is ahead of UTC; None: it did not say
 
 
 class _Event(Frozen):
@@ -49,6 +53,7 @@ class Started(_Event):
     policy: Policy
     devices: tuple[StartedDevice, ...]
     by: str
+    choice: Choice | None = None  # a variant per class; `digest` is None then, and `variant` is `auto`
 
 
 class DeviceSeen(_Event):
@@ -64,6 +69,7 @@ class DeviceSeen(_Event):
     outcome: Outcome | None = None
     reason: Reason | None = None
     detail: str | None = None
+    utc_offset_s: int | None = None  # what the device's local time is ahead of UTC; None: it did not say
 
 
 class WindowClosed(_Event):
@@ -85,6 +91,7 @@ class Resumed(_Event):
 
     kind: Literal["resumed"] = "resumed"
     by: str
+    choices: dict[str, ClassChoice] = Field(default_factory=dict)  # what held classes get now, as measured since
 
 
 class Aborted(_Event):
