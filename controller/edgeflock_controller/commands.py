@@ -5,7 +5,7 @@ Names that are unknown are refused with the ones that exist. What a rollout does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from edgeflock_controller import views
@@ -13,6 +13,7 @@ from edgeflock_controller.audit import Act, Kind
 from edgeflock_controller.core import Core
 from edgeflock_controller.naming import check_model, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
+from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -120,13 +121,10 @@ class Commands:
             BadInput: unknown model, version, variant, device, class or tag, no device matches, the model is frozen, or
                 a runtime is in the way.
         """
-        bundle = self._resolve(model, version, variant)
         freeze = self._store.freezes.of("model", model)
         if freeze is not None:
             raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
-        devices = selected(self._store, selector)
-        published = [one.manifest for one in self._store.registry.bundles(model)]
-        check_offer(bundle.manifest, list(devices.values()), selector, published)
+        bundle, devices = self._offered(model, version, variant, selector)
         started = Started(
             at=self._clock(),
             rollout=self._new_id(),
@@ -140,6 +138,29 @@ class Commands:
             by=by,
         )
         return self._start(started, "deploy", f"{views.label(bundle.manifest)} to {selector}, policy {policy.name}")
+
+    def prospect(self, model: str, version: int | None, variant: str, selector: str) -> Json:
+        """What a deployment would bring to whom: the bundle, and each device as it is now; nothing is begun.
+
+        Raises:
+            BadInput: whatever `deploy` would refuse.
+        """
+        bundle, devices = self._offered(model, version, variant, selector)
+        return {
+            "at": self._clock(),
+            "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
+            "devices": [self._store.prospects.device(row, model) for row in devices.values()],
+        }
+
+    def records(self, model: str, devices: Sequence[str]) -> Json:
+        """What devices showed in earlier trials of a model, and when they came and went; by device.
+
+        Raises:
+            BadInput: more devices than are answered for at once.
+        """
+        if len(devices) > RECORDS_AT_ONCE:
+            raise BadInput("records", f"of {len(devices)} devices", f"ask for {RECORDS_AT_ONCE} at a time")
+        return {device: self._store.prospects.record(device, model) for device in devices}
 
     def rollback(self, model: str, selector: str, by: str) -> Json:
         """Take each device back to the bundle that it had committed before; says which have none.
@@ -250,6 +271,15 @@ class Commands:
             wrong = f"could be {', '.join(found)}" if found else "is unknown"
             raise BadInput(f"rollout {name!r}", wrong, existing("rollouts", summaries))
         return summaries[found[0]]
+
+    def _offered(
+        self, model: str, version: int | None, variant: str, selector: str
+    ) -> tuple[Bundle, dict[str, Device]]:
+        bundle = self._resolve(model, version, variant)
+        devices = selected(self._store, selector)
+        published = [one.manifest for one in self._store.registry.bundles(model)]
+        check_offer(bundle.manifest, list(devices.values()), selector, published)
+        return bundle, devices
 
     def _start(self, started: Started, action: str, detail: str) -> Json:
         rollout = views.rollout_view(self._rollouts.start(started))

@@ -31,6 +31,7 @@ _COMMANDS = {
     "freeze": _Entry("freeze:freeze", "Have a board get nothing new, or no rollout start for a model."),
     "unfreeze": _Entry("freeze:unfreeze", "Lift a freeze."),
     "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
+    "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),
