@@ -222,8 +222,8 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         Route("/v1/rollouts/{name}/why", ask(lambda r: lambda: commands.why(r.path_params["name"]))),
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
-        *upkeep_routes(core, upkeep, act),
         *_foresight(core, commands),
+        *upkeep_routes(core, upkeep, act),
         Route("/v1/dead-letters", ask(lambda _: commands.dead_letters)),
     ]
     return Starlette(

@@ -121,9 +121,6 @@ class Commands:
             BadInput: unknown model, version, variant, device, class or tag, no device matches, the model is frozen, or
                 a runtime is in the way.
         """
-        freeze = self._store.freezes.of("model", model)
-        if freeze is not None:
-            raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
         bundle, devices = self._offered(model, version, variant, selector)
         started = Started(
             at=self._clock(),
@@ -276,6 +273,9 @@ class Commands:
         self, model: str, version: int | None, variant: str, selector: str
     ) -> tuple[Bundle, dict[str, Device]]:
         bundle = self._resolve(model, version, variant)
+        freeze = self._store.freezes.of("model", model)
+        if freeze is not None:
+            raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
         devices = selected(self._store, selector)
         published = [one.manifest for one in self._store.registry.bundles(model)]
         check_offer(bundle.manifest, list(devices.values()), selector, published)

@@ -2,8 +2,8 @@
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
 `registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
-`comings` (when devices came and went), `measurements` (what boards measured of bundles), `captures` (inputs that boards
-kept), `prospects` (what all that tells a plan), `tags`, `freezes` and `audit` (what people gave, forbade and did).
+`comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes` and `audit` (what people
+gave, forbade and did), `prospects` (what all that tells a plan), `measurements` (what boards measured of bundles).
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Store:
         self.journal = Journal(self._connection)
         self.telemetry = Telemetry(self._connection)
         self.comings = Comings(self._connection)
+        self.prospects = Prospects(self._connection, self.twins, self.comings)
         self.tags = Tags(self._connection)
         self.freezes = Freezes(self._connection)
         self.audit = Audit(self._connection)
         self.measurements = Measurements(self._connection)
-        self.prospects = Prospects(self._connection, self.twins, self.comings)
         self.captures = Captures(folder / "captures", self)
 
     @contextlib.contextmanager
