@@ -32,6 +32,7 @@ _COMMANDS = {
     "unfreeze": _Entry("freeze:unfreeze", "Lift a freeze."),
     "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
     "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
+    "front": _Entry("front:front", "Show what boards measured of a model's variants."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),
