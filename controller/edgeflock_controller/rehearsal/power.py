@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edgeflock_controller.rehearsal.outcomes import Json, quantiles
-from edgeflock_controller.rehearsal.regression import alone
+from edgeflock_controller.rehearsal.regression import SHARES, alone
 from edgeflock_controller.rehearsal.run import Opening, Plot, Run, open_rollout, rehearse
 from edgeflock_deploy.policy.rules import Guardrail
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
@@ -22,10 +22,6 @@ _WORK = 4000  # devices x seeds of a try are kept near this, for canaries are as
 _LEAST_SEEDS = 30
 _BISECTIONS, _EXACT_BISECTIONS = 5, 10  # memory is read exactly, so a try of it is one window
 _LARGEST = {True: 9.0, False: 1.0}  # ten times as slow; every answer wrong
-_SHARES = ("accuracy", "agreement", "errors")
-REHEARSED = (
-    "latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95", "energy_mj", "peak_rss_bytes", *_SHARES
-)  # fmt: skip
 
 
 class Detected(NamedTuple):
@@ -66,7 +62,7 @@ def detects(plot: Plot, guardrail: Guardrail, seeds: int, opening: Opening | Non
         opening: of the plot.
     """
     search = _Search(plot, guardrail.metric, opening or open_rollout(plot))
-    largest = _LARGEST[guardrail.metric not in _SHARES]
+    largest = _LARGEST[guardrail.metric not in SHARES]
     low, high = guardrail.fail_margin, 2 * (guardrail.pass_margin or guardrail.fail_margin) + 0.01
     while not search.enough(high, seeds):
         if high >= largest:
