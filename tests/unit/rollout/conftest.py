@@ -110,13 +110,14 @@ class Fleet:
         mode: Any = "deploy",
         offsets: dict[str, int] | None = None,
         sites: dict[str, str] | None = None,
+        frozen: Iterable[str] = (),
         now: float = 1000.0,
         **started: Any,
     ) -> None:
         self.classes = devices if isinstance(devices, dict) else dict.fromkeys(devices, "pi")
         self.online = {device: device not in set(offline) for device in self.classes}
         self.offsets, self.sites = offsets or {}, sites or {}
-        self.frozen: set[str] = set()
+        self.frozen = set(frozen)
         self.now = now
         self.journal: list[RolloutEvent] = []
         self.desired: dict[str, SetDesired] = {}
