@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from edgeflock_controller.freezes import Freeze
 from edgeflock_controller.journal import Entry
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
@@ -67,7 +68,10 @@ def bundle_view(bundle: Bundle) -> Json:
 
 
 def device_view(
-    row: Device, said: Mapping[str, ReportedModel], name: Callable[[str | None, str | None], str | None]
+    row: Device,
+    said: Mapping[str, ReportedModel],
+    name: Callable[[str | None, str | None], str | None],
+    freeze: Freeze | None,
 ) -> Json:
     """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is."""
     models = {
@@ -75,7 +79,8 @@ def device_view(
         | {"runs": name(entry.digest, entry.variant), "tries": name(entry.candidate, entry.candidate_variant)}
         for model, entry in said.items()
     }
-    return {"id": row.device} | {k: v for k, v in row._asdict().items() if k != "device"} | {"models": models}
+    facts = {"id": row.device} | {key: value for key, value in row._asdict().items() if key != "device"}
+    return facts | {"frozen": None if freeze is None else freeze._asdict(), "models": models}
 
 
 def rollout_view(rollout: Rollout) -> Json:

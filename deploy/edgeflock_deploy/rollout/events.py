@@ -27,9 +27,7 @@ class StartedDevice(Frozen):
     device_class: str
     online: bool
     committed: str | None  # the bundle to go back to: what this device last committed for this model
-    tags: dict[str, str] = Field(
-        default_factory=dict
-    )  # as it was when the rollout started; `site` is where its bytes are counted
+    tags: dict[str, str] = Field(default_factory=dict)  # when the rollout started; `site` is whose line its bytes take
     utc_offset_s: int | None = None  # what its local time is ahead of UTC; None: it did not say
     frozen: bool = False  # an operator wants it left alone
 

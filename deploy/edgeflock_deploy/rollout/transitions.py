@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TypeVar
 
 from edgeflock_deploy.rollout.devices import DeviceStatus as D
 from edgeflock_deploy.rollout.state import RolloutPhase as R
 from edgeflock_deploy.rollout.state import StagePhase as S
 
-Phase = TypeVar("Phase", bound=Enum)
-Moves = Mapping[tuple[Phase, Phase], str]
+Moves = Mapping[tuple[Enum, Enum], str]
 
 _HELD = "operator, guardrail, halt rule, window, freeze"
 _FAILED = "FAIL, abort revert"
 _ENDED = "abort keep, superseded"
 
-ROLLOUT: Moves[R] = {
+ROLLOUT: Moves = {
     (R.WAITING_FOR_APPROVAL, R.SCHEDULED): "approved",
     (R.WAITING_FOR_APPROVAL, R.RUNNING): "approved",
     (R.WAITING_FOR_APPROVAL, R.PAUSED): "operator, freeze",
@@ -46,7 +44,7 @@ ROLLOUT: Moves[R] = {
     (R.ROLLING_BACK, R.ABORTED): "all are back, after an abort",
 }
 
-STAGE: Moves[S] = {
+STAGE: Moves = {
     (S.PENDING, S.DEPLOYING): "begins",
     (S.PENDING, S.BAKING): "its devices run it already",
     (S.PENDING, S.PASSED): "its devices run it already",
@@ -67,7 +65,7 @@ STAGE: Moves[S] = {
     (S.INCONCLUSIVE, S.FAILED): "FAIL",
 }
 
-DEVICE: Moves[D] = {
+DEVICE: Moves = {
     (D.WAITING, D.ASKED): "asked",
     (D.WAITING, D.REVERTING): "the rollout goes back",
     (D.WAITING, D.REVERTED): "the rollout goes back, it is back",
@@ -95,7 +93,7 @@ DEVICE: Moves[D] = {
 }
 
 
-def diagram(moves: Moves[Phase], *begins: Phase) -> str:
+def diagram(moves: Moves, *begins: Enum) -> str:
     """The table as a Mermaid state diagram: where it begins, every move with its words, and where it ends."""
     ends = {after for _, after in moves} - {before for before, _ in moves}
     lines = ["stateDiagram-v2", *(f"    [*] --> {phase.value}" for phase in begins)]

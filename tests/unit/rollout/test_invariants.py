@@ -21,6 +21,7 @@ from edgeflock_deploy.rollout.events import (
     Joined,
     ModelFrozen,
     ModelUnfrozen,
+    Resumed,
     RolloutEvent,
     SetDesired,
     Ticked,
@@ -113,7 +114,8 @@ class Watch:
             assert not new
         if self.failed or before.phase is RolloutPhase.ROLLING_BACK:
             assert all(effect.phase is Phase.REVERT for effect in new)
-        if before.phase in HELD and after.phase in HELD:
+        lets_go = isinstance(self.world.journal[-1], Resumed | Approved | ModelUnfrozen)
+        if before.phase in HELD and after.phase is before.phase and not lets_go:
             assert all(effect.phase is Phase.REVERT for effect in new)
         self.failed |= after.verdict is not None and after.verdict.kind is VerdictKind.FAIL
         self.check_candidates(after, new)
