@@ -33,7 +33,7 @@ from edgeflock_deploy.messages import (
 
 MAX_KEPT_WINDOWS = 240  # per rollout; the oldest go first. A device has its verdict long before
 
-_LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95")
+_LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "end_to_end_ms_p50", "end_to_end_ms_p95")
 
 
 def last_will(device: str, boot_id: str) -> tuple[str, bytes]:
