@@ -6,13 +6,8 @@ bytes raise `Malformed` (dead-letter). Names carry their unit last. This file kn
 Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
 `captures_wanted`; `Reported.windows_dropped`, `events_dropped`, `nan_answers`, `tags` and `utc_offset_s`;
 `ReportedModel.variant`, `candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`,
-<<<<<<< HEAD
-`block_requests` and `block_s`; `Window.mode` and `live_pairs`, and of each variant its service times, `outcomes` and
-times end to end;
-=======
-`block_requests` and `block_s`; `Window.mode` and `live_pairs`, and of each variant its service times, `outcomes`
-and `crashes`;
->>>>>>> cff42184460a8f975cdc1a428eb9186b337e6d06
+`block_requests` and `block_s`; `Window.mode` and `live_pairs`, and of each variant its service times, `outcomes`,
+`crashes` and times end to end;
 `Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`, its `involuntary_switches` and `conditions`; `Desired.measure`
 and `Reported.measured`, apart from `models`, so that an older agent, which does not know them, goes on as ever.
 """
@@ -340,14 +335,10 @@ class VariantWindow(Frozen):
     """One variant's side of a window. A quantile below its sample count is None and stakes nothing.
 
     `latency_*` is the interpreter's call alone, a closed loop; `service_*` is an application's wait from the arrival of
-<<<<<<< HEAD
     its request, queueing included, over the `service_n` requests of a serving trial that this variant answered;
     `end_to_end_*` whole requests with the processing that the bundle declares, over `end_to_end_n` of them, if it does.
-=======
-    its request, queueing included, over the `service_n` requests of a serving trial that this variant answered. `n`
-    inferences were answered, `errors` more failed. `crashes`: how often its process was started anew since the window
-    before.
->>>>>>> cff42184460a8f975cdc1a428eb9186b337e6d06
+    `n` inferences were answered, `errors` more failed. `crashes`: how often its process was started anew since the
+    window before.
     """
 
     n: int
