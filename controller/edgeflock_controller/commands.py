@@ -148,7 +148,11 @@ class Commands:
         return {
             "at": self._clock(),
             "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
-            "devices": [self._store.prospects.device(row, model) for row in devices.values()],
+            "devices": [
+                _started(row, self._store.twins.committed(row.device, model)).model_dump(mode="json")
+                | self._store.prospects.device(row, model)
+                for row in devices.values()
+            ],
         }
 
     def records(self, model: str, devices: Sequence[str]) -> Json:
