@@ -48,6 +48,22 @@ class DeployBody(_Body):
     by: str
 
 
+class ProspectBody(_Body):
+    """What `POST /v1/prospects` takes: a deployment without its policy, which whoever plans knows."""
+
+    model: str
+    version: int | None = None
+    variant: str
+    selector: str
+
+
+class RecordsBody(_Body):
+    """What `POST /v1/records` takes."""
+
+    model: str
+    devices: tuple[str, ...]
+
+
 class RollbackBody(_Body):
     """What `POST /v1/rollbacks` takes."""
 
@@ -131,6 +147,21 @@ def _captures(core: Core, commands: Commands) -> list[Route]:
     return [Route(path, asking, methods=["GET", "POST"]), Route(f"{path}/parcel", parcel)]
 
 
+def _foresight(core: Core, commands: Commands) -> list[Route]:
+    """The routes from which a rollout is planned and rehearsed; they change nothing."""
+
+    async def prospect(request: Request) -> Response:
+        b = ProspectBody.model_validate_json(await request.body())
+        asked = core.call(lambda: commands.prospect(b.model, b.version, b.variant, b.selector))
+        return JSONResponse(await asyncio.wrap_future(asked))
+
+    async def records(request: Request) -> Response:
+        b = RecordsBody.model_validate_json(await request.body())
+        return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.records(b.model, b.devices))))
+
+    return [Route("/v1/prospects", prospect, methods=["POST"]), Route("/v1/records", records, methods=["POST"])]
+
+
 def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starlette:
     """Build the application.
 
@@ -182,6 +213,7 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         Route("/v1/rollouts/{name}/why", ask(lambda r: lambda: commands.why(r.path_params["name"]))),
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
+        *_foresight(core, commands),
         Route("/v1/dead-letters", ask(lambda _: commands.dead_letters)),
     ]
     return Starlette(

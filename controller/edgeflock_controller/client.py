@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _TIMEOUT_S = 60.0
+_RECORDS_AT_ONCE = 20  # so that the service's core is never held up for long
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -116,6 +118,19 @@ class Client:
         body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
         body |= {"policy": policy.model_dump(mode="json"), "by": by or _who()}
         return self._object("POST", "/v1/rollouts", json=body)
+
+    def prospect(self, model: str, variant: str, selector: str, *, version: int | None = None) -> Json:
+        """What a deployment would bring to whom; nothing is begun."""
+        body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
+        return self._object("POST", "/v1/prospects", json=body)
+
+    def records(self, model: str, devices: Sequence[str]) -> Json:
+        """What devices showed in earlier trials, and when they came and went; by device, asked for a few at a time."""
+        found: Json = {}
+        for start in range(0, len(devices), _RECORDS_AT_ONCE):
+            some = list(devices[start : start + _RECORDS_AT_ONCE])
+            found |= self._object("POST", "/v1/records", json={"model": model, "devices": some})
+        return found
 
     def rollback(self, model: str, selector: str, *, by: str | None = None) -> Json:
         """Take devices back to what they had committed before: {"rollout", "without_previous"}."""

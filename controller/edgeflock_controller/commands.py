@@ -5,12 +5,13 @@ Names that are unknown are refused with the ones that exist. What a rollout does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from edgeflock_controller import views
 from edgeflock_controller.core import Core
 from edgeflock_controller.offers import check_offer
+from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -117,10 +118,7 @@ class Commands:
         Raises:
             BadInput: unknown model, version, variant, device or class, no device matches, or a runtime is in the way.
         """
-        bundle = self._resolve(model, version, variant)
-        devices = self._select(selector)
-        published = [one.manifest for one in self._store.registry.bundles(model)]
-        check_offer(bundle.manifest, list(devices.values()), selector, published)
+        bundle, devices = self._offered(model, version, variant, selector)
         started = Started(
             at=self._clock(),
             rollout=self._new_id(),
@@ -134,6 +132,29 @@ class Commands:
             by=by,
         )
         return views.rollout_view(self._rollouts.start(started))
+
+    def prospect(self, model: str, version: int | None, variant: str, selector: str) -> Json:
+        """What a deployment would bring to whom: the bundle, and each device as it is now; nothing is begun.
+
+        Raises:
+            BadInput: whatever `deploy` would refuse.
+        """
+        bundle, devices = self._offered(model, version, variant, selector)
+        return {
+            "at": self._clock(),
+            "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
+            "devices": [self._store.prospects.device(row, model) for row in devices.values()],
+        }
+
+    def records(self, model: str, devices: Sequence[str]) -> Json:
+        """What devices showed in earlier trials of a model, and when they came and went; by device.
+
+        Raises:
+            BadInput: more devices than are answered for at once.
+        """
+        if len(devices) > RECORDS_AT_ONCE:
+            raise BadInput("records", f"of {len(devices)} devices", f"ask for {RECORDS_AT_ONCE} at a time")
+        return {device: self._store.prospects.record(device, model) for device in devices}
 
     def rollback(self, model: str, selector: str, by: str) -> Json:
         """Take each device back to the bundle that it had committed before; says which have none.
@@ -239,6 +260,15 @@ class Commands:
             wrong = f"could be {', '.join(found)}" if found else "is unknown"
             raise BadInput(f"rollout {name!r}", wrong, _existing("rollouts", summaries))
         return summaries[found[0]]
+
+    def _offered(
+        self, model: str, version: int | None, variant: str, selector: str
+    ) -> tuple[Bundle, dict[str, Device]]:
+        bundle = self._resolve(model, version, variant)
+        devices = self._select(selector)
+        published = [one.manifest for one in self._store.registry.bundles(model)]
+        check_offer(bundle.manifest, list(devices.values()), selector, published)
+        return bundle, devices
 
     def _select(self, text: str) -> dict[str, Device]:
         selector = parse_selector(text)

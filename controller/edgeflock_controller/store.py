@@ -2,7 +2,7 @@
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
 `registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
-`comings` (when devices came and went), `captures` (inputs that boards kept).
+`comings` (when devices came and went), `captures` (inputs that boards kept), `prospects` (what all that tells a plan).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from edgeflock_controller.captures import Captures
 from edgeflock_controller.comings import Comings
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.journal import Journal
+from edgeflock_controller.prospects import Prospects
 from edgeflock_controller.registry import Registry
 from edgeflock_controller.schema import migrate
 from edgeflock_controller.telemetry import Telemetry
@@ -45,6 +46,7 @@ class Store:
         self.journal = Journal(self._connection)
         self.telemetry = Telemetry(self._connection)
         self.comings = Comings(self._connection)
+        self.prospects = Prospects(self._connection, self.twins, self.comings)
         self.captures = Captures(folder / "captures", self)
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ Decided here: what serves after a boot, how a candidate's way goes on, and which
 
 from __future__ import annotations
 
-from edgeflock_agent.machine import forms
+from edgeflock_agent.machine import forms, tries
 from edgeflock_agent.machine.effects import Effect, FetchManifest, Load, Persist, Report, Switch
 from edgeflock_agent.machine.events import Booted, Damaged, Stopping
 from edgeflock_agent.machine.moves import WORKING, S, Stepped, end, fetch, give_way, incumbent_failed, remember_bad
@@ -19,13 +19,13 @@ MAX_ATTEMPTS = 3  # an agent that died so often while warming or trying a candid
 
 def booted(state: ModelState, event: Booted) -> Stepped:
     """The agent started: load what is whole, and go on with what was on its way."""
-    state = state.but(trial_since_s=None, restarts_s=(), retry_at_s=None, mend_at_s=None)
+    state = state.but(trial_since_s=None, restarts_s=(), retry_at_s=None, mend_at_s=None, trying_since_s=None)
     state = _with_baked(state, event)
     wanted = state.slots.active
     state = _without_damaged_slots(state, event.intact)
-    serve: tuple[Effect, ...] = (Load(state.slots.active),) if state.slots.active is not None else ()
     if wanted != state.slots.active:
         state = _active_lost(state, wanted)
+    state, serve = tries.started(state, event.now)
     if state.state in WORKING:
         resumed, effects = _resume(state, event)
         return resumed, (*serve, *effects)
@@ -33,8 +33,11 @@ def booted(state: ModelState, event: Booted) -> Stepped:
 
 
 def stopping(state: ModelState, _event: Stopping) -> Stepped:
-    """The agent ends in good order: this attempt of the candidate does not count."""
-    return state.but(attempts=0), (Persist(),)
+    """The agent ends in good order: neither this attempt of the candidate nor this start of what serves counts."""
+    after = tries.stopped_in_order(state)
+    if state.state in (S.WARMING, S.TRIAL):
+        after = after.but(attempts=0)
+    return after, (Persist(),) if after != state else ()
 
 
 def _with_baked(state: ModelState, event: Booted) -> ModelState:

@@ -4,7 +4,8 @@ Layout of `record`: one line of JSON, one line with the SHA-256 of the first. Th
 `record.1`: a reader that meets a torn `record` goes back to it. This file does not know what the fields mean.
 
 Version history: 1, the first; since then, each with a default: `signed_time_s`; of what is remembered of a bundle
-`form`, `variants` and `tried`, so that the bundles of an older record run as their first form.
+`form`, `variants` and `tried`, so that the bundles of an older record run as their first form; of a model `trying`, so
+that what an older record has serving counts as proven.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ _COMMANDS = {
     "models": _Entry("models:models", "Show what is published."),
     "devices": _Entry("devices:devices", "Show the boards and what they run."),
     "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
+    "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),

@@ -61,6 +61,21 @@ def kilobytes(n: int | None) -> str:
     return "-" if n is None else f"{n / 1000:,.1f}"
 
 
+def duration(seconds: float | None) -> str:
+    """A stretch of time as people say it, or a dash."""
+    if seconds is None:
+        return "-"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} d"
+
+
 def coloured(word: str) -> Text:
     """A word of state in its colour."""
     return Text(word, style=_COLOURS.get(word, ""))
