@@ -1,7 +1,8 @@
 """The tables, as numbered migrations. A migration that has been released is never edited; a new one is added below it.
 
 Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
-3 adds `presence`, when devices came and went.
+3 adds `presence`, when devices came and went;
+4 adds what was decided to the journal, sealed row by row, and the snapshots of rollouts.
 """
 
 from __future__ import annotations
@@ -64,7 +65,20 @@ def _presence(db: Database) -> None:
     _creator(db)("presence", {"device": str, "at": float, "online": int}, None).create_index(["device", "at"])
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence)
+def _proofs(db: Database) -> None:
+    """4: what each event of a rollout decided, with a seal on the row; snapshots; where in the journal a rollout began.
+
+    Rows of before have neither: what they decided is computed again, and compared with nothing.
+    """
+    db.table("journal").add_column("decided", str)
+    db.table("journal").add_column("seal", str)
+    db.table("rollouts").add_column("began", int)
+    db.execute("UPDATE rollouts SET began = (SELECT min(seq) FROM journal WHERE rollout = rollouts.id)")
+    snapshot = {"rollout": str, "seq": int, "format": str, "sha256": str, "state": bytes}
+    _creator(db)("snapshots", snapshot, "rollout")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _proofs)
 VERSION = len(MIGRATIONS)
 
 

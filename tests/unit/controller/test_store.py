@@ -91,7 +91,10 @@ def test_a_database_of_version_1_gets_its_index_of_blobs(tmp_path: Path) -> None
         store.registry.add_bundle(published)
     store.close()
     connection = sqlite3.connect(tmp_path / "edgeflock.db")
-    connection.executescript("DROP TABLE blobs; DROP TABLE presence; PRAGMA user_version = 1")
+    connection.executescript(
+        "DROP TABLE blobs; DROP TABLE presence; DROP TABLE snapshots; ALTER TABLE journal DROP COLUMN decided;"
+        "ALTER TABLE journal DROP COLUMN seal; ALTER TABLE rollouts DROP COLUMN began; PRAGMA user_version = 1"
+    )
     connection.close()
     store = Store(tmp_path)
     for blob in published.manifest.blobs.values():
