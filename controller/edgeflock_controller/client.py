@@ -9,7 +9,8 @@ from __future__ import annotations
 import getpass
 import json
 import re
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,9 +74,33 @@ class Client:
         """One device."""
         return self._object("GET", f"/v1/devices/{_segment('device', name)}")
 
-    def want_captures(self, device: str, model: str) -> Json:
+    def tag(self, selector: str, tags: Mapping[str, str], remove: Iterable[str] = (), *, by: str | None = None) -> Json:
+        """Give and take tags: {"devices", "changed"}."""
+        body = {"selector": selector, "tags": dict(tags), "remove": list(remove), "by": by or _who()}
+        return self._object("POST", "/v1/tags", json=body)
+
+    def freeze(self, kind: Literal["device", "model"], name: str, reason: str, *, by: str | None = None) -> Json:
+        """Freeze a device or a model: {"kind", "name", "frozen", "changed"}."""
+        return self._object("PUT", _freeze(kind, name), json={"reason": reason, "by": by or _who()})
+
+    def unfreeze(self, kind: Literal["device", "model"], name: str, *, by: str | None = None) -> Json:
+        """Lift a freeze."""
+        return self._object("DELETE", _freeze(kind, name), json={"by": by or _who()})
+
+    def freezes(self) -> list[Json]:
+        """Everything frozen, with reason, by whom and since when."""
+        return self._list("/v1/freezes")
+
+    def audit(
+        self, limit: int = 50, *, rollout: str | None = None, device: str | None = None, model: str | None = None
+    ) -> list[Json]:
+        """The newest entries of the audit log, oldest first: all, or those that concern what is named."""
+        asked = {"limit": str(limit), "rollout": rollout, "device": device, "model": model}
+        return self._list("/v1/audit", params={key: value for key, value in asked.items() if value is not None})
+
+    def want_captures(self, device: str, model: str, *, by: str | None = None) -> Json:
         """Ask a device for the inputs that it has kept of a model; the asking, as `captures` gives it."""
-        return self._object("POST", _captures(device, model))
+        return self._object("POST", _captures(device, model), params={"by": by or _who()})
 
     def captures(self, device: str, model: str) -> Json:
         """How far the newest asking has come: {"token", "pieces", "have", "refused", "done"}."""
@@ -101,9 +126,9 @@ class Client:
         """The content of a published blob."""
         return self._request("GET", f"/v1/blobs/{sha256}").content
 
-    def register(self, envelope: bytes) -> Json:
+    def register(self, envelope: bytes, *, by: str | None = None) -> Json:
         """Publish a signed manifest whose containers are uploaded."""
-        return self._object("POST", "/v1/bundles", content=envelope)
+        return self._object("POST", "/v1/bundles", content=envelope, params={"by": by or _who()})
 
     def deploy(
         self,
@@ -167,8 +192,8 @@ class Client:
         answer: Json = self._request(method, path, **content).json()
         return answer
 
-    def _list(self, path: str) -> list[Json]:
-        answer: list[Json] = self._request("GET", path).json()
+    def _list(self, path: str, **content: Any) -> list[Json]:
+        answer: list[Json] = self._request("GET", path, **content).json()
         return answer
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
@@ -203,8 +228,14 @@ def _segment(what: str, name: str) -> str:
     return name
 
 
+def _freeze(kind: str, name: str) -> str:
+    return f"/v1/freezes/{kind}/{_segment(kind, name)}"
+
+
 def _who() -> str:
+    """USER@HOST, as far as this machine knows it: nobody checks it."""
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (KeyError, OSError):
-        return "somebody"
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"

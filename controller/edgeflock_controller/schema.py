@@ -1,8 +1,8 @@
 """The tables, as numbered migrations. A migration that has been released is never edited; a new one is added below it.
 
 Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
-3 adds `presence`, when devices came and went;
-4 adds what was decided to the journal, sealed row by row, and the snapshots of rollouts.
+3 adds `presence`, when devices came and went; 4 what operators do: tags and time zones of devices, `freezes`, and the
+audit log; 5 what each event of a rollout decided, with a seal on the row, and the snapshots of rollouts.
 """
 
 from __future__ import annotations
@@ -65,8 +65,26 @@ def _presence(db: Database) -> None:
     _creator(db)("presence", {"device": str, "at": float, "online": int}, None).create_index(["device", "at"])
 
 
+def _operators(db: Database) -> None:
+    """4: what people give devices and forbid them, and who did what; the audit log only ever grows."""
+    create = _creator(db)
+    db.execute("ALTER TABLE devices ADD COLUMN tags TEXT NOT NULL DEFAULT '{}'")  # the board's own, JSON
+    db.execute("ALTER TABLE devices ADD COLUMN utc_offset_s INTEGER")
+    create("device_tags", {"device": str, "key": str, "value": str}, ("device", "key"))
+    create("freezes", {"kind": str, "name": str, "reason": str, "by": str, "at": float}, ("kind", "name"))
+    entry = {"id": int, "at": float, "by": str, "action": str, "detail": str, "result": str}
+    create("audit", entry, "id")
+    create("audit_about", {"entry": int, "kind": str, "name": str}, ("kind", "name", "entry"))
+    for table in ("audit", "audit_about"):
+        for change in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
+                "BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
+            )
+
+
 def _proofs(db: Database) -> None:
-    """4: what each event of a rollout decided, with a seal on the row; snapshots; where in the journal a rollout began.
+    """5: what each event of a rollout decided, with a seal on the row; snapshots; where in the journal a rollout began.
 
     Rows of before have neither: what they decided is computed again, and compared with nothing.
     """
@@ -78,7 +96,7 @@ def _proofs(db: Database) -> None:
     _creator(db)("snapshots", snapshot, "rollout")
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _proofs)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _operators, _proofs)
 VERSION = len(MIGRATIONS)
 
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgeflock_controller.freezes import Freeze
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
-from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
+from edgeflock_deploy.rollout.events import (
+    Approved,
+    DeviceSeen,
+    Joined,
+    ModelFrozen,
+    ModelUnfrozen,
+    RolloutEvent,
+    Started,
+    Superseded,
+    WindowClosed,
+)
 from edgeflock_deploy.rollout.state import Rollout
 
 Json = dict[str, Any]
@@ -55,7 +66,10 @@ def bundle_view(bundle: Bundle) -> Json:
 
 
 def device_view(
-    row: Device, said: Mapping[str, ReportedModel], name: Callable[[str | None, str | None], str | None]
+    row: Device,
+    said: Mapping[str, ReportedModel],
+    name: Callable[[str | None, str | None], str | None],
+    freeze: Freeze | None,
 ) -> Json:
     """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is."""
     models = {
@@ -63,7 +77,8 @@ def device_view(
         | {"runs": name(entry.digest, entry.variant), "tries": name(entry.candidate, entry.candidate_variant)}
         for model, entry in said.items()
     }
-    return {"id": row.device} | {k: v for k, v in row._asdict().items() if k != "device"} | {"models": models}
+    facts = {"id": row.device} | {key: value for key, value in row._asdict().items() if key != "device"}
+    return facts | {"frozen": None if freeze is None else freeze._asdict(), "models": models}
 
 
 def headline_view(rollout: Rollout) -> Json:
@@ -117,6 +132,12 @@ def event_in_words(event: RolloutEvent) -> str:
         return f"{event.window.device} closed window {event.window.number}"
     if isinstance(event, Superseded):
         return f"{event.by_rollout} took over {_devices(len(event.taken))}"
+    if isinstance(event, Joined):
+        return f"{event.device.device} turned up"
+    if isinstance(event, Approved):
+        return f"{event.by} approved stage {event.stage + 1}"
+    if isinstance(event, ModelFrozen | ModelUnfrozen):
+        return f"{event.by} {'froze' if isinstance(event, ModelFrozen) else 'unfroze'} the model"
     if event.kind == "ticked":
         return "time passed"
     return f"{event.by} {event.kind} it"

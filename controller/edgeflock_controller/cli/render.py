@@ -111,10 +111,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text
 def devices_table(devices: Iterable[Json], width: int) -> Table:
     """Devices and what they run; on a narrow terminal without their runtimes, which their classes end with."""
     runtime = not is_narrow(width)
+    devices = list(devices)
+    tagged = any(device["tags"] for device in devices)
     rows: list[list[str | Text]] = []
     for device in devices:
         presence = coloured("online" if device["online"] else "offline")
+        if device["frozen"]:
+            presence.append(", frozen", style="cyan")
         head: list[str | Text] = [device["id"], device["device_class"], *[device["runtime"]] * runtime, presence]
+        head += [" ".join(f"{key}={value}" for key, value in device["tags"].items())] * tagged
         for model, said in device["models"].items() or [("-", None)]:
             if said is None:
                 rows.append([*head, "-", "-", "-"])
@@ -124,7 +129,7 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
             why = f": {said['reason']}" if said["reason"] else ""
             rows.append([*head, runs + trying, coloured(said["state"]), (said["outcome"] or "-") + why])
             head = [""] * len(head)
-    columns = ["id", "class", *["runtime"] * runtime, "presence", "runs", "state", "last outcome"]
+    columns = ["id", "class", *["runtime"] * runtime, "presence", *["tags"] * tagged, "runs", "state", "last outcome"]
     return table("Devices", columns, rows)
 
 

@@ -17,9 +17,9 @@ def target_options(command: Command) -> Command:
     command = click.option(
         "--policy", "policy_name", default="standard", show_default=True, help="A shipped name or a TOML file."
     )(command)
-    command = click.option("--to", "selector", required=True, help="all, id=a,b or class=NAME, joined by `and`.")(
-        command
-    )
+    command = click.option(
+        "--to", "selector", required=True, help="all, id=a,b, class=NAME or tag.KEY=VALUE, joined by `and`."
+    )(command)
     command = click.option("--variant", required=True, help="Which variant.")(command)
     return click.argument("model")(command)
 
