@@ -26,7 +26,7 @@ FAULTS: dict[Fault, str] = {
 
 
 class Entry(NamedTuple):
-    """One event of a rollout, with its place in the journal; `decided` and `seal` are None before schema 5."""
+    """One event of a rollout, with its place in the journal; `decided` and `seal` are None before schema 6."""
 
     seq: int
     event: RolloutEvent

@@ -54,7 +54,7 @@ def why(rollout: str, at: str | None, everything: bool, store: Path | None, as_j
 def _print(found: dict[str, Any]) -> None:
     from rich.padding import Padding
 
-    from edgeflock_controller.cli import render
+    from edgeflock_controller.cli import choices, render
 
     out = render.console()
     out.print(render.headline(found["rollout"]))
@@ -64,6 +64,7 @@ def _print(found: dict[str, Any]) -> None:
         out.print(line)
     if (trial := render.trial(found["rollout"])) is not None:
         out.print(trial)
+    choices.print_choice(found["rollout"])
     turns = list(_turns(found["steps"]))
     if render.is_narrow(out.width):
         for when, event, phase, sentence, told in turns:
