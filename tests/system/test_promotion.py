@@ -75,6 +75,9 @@ def test_a_good_variant_is_promoted_a_wrong_one_is_taken_back_and_no_request_is_
     good = site.publish(model, padding=os.urandom(300_000), variant="tiny_padded")
     wrong = site.publish(model, "tiny_other.tflite")
     policy = site.policy(stages=(1, 2), by_answers=True)
+    brings = (f"{model}@3", "--variant", wrong.variant, "--to", "all", "--policy")
+    rehearsed = site.told("rehearse", *brings, policy, "--regression", "accuracy -30pt", "--runs", "3")
+    assert rehearsed["endings"]["rolled back"]["runs"] == 3
 
     with contextlib.ExitStack() as stack:
         applications = [stack.enter_context(site.application(board, model)) for board in BOARDS]
@@ -100,3 +103,7 @@ def test_a_good_variant_is_promoted_a_wrong_one_is_taken_back_and_no_request_is_
         assert device["models"][model]["digest"] == good.digest
     states = {name: device["status"] for name, device in failure["devices"].items()}
     assert sorted(states.values()) == ["REVERTED", "WAITING", "WAITING"]
+    plan = site.told("plan", *brings, site.policy(stages=(1,)))
+    assert [len(stage["devices"]) for stage in plan["stages"]] == [1, 2]
+    assert [one["metric"] for one in plan["detects"]] == ["peak_rss_bytes"]
+    assert plan["sources"][0] == "how windows scatter: 1 by their own record, 2 by their class's"
