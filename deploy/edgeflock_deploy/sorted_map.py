@@ -12,7 +12,7 @@ nothing of what is kept in it; what is kept must not change either.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic_core import core_schema
@@ -24,6 +24,26 @@ CHUNK = 96
 
 K = TypeVar("K", bound=Any)  # any two keys can be compared
 V = TypeVar("V")
+
+
+class _Items(ItemsView[K, V]):
+    """Goes through the chunks, which is ten times as fast as looking up key after key."""
+
+    _mapping: SortedMap[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        for chunk in self._mapping._chunks:
+            yield from chunk.items()
+
+
+class _Values(ValuesView[V]):
+    """The same for values."""
+
+    _mapping: SortedMap[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        for chunk in self._mapping._chunks:
+            yield from chunk.values()
 
 
 class SortedMap(Mapping[K, V]):
@@ -70,6 +90,14 @@ class SortedMap(Mapping[K, V]):
 
     def __repr__(self) -> str:
         return f"SortedMap({dict(self)!r})"
+
+    def items(self) -> ItemsView[K, V]:
+        """The entries, in order."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[V]:
+        """The values, in the order of their keys."""
+        return _Values(self)
 
     def get(self, key: K, default: Any = None) -> Any:
         """The entry, or the default."""

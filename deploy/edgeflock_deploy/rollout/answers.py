@@ -140,8 +140,8 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
 
 def _say_how_far(draft: Draft, device: str) -> None:
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
-    lacking = judge.missing(evidence, device, policy)
-    why = lacking[0] if lacking else f"at least {draft.rules.min_windows} are wanted"
+    lacking = judge.first_missing(evidence, device, policy)
+    why = lacking or f"at least {draft.rules.min_windows} are wanted"
     why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
     draft.judged(VerdictKind.CONTINUE, f"CONTINUE: {device} gave {count(evidence.of(device).windows, 'window')}: {why}")
 

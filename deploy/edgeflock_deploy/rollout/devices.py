@@ -11,7 +11,8 @@ What a status means and how it changes is decided in `machine`; this file only k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,7 +97,7 @@ _Groups = dict[DeviceStatus, dict[Group, Members]]
 class Devices(Mapping[str, DeviceProgress]):
     """The progress of every device, by device, sorted; frozen: a change gives a new one."""
 
-    __slots__ = ("_by_device", "_clocks", "_groups")
+    __slots__ = ("_by_device", "_clocks", "_counts", "_groups")
 
     def __init__(self, devices: Mapping[str, DeviceProgress] | None = None) -> None:
         self._by_device: SortedMap[str, DeviceProgress] = SortedMap(devices or {})
@@ -106,6 +107,7 @@ class Devices(Mapping[str, DeviceProgress]):
         self._groups: _Groups = {
             status: {group: SortedMap(members) for group, members in groups.items()} for status, groups in found.items()
         }
+        self._counts = Counter(progress.status for progress in self._by_device.values())
         running = (_clock(device, progress) for device, progress in self._by_device.items())
         self._clocks: SortedMap[tuple[float, str], None] = SortedMap((key, None) for key in running if key is not None)
 
@@ -121,6 +123,14 @@ class Devices(Mapping[str, DeviceProgress]):
     def __len__(self) -> int:
         return len(self._by_device)
 
+    def items(self) -> ItemsView[str, DeviceProgress]:
+        """Each device with its progress, sorted."""
+        return self._by_device.items()
+
+    def values(self) -> ValuesView[DeviceProgress]:
+        """The progress of each device, in the order of the devices."""
+        return self._by_device.values()
+
     def __eq__(self, other: object) -> bool:
         return self._by_device == (other._by_device if isinstance(other, Devices) else other)
 
@@ -135,7 +145,12 @@ class Devices(Mapping[str, DeviceProgress]):
         made = Devices.__new__(Devices)
         made._by_device = self._by_device.with_item(device, progress)
         made._groups = _regrouped(self._groups, device, before, progress)
-        made._clocks = self._clocks
+        made._counts, made._clocks = self._counts, self._clocks
+        if before is None or before.status is not progress.status:
+            made._counts = self._counts.copy()
+            made._counts[progress.status] += 1
+            if before is not None:
+                made._counts[before.status] -= 1
         was, now = (None if before is None else _clock(device, before)), _clock(device, progress)
         if was != now:
             if was is not None:
@@ -159,7 +174,12 @@ class Devices(Mapping[str, DeviceProgress]):
 
     def count(self, *statuses: DeviceStatus) -> int:
         """How many devices are in any of these statuses."""
-        return sum(len(members) for _, members in self.groups(*statuses))
+        return sum([self._counts[status] for status in statuses])
+
+    @property
+    def candidates(self) -> int:
+        """How many devices hold the candidate, or are getting it, and are not overdue: each has a clock that runs."""
+        return len(self._clocks)
 
     def due(self, at: float, after_s: float) -> list[str]:
         """The candidates, overdue ones aside, whose clock has run for more than `after_s` seconds at `at`; sorted."""

@@ -27,6 +27,7 @@ from edgeflock_deploy.rollout.state import (
     StagePhase,
     StageState,
 )
+from edgeflock_deploy.unchecked import changed, made
 
 
 class Draft:
@@ -52,7 +53,7 @@ class Draft:
     def change(self, **fields: Any) -> None:
         """Set fields of the rollout."""
         if any(getattr(self.rollout, name) != value for name, value in fields.items()):
-            self.rollout = self.rollout.model_copy(update=fields)
+            self.rollout = changed(self.rollout, **fields)
 
     def goes(self, phase: RolloutPhase, reason: str, **fields: Any) -> None:
         """Bring the rollout into a phase, out of whatever held it."""
@@ -73,15 +74,15 @@ class Draft:
         """Set fields of the current stage."""
         if any(getattr(self.stage, name) != value for name, value in fields.items()):
             stages = list(self.rollout.stages)
-            stages[self.rollout.stage] = self.stage.model_copy(update=fields)
+            stages[self.rollout.stage] = changed(self.stage, **fields)
             self.change(stages=tuple(stages))
 
     def change_device(self, device: str, **fields: Any) -> None:
         """Set fields of one device's progress."""
         before = self.rollout.devices[device]
         if any(getattr(before, name) != value for name, value in fields.items()):
-            devices = self.rollout.devices.with_device(device, before.model_copy(update=fields))
-            self.rollout = self.rollout.model_copy(update={"devices": devices})
+            devices = self.rollout.devices.with_device(device, changed(before, **fields))
+            self.rollout = changed(self.rollout, devices=devices)
             self._touched.add(device)
 
     def add_device(self, device: str, progress: DeviceProgress) -> None:
@@ -94,7 +95,7 @@ class Draft:
     def change_evidence(self, device: str, evidence: Evidence) -> None:
         """Set the evidence, of which no other device's part is another than before."""
         if evidence is not self.rollout.evidence:
-            self.rollout = self.rollout.model_copy(update={"evidence": evidence})
+            self.rollout = changed(self.rollout, evidence=evidence)
             self._touched.add(device)
 
     def look_at_everyone(self) -> None:
@@ -110,7 +111,7 @@ class Draft:
 
     def judged(self, kind: VerdictKind, sentence: str) -> None:
         """Put a verdict on record."""
-        self.change(verdict=Verdict.model_construct(kind=kind, sentence=sentence))
+        self.change(verdict=made(Verdict, kind=kind, sentence=sentence))
 
     def ask(self, device: str) -> None:
         """Give a device the candidate for its trial."""

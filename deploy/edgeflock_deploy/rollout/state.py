@@ -131,7 +131,7 @@ class Rollout(Frozen):
     @property
     def candidates(self) -> int:
         """How many devices are in the way of a next one: they hold it uncommitted, and their time is not up."""
-        return sum(len(members) for group, members in self.devices.groups(*CANDIDATES) if not group.overdue)
+        return self.devices.candidates
 
     @property
     def devices_reached(self) -> int:
