@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeflock_controller.freezes import Freeze
 from edgeflock_controller.journal import Entry
+from edgeflock_controller.policy_words.sentences import limits
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
@@ -89,6 +90,11 @@ def rollout_view(rollout: Rollout) -> Json:
     return whole | {
         "verdict": whole["verdict"] and whole["verdict"] | {"evidence": evidence_view(rollout)},
         "policy": rollout.policy.name,
+        "stages": [
+            state | {"wants_approval": rules.approval}
+            for state, rules in zip(whole["stages"], rollout.policy.stage, strict=True)
+        ],
+        "limits": [passage.text for passage in limits(rollout.policy)],
         "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),
         "devices_total": len(rollout.devices),
         "devices_reached": rollout.devices_reached,

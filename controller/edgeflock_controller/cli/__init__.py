@@ -34,7 +34,7 @@ _COMMANDS = {
     "policy": _Entry("policy:policy", "Show, check and explain the rules of rollouts."),
     "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
-    "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
+    "rollouts": _Entry("rollouts:rollouts", "Show rollouts; approve, hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),
     "vm": _Entry("vm:vm", "Run virtual ARM boards on this machine."),
     "watch": _Entry("watch:watch", "Watch devices and rollouts live."),

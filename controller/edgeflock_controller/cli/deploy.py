@@ -13,30 +13,43 @@ from edgeflock_controller.cli.target import name_and_version, target_options
 
 @click.command()
 @target_options
+@click.option("--start-at", help='Ask nobody before: "2026-11-23 02:00", 02:00 for the next one, or +2h.')
 @click.option("--wait", is_flag=True, help="Follow it to its end: exit 0 if it SUCCEEDED, else 1.")
 @store_option
 @json_option
 def deploy(
-    model: str, variant: str, selector: str, policy_name: str, wait: bool, store: Path | None, as_json: bool
+    model: str,
+    variant: str,
+    selector: str,
+    policy_name: str,
+    start_at: str | None,
+    wait: bool,
+    store: Path | None,
+    as_json: bool,
 ) -> None:
     r"""Bring a variant of MODEL[@VERSION] to the devices that --to matches now, also those that sleep.
 
     Without a version it is the newest that has the variant. A newer rollout of the same model takes over the devices
-    that both want.
+    that both want, at once also where it is to start later.
 
     \b
     Example:
       edgeflock deploy digits@2 --variant dynamic_wi8 --to all --wait
       edgeflock deploy digits --variant static_wi8_ai8 --to class=rpi4-aarch64-litert2.3 --policy mine.toml
+      edgeflock deploy digits@2 --variant dynamic_wi8 --to tag.site=roof --start-at 02:00
     """
+    from datetime import datetime
+
+    from edgeflock_controller.cli.start_time import parse_start
     from edgeflock_controller.client import Client
     from edgeflock_deploy.policy.policy_file import load_policy
 
     name, version = name_and_version(model)
     folder = home.store_folder(store)
     policy = load_policy(policy_name)
+    at = None if start_at is None else parse_start(start_at, datetime.now())
     with Client(folder) as client:
-        rollout = client.deploy(name, variant, selector, policy, version=version)
+        rollout = client.deploy(name, variant, selector, policy, version=version, start_at=at)
     if not wait:
         if as_json:
             print_json(rollout)

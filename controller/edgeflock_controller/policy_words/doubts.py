@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgeflock_controller.policy_words.durations import duration
 from edgeflock_controller.policy_words.least import Least
-from edgeflock_controller.policy_words.sentences import duration, window_s
+from edgeflock_controller.policy_words.sentences import window_s
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.policy.rules import Metric, Policy, Stage
 

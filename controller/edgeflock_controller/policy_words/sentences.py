@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from edgeflock_controller.policy_words.durations import duration
 from edgeflock_controller.policy_words.least import Least
 from edgeflock_deploy.judge.judge import fail_needs, pass_needs
 from edgeflock_deploy.judge.verdict import count
@@ -33,25 +34,16 @@ def passages(policy: Policy, least: Least) -> list[Passage]:
     last = len(policy.stage)
     said += [Passage(f"stage {n} of {last}", " ".join(_stage(one, n == last))) for n, one in enumerate(policy.stage, 1)]
     said += [Passage(f"guardrail {one.metric}", _guardrail(one, least)) for one in policy.guardrail]
-    said += [Passage("window", _window(one)) for one in policy.window]
-    said += [Passage("rate", text) for text in _rate(policy)]
+    said += limits(policy)
     said += [Passage("halt rule", _halt(one)) for one in policy.halt]
     joins = "takes part in the last stage" if policy.join else "is left out"
     return [*said, Passage("joining", f"A device that turns up meanwhile, and that the selector means, {joins}.")]
 
 
-def duration(seconds: float) -> str:
-    """A length of time in words, e.g. `90 s`, `15 min`, `4 h 30 min`, `2 d 4 h`."""
-    if seconds < 120:
-        return f"{seconds:g} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d" + (f" {hours} h" if hours else "")
-    if hours:
-        return f"{hours} h" + (f" {minutes} min" if minutes else "")
-    return f"{minutes} min"
+def limits(policy: Policy) -> list[Passage]:
+    """When and how fast devices are asked; nothing if at any hour and as fast as the stages allow."""
+    windows = [Passage("window", _window(one)) for one in policy.window]
+    return [*windows, *(Passage("rate", text) for text in _rate(policy))]
 
 
 def window_s(policy: Policy) -> float:

@@ -7,8 +7,9 @@ from click.testing import CliRunner
 
 from edgeflock_controller.cli import main
 from edgeflock_controller.policy_words.doubts import doubts
+from edgeflock_controller.policy_words.durations import duration
 from edgeflock_controller.policy_words.least import least_windows
-from edgeflock_controller.policy_words.sentences import duration, passages
+from edgeflock_controller.policy_words.sentences import passages
 from edgeflock_deploy.policy.policy_file import load_policy, parse_policy, shipped_policies
 
 TRIAL = "[trial]\nwindow_pairs = 130\nwindow_max_s = 60\npause_s = 0\ndeadline_s = 90000\n"
