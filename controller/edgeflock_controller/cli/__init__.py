@@ -32,6 +32,7 @@ _COMMANDS = {
     "unfreeze": _Entry("freeze:unfreeze", "Lift a freeze."),
     "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
     "policy": _Entry("policy:policy", "Show, check and explain the rules of rollouts."),
+    "plan": _Entry("plan:plan", "Say what a deployment would do, and what its canary can detect."),
     "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; approve, hold, resume or abort one."),
