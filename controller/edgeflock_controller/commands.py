@@ -5,11 +5,13 @@ Names that are unknown are refused with the ones that exist. What a rollout does
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from edgeflock_controller import views
 from edgeflock_controller.audit import Act, Kind
+from edgeflock_controller.choosing import Choosing
 from edgeflock_controller.core import Core
 from edgeflock_controller.entrants import entrant
 from edgeflock_controller.naming import check_model, device_named, existing, selected
@@ -41,6 +43,7 @@ class Commands:
         self._rollouts = core.rollouts
         self._clock = core.clock
         self._new_suffix = new_suffix
+        self.choosing = Choosing(core, self._start, self._new_id, new_suffix, functools.partial(entrant, core.store))
 
     def register(self, bundle: Bundle, by: str = SOMEBODY) -> Json:
         """Take a bundle in whose signature and containers have been checked.
@@ -234,7 +237,7 @@ class Commands:
         at = self._clock()
         events: dict[str, RolloutEvent] = {
             "pause": Paused(at=at, by=by),
-            "resume": Resumed(at=at, by=by),
+            "resume": Resumed(at=at, by=by, choices=self.choosing.chosen_since(self._rollouts.live()[summary["id"]])),
             "abort": Aborted(at=at, by=by, mode="keep" if keep else "revert"),
         }
         how = f" --{'keep' if keep else 'revert'}" if wish == "abort" else ""

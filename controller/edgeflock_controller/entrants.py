@@ -56,7 +56,8 @@ def _selector(text: str) -> Selector:
 
 
 def _offered(store: Store, row: Device, rollout: Rollout) -> bool:
-    bundle = store.registry.bundle(rollout.digest) if rollout.digest is not None else None
+    digest = rollout.digest if rollout.choice is None else rollout.choice.digest_for(row.device_class)
+    bundle = store.registry.bundle(digest) if digest is not None else None
     if bundle is None:
         return True
     published = [one.manifest for one in store.registry.bundles(rollout.model)]

@@ -34,6 +34,7 @@ _COMMANDS = {
     "policy": _Entry("policy:policy", "Show, check and explain the rules of rollouts."),
     "plan": _Entry("plan:plan", "Say what a deployment would do, and what its canary can detect."),
     "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
+    "front": _Entry("front:front", "Show what boards measured of a model's variants."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; approve, hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),

@@ -155,7 +155,7 @@ def _tell(found: dict[str, Any], wish: str, as_json: bool) -> None:
 
 
 def _print(rollout: dict[str, Any]) -> None:
-    from edgeflock_controller.cli import render
+    from edgeflock_controller.cli import choices, render
 
     out = render.console()
     out.print(render.headline(rollout))
@@ -168,6 +168,7 @@ def _print(rollout: dict[str, Any]) -> None:
         out.print(sentence, soft_wrap=True)
     for number, stage in enumerate(rollout["stages"], start=1):
         out.print(f"stage {number}: {render.stage_in_words(stage)}")
+    choices.print_choice(rollout)
     out.print(render.rollout_devices_table(rollout))
     if rollout["verdict"]:
         out.print(f"verdict: {rollout['verdict']['sentence']}")
