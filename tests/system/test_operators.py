@@ -12,7 +12,7 @@ LATE = "roof-3"
 
 
 def test_tags_choose_a_freeze_holds_one_board_and_approval_holds_the_rest(site: Site, model: str) -> None:
-    old = site.install(model)
+    site.install(model)
     site.command("devices", "tag", "roof-1", "roof-2", "site=roof")
     site.command("freeze", "device", "roof-2", "--reason", "exhibition")
     new = site.publish(model, "tiny_other.tflite")
