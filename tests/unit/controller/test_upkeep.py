@@ -102,7 +102,7 @@ def test_a_rollout_keeps_the_tags_and_the_local_time_that_its_devices_had_at_the
     publish(desk)
     rollout = deploy(desk, "id=pi-4")
     desk.upkeep.tag("id=pi-4", {"site": "roof"}, [], "ann@hq")
-    started: Any = desk.store.journal.read(rollout["id"])[0].event
+    started: Any = next(desk.store.journal.read(rollout["id"])).event
     assert (started.devices[0].tags, started.devices[0].utc_offset_s) == ({"site": "attic"}, 7200)
 
 
@@ -250,7 +250,7 @@ def test_a_device_that_turns_up_joins_the_rollout_that_means_it(desk: Desk) -> N
     desk.join("pi-4", tags={"site": "roof"}, utc_offset_s=3600)
     desk.join("other", device_class="x86")
     assert list(desk.rollout(rollout)["devices"]) == ["pi-1", "pi-2", "pi-3", "pi-4"]
-    joined: Any = desk.store.journal.read(rollout)[-1].event
+    joined: Any = list(desk.store.journal.read(rollout))[-1].event
     assert (joined.kind, joined.device.tags, joined.device.utc_offset_s) == ("joined", {"site": "roof"}, 3600)
 
 
