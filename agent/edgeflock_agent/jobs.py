@@ -42,6 +42,7 @@ from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages import Measurement, TrialSettings
+from edgeflock_deploy.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,12 @@ class Jobs:
         return TurnCame(work.digest)
 
     def warm(self, work: Work) -> Event:
-        """Load, check the golden cases, measure, and hold the numbers against what was declared."""
+        """Load, check the golden cases, measure, and hold the numbers against what was declared.
+
+        Its hashes are looked at again: it may have queued for the bench since they were, or the agent have died.
+        """
+        if self._store.intact(work.digest, self._trust, work.form) is None:
+            return HardStopped(work.digest, Reason.DISK_ERROR, "its files were damaged on this disk since they came")
         manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
             if old is None or self._fits(manifest):
