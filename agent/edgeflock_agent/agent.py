@@ -35,6 +35,7 @@ from edgeflock_agent.machine.events import (
 )
 from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_agent.machine.table import fresh, step
+from edgeflock_agent.measurements import Measurements
 from edgeflock_agent.orders import open_order
 from edgeflock_agent.parts import AgentLink, put_together
 from edgeflock_agent.remembered import Remembered
@@ -118,6 +119,7 @@ class Agent:
         self.on_tick: Callable[[], None] = lambda: None
         self.scrub = Scrub()
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
+        self.measurements = Measurements(self, self._remembered.measuring)
         self._heartbeat = Heartbeat(hand.children)
 
     def now(self) -> Now:
@@ -233,6 +235,7 @@ class Agent:
         self._heartbeat.stop()
         for model in list(self.models):
             self.handle(model, Stopping())
+        self.measurements.stopping()
         for work in self.hand.all_work():
             work.cancelled.set()
         children = [work.take_child() for work in self.hand.all_work()]
@@ -257,6 +260,7 @@ class Agent:
                 self.persist()
         for model, entry in desired.models.items():
             self.handle(model, DesiredChanged(entry, self.now()))
+        self.measurements.asked(desired.measure)
         self.uploads.wanted(desired.captures_wanted)
 
     def _new_session(self, name: bytes) -> None:
@@ -271,6 +275,8 @@ class Agent:
         work = message.work
         if work.cancelled.is_set():
             self.close(work.take_child())
+            return
+        if self.measurements.happened(message):
             return
         self.handle(work.model, message.event)
         if self.loading.get(work.model) is work:
@@ -314,6 +320,7 @@ class Agent:
                 self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
+        self.measurements.look()
         self._look_for_rot()
 
     def _look_for_rot(self) -> None:
@@ -383,6 +390,7 @@ class Agent:
     def collect_garbage(self) -> None:
         """Remove files that no slot and no candidate needs, and give back the memory that a deployment left free."""
         held = {digest: state.form_of(digest) for state in self.models.values() for digest in state.held}
+        held = self.measurements.held | held
         self.store.collect_garbage(held, held)
         self.reporter.forget_windows(self.hand.rollouts_in_trial())
         self.live.drop_over()
@@ -396,7 +404,7 @@ class Agent:
         if not self.link.connected:
             return
         models = self.models if of is None else self.models | {of.model: of}
-        self.reporter.reported(models, self.hand.running())
+        self.reporter.reported(models, self.hand.running(), self.measurements.answers)
 
     def close(self, child: ModelProcess | None) -> None:
         """Close a process after the request that it is answering, without waiting for it."""

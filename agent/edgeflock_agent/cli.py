@@ -81,6 +81,7 @@ def main() -> None:
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Layout of log lines."
 )
+@click.option("--tag", "tags", multiple=True, help="KEY=VALUE by which headquarters can name this board; repeatable.")
 @click.option(
     "--factory",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -125,6 +126,7 @@ def run(
     socket: Path | None,
     threads: int,
     emulated: bool,
+    tags: tuple[str, ...],
     factory: Path | None,
     quota: int | None,
     memory_mb: int | None,
@@ -139,6 +141,7 @@ def run(
     Example: edgeflock-agent run --id pi-kitchen --broker mqtt://192.168.1.10:1883 --trust trust.json
     """
     from edgeflock_agent.start import CaptureOptions, Options, start
+    from edgeflock_deploy.tags import parse_tags
 
     logs.set_up(sys.stderr, log_format, os.environ)
     options = Options(
@@ -153,6 +156,7 @@ def run(
         threads=threads,
         emulated=emulated,
         factory=factory,
+        tags=tuple(parse_tags(tags).items()),
         quota_bytes=quota,
         memory_bytes=memory_mb << 20 if memory_mb is not None else None,
         capture=None

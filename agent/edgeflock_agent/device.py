@@ -34,7 +34,7 @@ _ARM_PARTS = {
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this agent is: its id, its class, the runtime's name, the id of this run, and its broker.
+    """Who this agent is: its id, its class, the runtime's name, the id of this run, its broker, and its tags.
 
     `emulated`: its processor is translated by software, so its times and its energy are not a board's.
     """
@@ -45,6 +45,7 @@ class Identity:
     boot_id: str
     broker: str
     emulated: bool = False
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 def device_class(runtime: str, root: Path = Path("/"), machine: str | None = None, *, emulated: bool = False) -> str:

@@ -37,6 +37,7 @@ from edgeflock_agent.trial.exchanges import Exchanges
 from edgeflock_agent.trial.side import SideStopped
 from edgeflock_agent.trial.trials import Over, Trials
 from edgeflock_agent.trial.window import WindowSides
+from edgeflock_agent.warming import SAMPLING_MS
 from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
@@ -161,6 +162,27 @@ class Jobs:
         work.alternates = True
         return Warmed(work.digest, measurement, self._now())
 
+    def alone(
+        self, work: Work, sample_ms: float, then: Callable[[ModelProcess, Bundle], None] = lambda *_: None
+    ) -> Measurement:
+        """Load a variant beside all that serves, measure it, and end it again: it answers no application.
+
+        Args:
+            work: for its form.
+            sample_ms: how long it is sampled, if its limits need no longer.
+            then: what else is wanted of it.
+
+        Raises:
+            HardStop: NO_ROOM, or it does not load, gives other outputs than it should, or takes more than was declared.
+        """
+        manifest = self._manifest(work)
+        if not self._fits(manifest):
+            raise HardStop(Reason.NO_ROOM, "there is no memory for it beside what serves")
+        with self._start(manifest) as child:
+            measured = self._measure(child, manifest, sample_ms)
+            then(child, Bundle(work.digest, manifest, self._store.files(manifest).get("evaluation")))
+            return measured
+
     def window(self, work: Work, old: Serving | None, settings: TrialSettings) -> WindowSides | Event | None:
         """Close one window of the candidate against what serves; None: there is no slice to compare on, or no time."""
         over = Over(work.given_up, work.cancelled.is_set)
@@ -231,8 +253,8 @@ class Jobs:
             child.close()
             raise
 
-    def _measure(self, child: ModelProcess, manifest: Manifest) -> Measurement:
-        return variants.measure(child, manifest, self._store.files(manifest)["model"], self._here)
+    def _measure(self, child: ModelProcess, manifest: Manifest, usual_ms: float = SAMPLING_MS) -> Measurement:
+        return variants.measure(child, manifest, self._store.files(manifest)["model"], self._here, usual_ms)
 
     def _judged(self, work: Work, manifest: Manifest) -> Event:
         return judged(manifest, work.digest, work.model, self._device_class)

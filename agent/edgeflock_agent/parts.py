@@ -6,6 +6,7 @@ Decided here: who is told of what. Not known here: what any of them does with it
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -95,6 +96,7 @@ def put_together(
     reporter = Reporter(link, outbox, identity, traffic, lambda: _free_bytes(store), beat_s)
     watch = Watch(lambda model, serving, stop: tell(Misbehaved(model, serving, stop)))
     reporter.nan_answers = lambda: watch.nan_answers
+    reporter.utc_offset_s = lambda: time.localtime(now().wall_s).tm_gmtoff  # of the zone that the board is set to
     uploads = Uploads(store.folder / CAPTURES, _why_not_sent(capture), reporter.capture)
     return Parts(live, jobs, outbox, reporter, watch, uploads)
 

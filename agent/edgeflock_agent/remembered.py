@@ -6,6 +6,7 @@ Decided here: a state folder belongs to one device. What the record looks like o
 from __future__ import annotations
 
 from edgeflock_agent.device import Identity
+from edgeflock_agent.machine.measuring import Measuring, after_boot
 from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_agent.signed_time import SignedTime
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
@@ -30,6 +31,8 @@ class Remembered:
         record = self._file.read()
         self.time = SignedTime(record.signed_time_s if record is not None else 0.0, now)
         self.models: dict[str, ModelState] = dict(record.models) if record is not None else {}
+        measuring = record.measuring if record is not None else {}
+        self.measuring: dict[str, Measuring] = {model: after_boot(one) for model, one in measuring.items()}
         if record is not None and record.device != identity.device:
             raise BadInput(
                 f"state folder {store.folder}",
@@ -38,7 +41,7 @@ class Remembered:
             )
 
     def write(self) -> None:
-        """Make `models` and `time` durable as they stand.
+        """Make `models`, `measuring` and `time` durable as they stand.
 
         Raises:
             DiskFull, OSError: the disk does not take it.
@@ -51,6 +54,7 @@ class Remembered:
                 broker=identity.broker,
                 models=self.models,
                 signed_time_s=self.time.floor_s,
+                measuring=self.measuring,
             )
         )
         self.time.written()

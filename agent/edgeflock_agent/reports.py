@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from edgeflock_agent.device import Identity
 from edgeflock_agent.machine import forms
@@ -20,6 +21,7 @@ from edgeflock_deploy.messages import (
     AgentEvent,
     CapturePiece,
     Conditions,
+    Measured,
     Measurement,
     Presence,
     Reported,
@@ -59,14 +61,20 @@ class Reporter:
         self._kept: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_KEPT_WINDOWS))
         self.endpoint: str | None = None
         self.nan_answers: Callable[[], int] = lambda: 0
+        self.utc_offset_s: Callable[[], int | None] = lambda: None
 
     def presence(self, online: bool) -> None:
         """Say that the device is here, or that it goes."""
         message = Presence(device=self._device, boot_id=self._boot_id, seq=self._next(), online=online)
         self._link.publish(topics.up(self._device, "presence"), encode(message), retain=True)
 
-    def reported(self, models: Mapping[str, ModelState], running: Mapping[str, str]) -> None:
-        """Say what runs; `running` are the digests that really answer, by model."""
+    def reported(
+        self,
+        models: Mapping[str, ModelState],
+        running: Mapping[str, str],
+        measured: Mapping[str, Measured] = MappingProxyType({}),
+    ) -> None:
+        """Say what runs, and what was measured; `running` are the digests that really answer, by model."""
         message = Reported(
             device=self._device,
             boot_id=self._boot_id,
@@ -80,7 +88,10 @@ class Reporter:
             windows_dropped=self._outbox.dropped["window"],
             events_dropped=self._outbox.dropped["event"],
             nan_answers=self.nan_answers(),
+            tags=dict(self._identity.tags),
+            utc_offset_s=self.utc_offset_s(),
             models={name: reported_model(state, running.get(name)) for name, state in models.items()},
+            measured=dict(measured),
         )
         self._link.publish(topics.up(self._device, "reported"), encode(message), retain=True)
 

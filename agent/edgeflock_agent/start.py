@@ -66,6 +66,7 @@ class Options:
     capture: CaptureOptions | None = None
     emulated: bool = False
     factory: Path | None = None
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> None:
@@ -114,6 +115,7 @@ def _identity(options: Options, runtime: str) -> Identity:
         runtime=runtime,
         boot_id=new_boot_id(),
         broker=options.broker,
+        tags=options.tags,
     )
 
 

@@ -81,8 +81,10 @@ def _check_golden(child: ModelProcess, manifest: Manifest, golden: Path, runtime
     child.check_golden(golden, atol=tolerance.atol, rtol=tolerance.rtol, steps=tolerance.steps, exact=exact)
 
 
-def measure(child: ModelProcess, manifest: Manifest, model: Path, here: Surroundings) -> Measurement:
-    """What a variant costs here; `model` is its file.
+def measure(
+    child: ModelProcess, manifest: Manifest, model: Path, here: Surroundings, usual_ms: float = SAMPLING_MS
+) -> Measurement:
+    """What a variant costs here; `model` is its file, `usual_ms` how long it is sampled if its limits need no longer.
 
     Raises:
         HardStop: it takes more than was declared, or failed meanwhile.
@@ -93,7 +95,7 @@ def measure(child: ModelProcess, manifest: Manifest, model: Path, here: Surround
     peak = peak_rss_bytes(model).peak_rss_bytes
     for look in range(_LOOKS):
         meter = find_meter(state=here.state, emulated=here.emulated)
-        measured = measure_process(child, meter, peak, max_ms=sampling_ms(limits, SAMPLING_MS))
+        measured = measure_process(child, meter, peak, max_ms=sampling_ms(limits, usual_ms))
         over = exceeded(measured, limits, emulated=here.emulated)
         if over is not None and (over.reason is not Reason.TOO_SLOW or look == _LOOKS - 1):
             raise HardStop(over.reason, over.detail)

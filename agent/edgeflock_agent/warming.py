@@ -121,6 +121,7 @@ def measure_process(
         energy=run.energy,
         end_to_end_ms_p50=whole.p50,
         end_to_end_ms_p95=whole.p95,
+        involuntary_switches=run.switches,
     )
 
 

@@ -1,6 +1,6 @@
 """One simulated rollout before the real judge: what it says, after how many windows, and of which boards.
 
-The boards are those of `unlike_boards`; all of them are in trial at once, as in the last stage of a rollout.
+The boards are those of `rehearsal.boards`; all of them are in trial at once, as in the last stage of a rollout.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from unlike_boards import Floats, paired_logs, window
 
+from edgeflock_controller.rehearsal.boards import Floats, paired_logs, window
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import Window

@@ -15,7 +15,8 @@ import math
 
 import numpy as np
 from scipy.stats import mannwhitneyu
-from unlike_boards import Floats, half_windows
+
+from edgeflock_controller.rehearsal.boards import Floats, half_windows
 
 WINDOWS = 240
 CONFIDENCE = 0.98

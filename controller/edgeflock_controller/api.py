@@ -22,9 +22,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edgeflock_controller.commands import Commands, Wish
+from edgeflock_controller.audit import Act
+from edgeflock_controller.commands import SOMEBODY, Commands, Wish
 from edgeflock_controller.core import Core
 from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, decoded_blob, take_container
+from edgeflock_controller.upkeep import Upkeep
+from edgeflock_controller.upkeep_routes import Acting, upkeep_routes
 from edgeflock_deploy.bundle import Blob
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import Trust
@@ -46,6 +49,22 @@ class DeployBody(_Body):
     selector: str
     policy: Policy
     by: str
+
+
+class ProspectBody(_Body):
+    """What `POST /v1/prospects` takes: a deployment without its policy, which whoever plans knows."""
+
+    model: str
+    version: int | None = None
+    variant: str
+    selector: str
+
+
+class RecordsBody(_Body):
+    """What `POST /v1/records` takes."""
+
+    model: str
+    devices: tuple[str, ...]
 
 
 class RollbackBody(_Body):
@@ -79,7 +98,7 @@ class _Tokened:
         await self._app(scope, receive, send)
 
 
-def _publishing(core: Core, commands: Commands, trust: Trust) -> list[Route]:
+def _publishing(core: Core, commands: Commands, trust: Trust, act: Acting) -> list[Route]:
     """The routes by which bundles come in, and blobs go out to be the base of a delta."""
 
     async def put_container(request: Request) -> Response:
@@ -99,9 +118,12 @@ def _publishing(core: Core, commands: Commands, trust: Trust) -> list[Route]:
         return Response(await run_in_threadpool(decoded_blob, sha256, core.store.containers, find))
 
     async def register(request: Request) -> Response:
-        envelope = await request.body()
-        bundle = await run_in_threadpool(check_bundle, envelope, trust, core.store.containers, find, core.clock())
-        return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.register(bundle))))
+        envelope, by = await request.body(), _by(request)
+        checking = run_in_threadpool(check_bundle, envelope, trust, core.store.containers, find, core.clock())
+        bundle = await act.entered(Act(by, "publish", "a bundle that was not believed", {}), checking)
+        m = bundle.manifest
+        what = Act(by, "publish", f"{m.model}@{m.version} {m.variant}", {"model": [m.model]})
+        return await act(what, lambda: commands.register(bundle, by))
 
     return [
         Route("/v1/containers/{sha256}", put_container, methods=["PUT"]),
@@ -110,13 +132,15 @@ def _publishing(core: Core, commands: Commands, trust: Trust) -> list[Route]:
     ]
 
 
-def _captures(core: Core, commands: Commands) -> list[Route]:
+def _captures(core: Core, commands: Commands, act: Acting) -> list[Route]:
     """The routes by which the inputs that boards keep are asked for and fetched."""
 
     async def asking(request: Request) -> Response:
         device, model = request.path_params["name"], request.path_params["model"]
-        command = commands.want_captures if request.method == "POST" else commands.captures
-        return JSONResponse(await asyncio.wrap_future(core.call(lambda: command(device, model))))
+        if request.method == "GET":
+            return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.captures(device, model))))
+        what = Act(_by(request), "captures", f"inputs of {model} on {device}", {"device": [device], "model": [model]})
+        return await act(what, lambda: commands.want_captures(device, model, what.by))
 
     async def parcel(request: Request) -> Response:
         device, model = request.path_params["name"], request.path_params["model"]
@@ -131,6 +155,21 @@ def _captures(core: Core, commands: Commands) -> list[Route]:
     return [Route(path, asking, methods=["GET", "POST"]), Route(f"{path}/parcel", parcel)]
 
 
+def _foresight(core: Core, commands: Commands) -> list[Route]:
+    """The routes from which a rollout is planned and rehearsed; they change nothing."""
+
+    async def prospect(request: Request) -> Response:
+        b = ProspectBody.model_validate_json(await request.body())
+        asked = core.call(lambda: commands.prospect(b.model, b.version, b.variant, b.selector))
+        return JSONResponse(await asyncio.wrap_future(asked))
+
+    async def records(request: Request) -> Response:
+        b = RecordsBody.model_validate_json(await request.body())
+        return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.records(b.model, b.devices))))
+
+    return [Route("/v1/prospects", prospect, methods=["POST"]), Route("/v1/records", records, methods=["POST"])]
+
+
 def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starlette:
     """Build the application.
 
@@ -140,6 +179,8 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         trust: which publish keys are believed.
         token: the bearer token.
     """
+    upkeep = Upkeep(core, lambda name: str(commands.rollout(name)["id"]))
+    act = Acting(core, upkeep)
 
     def ask(work: Callable[[Request], Callable[[], Any]]) -> Endpoint:
         async def endpoint(request: Request) -> Response:
@@ -153,35 +194,36 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         def work() -> Any:
             return commands.deploy(body.model, body.version, body.variant, body.selector, body.policy, body.by)
 
-        return JSONResponse(await asyncio.wrap_future(core.call(work)))
+        wanted = f"{body.model} {body.variant} to {body.selector}, policy {body.policy.name}"
+        return await act(Act(body.by, "deploy", wanted, {"model": [body.model]}), work)
 
     async def rollback(request: Request) -> Response:
         body = RollbackBody.model_validate_json(await request.body())
-        return JSONResponse(
-            await asyncio.wrap_future(core.call(lambda: commands.rollback(body.model, body.selector, body.by)))
-        )
+        what = Act(body.by, "rollback", f"{body.model} on {body.selector}", {"model": [body.model]})
+        return await act(what, lambda: commands.rollback(body.model, body.selector, body.by))
 
     async def steer(request: Request) -> Response:
         body = SteerBody.model_validate_json(await request.body())
         name, wish = request.path_params["name"], _wish(request.path_params["wish"])
-        return JSONResponse(
-            await asyncio.wrap_future(core.call(lambda: commands.steer(name, wish, body.by, keep=body.keep)))
-        )
+        what = Act(body.by, wish, name, {"rollout": [name]})
+        return await act(what, lambda: commands.steer(name, wish, body.by, keep=body.keep))
 
     routes = [
         Route("/v1/status", ask(lambda _: commands.status)),
         Route("/v1/devices", ask(lambda _: commands.devices)),
         Route("/v1/devices/{name}", ask(lambda r: lambda: commands.device(r.path_params["name"]))),
-        *_captures(core, commands),
+        *_captures(core, commands, act),
         Route("/v1/bundles", ask(lambda _: commands.bundles), methods=["GET"]),
         Route("/v1/models/{name}/manifests", ask(lambda r: lambda: commands.manifests(r.path_params["name"]))),
-        *_publishing(core, commands, trust),
+        *_publishing(core, commands, trust, act),
         Route("/v1/rollouts", ask(lambda _: commands.rollouts), methods=["GET"]),
         Route("/v1/rollouts", deploy, methods=["POST"]),
         Route("/v1/rollouts/{name}", ask(lambda r: lambda: commands.rollout(r.path_params["name"]))),
         Route("/v1/rollouts/{name}/why", ask(lambda r: lambda: commands.why(r.path_params["name"]))),
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
+        *_foresight(core, commands),
+        *upkeep_routes(core, upkeep, act),
         Route("/v1/dead-letters", ask(lambda _: commands.dead_letters)),
     ]
     return Starlette(
@@ -189,6 +231,11 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         middleware=[Middleware(_Tokened, token=token)],
         exception_handlers={BadInput: _bad_input, ValidationError: _invalid, 404: _missing, 405: _missing},
     )
+
+
+def _by(request: Request) -> str:
+    """Who asks, where the request has no body of ours to say it in."""
+    return request.query_params.get("by") or SOMEBODY
 
 
 def _wish(word: str) -> Wish:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import getpass
 import json
 import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _TIMEOUT_S = 60.0
+_RECORDS_AT_ONCE = 20  # so that the service's core is never held up for long
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -70,9 +73,33 @@ class Client:
         """One device."""
         return self._object("GET", f"/v1/devices/{_segment('device', name)}")
 
-    def want_captures(self, device: str, model: str) -> Json:
+    def tag(self, selector: str, tags: Mapping[str, str], remove: Iterable[str] = (), *, by: str | None = None) -> Json:
+        """Give and take tags: {"devices", "changed"}."""
+        body = {"selector": selector, "tags": dict(tags), "remove": list(remove), "by": by or _who()}
+        return self._object("POST", "/v1/tags", json=body)
+
+    def freeze(self, kind: Literal["device", "model"], name: str, reason: str, *, by: str | None = None) -> Json:
+        """Freeze a device or a model: {"kind", "name", "frozen", "changed"}."""
+        return self._object("PUT", _freeze(kind, name), json={"reason": reason, "by": by or _who()})
+
+    def unfreeze(self, kind: Literal["device", "model"], name: str, *, by: str | None = None) -> Json:
+        """Lift a freeze."""
+        return self._object("DELETE", _freeze(kind, name), json={"by": by or _who()})
+
+    def freezes(self) -> list[Json]:
+        """Everything frozen, with reason, by whom and since when."""
+        return self._list("/v1/freezes")
+
+    def audit(
+        self, limit: int = 50, *, rollout: str | None = None, device: str | None = None, model: str | None = None
+    ) -> list[Json]:
+        """The newest entries of the audit log, oldest first: all, or those that concern what is named."""
+        asked = {"limit": str(limit), "rollout": rollout, "device": device, "model": model}
+        return self._list("/v1/audit", params={key: value for key, value in asked.items() if value is not None})
+
+    def want_captures(self, device: str, model: str, *, by: str | None = None) -> Json:
         """Ask a device for the inputs that it has kept of a model; the asking, as `captures` gives it."""
-        return self._object("POST", _captures(device, model))
+        return self._object("POST", _captures(device, model), params={"by": by or _who()})
 
     def captures(self, device: str, model: str) -> Json:
         """How far the newest asking has come: {"token", "pieces", "have", "refused", "done"}."""
@@ -98,9 +125,9 @@ class Client:
         """The content of a published blob."""
         return self._request("GET", f"/v1/blobs/{sha256}").content
 
-    def register(self, envelope: bytes) -> Json:
+    def register(self, envelope: bytes, *, by: str | None = None) -> Json:
         """Publish a signed manifest whose containers are uploaded."""
-        return self._object("POST", "/v1/bundles", content=envelope)
+        return self._object("POST", "/v1/bundles", content=envelope, params={"by": by or _who()})
 
     def deploy(
         self,
@@ -116,6 +143,19 @@ class Client:
         body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
         body |= {"policy": policy.model_dump(mode="json"), "by": by or _who()}
         return self._object("POST", "/v1/rollouts", json=body)
+
+    def prospect(self, model: str, variant: str, selector: str, *, version: int | None = None) -> Json:
+        """What a deployment would bring to whom; nothing is begun."""
+        body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
+        return self._object("POST", "/v1/prospects", json=body)
+
+    def records(self, model: str, devices: Sequence[str]) -> Json:
+        """What devices showed in earlier trials, and when they came and went; by device, asked for a few at a time."""
+        found: Json = {}
+        for start in range(0, len(devices), _RECORDS_AT_ONCE):
+            some = list(devices[start : start + _RECORDS_AT_ONCE])
+            found |= self._object("POST", "/v1/records", json={"model": model, "devices": some})
+        return found
 
     def rollback(self, model: str, selector: str, *, by: str | None = None) -> Json:
         """Take devices back to what they had committed before: {"rollout", "without_previous"}."""
@@ -149,8 +189,8 @@ class Client:
         answer: Json = self._request(method, path, **content).json()
         return answer
 
-    def _list(self, path: str) -> list[Json]:
-        answer: list[Json] = self._request("GET", path).json()
+    def _list(self, path: str, **content: Any) -> list[Json]:
+        answer: list[Json] = self._request("GET", path, **content).json()
         return answer
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
@@ -185,8 +225,14 @@ def _segment(what: str, name: str) -> str:
     return name
 
 
+def _freeze(kind: str, name: str) -> str:
+    return f"/v1/freezes/{kind}/{_segment(kind, name)}"
+
+
 def _who() -> str:
+    """USER@HOST, as far as this machine knows it: nobody checks it."""
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (KeyError, OSError):
-        return "somebody"
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"

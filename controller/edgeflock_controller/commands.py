@@ -5,21 +5,24 @@ Names that are unknown are refused with the ones that exist. What a rollout does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from edgeflock_controller import views
+from edgeflock_controller.audit import Act, Kind
 from edgeflock_controller.core import Core
+from edgeflock_controller.naming import check_model, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
+from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.policy.rules import Policy, Stage
 from edgeflock_deploy.rollout.events import Aborted, Paused, Resumed, RolloutEvent, Started, StartedDevice
-from edgeflock_deploy.rollout.selector import check_known, parse_selector
 
 Json = dict[str, Any]
 Wish = Literal["pause", "resume", "abort"]
+SOMEBODY = "somebody"  # a client that does not say who it is
 
 
 class Commands:
@@ -37,7 +40,7 @@ class Commands:
         self._clock = core.clock
         self._new_suffix = new_suffix
 
-    def register(self, bundle: Bundle) -> Json:
+    def register(self, bundle: Bundle, by: str = SOMEBODY) -> Json:
         """Take a bundle in whose signature and containers have been checked.
 
         Raises:
@@ -52,6 +55,7 @@ class Commands:
                     f"{m.model}@{m.version} {m.variant}", "is published with other content", "give a new --version"
                 )
         self._store.registry.add_bundle(bundle)
+        self._note(by, "publish", f"{views.label(m)} ({bundle.digest[:12]})", "published", {"model": [m.model]})
         return {"digest": bundle.digest, "registered": True}
 
     def bundles(self) -> list[Json]:
@@ -73,9 +77,7 @@ class Commands:
         Raises:
             BadInput: no such device.
         """
-        row = self._store.twins.device(device)
-        if row is None:
-            raise BadInput(f"device {device!r}", "is unknown", _existing("devices", self._store.twins.devices()))
+        row = device_named(self._store, device)
         desired = self._store.twins.desired(device)
         events = self._store.telemetry.events_of(device)
         return self._device_view(row) | {
@@ -83,21 +85,22 @@ class Commands:
             "events": [event.model_dump(mode="json") for event in events],
         }
 
-    def want_captures(self, device: str, model: str) -> Json:
+    def want_captures(self, device: str, model: str, by: str = SOMEBODY) -> Json:
         """Ask a device for the inputs that it has kept of a model.
 
         Raises:
             BadInput: no such device, or it was never told to run this model.
         """
-        if self._store.twins.device(device) is None:
-            raise BadInput(f"device {device!r}", "is unknown", _existing("devices", self._store.twins.devices()))
+        device_named(self._store, device)
         models = self._store.twins.desired(device)
         if model not in models:
-            raise BadInput(f"model {model!r}", f"does not run on {device}", _existing("models there", models))
+            raise BadInput(f"model {model!r}", f"does not run on {device}", existing("models there", models))
         asked = int(self._store.get_meta("capture askings") or 0) + 1
         self._store.set_meta("capture askings", str(asked))
         self._store.captures.want(device, model, f"c{asked}-{self._new_suffix()}")
         self._core.tell(device)
+        about: dict[Kind, list[str]] = {"device": [device], "model": [model]}
+        self._note(by, "captures", f"inputs of {model} on {device}", "asked for", about)
         return self.captures(device, model)
 
     def captures(self, device: str, model: str) -> Json:
@@ -115,12 +118,10 @@ class Commands:
         """Start a rollout of a variant to the devices that the selector matches now.
 
         Raises:
-            BadInput: unknown model, version, variant, device or class, no device matches, or a runtime is in the way.
+            BadInput: unknown model, version, variant, device, class or tag, no device matches, the model is frozen, or
+                a runtime is in the way.
         """
-        bundle = self._resolve(model, version, variant)
-        devices = self._select(selector)
-        published = [one.manifest for one in self._store.registry.bundles(model)]
-        check_offer(bundle.manifest, list(devices.values()), selector, published)
+        bundle, devices = self._offered(model, version, variant, selector)
         started = Started(
             at=self._clock(),
             rollout=self._new_id(),
@@ -133,7 +134,30 @@ class Commands:
             devices=tuple(_started(row, self._store.twins.committed(row.device, model)) for row in devices.values()),
             by=by,
         )
-        return views.rollout_view(self._rollouts.start(started))
+        return self._start(started, "deploy", f"{views.label(bundle.manifest)} to {selector}, policy {policy.name}")
+
+    def prospect(self, model: str, version: int | None, variant: str, selector: str) -> Json:
+        """What a deployment would bring to whom: the bundle, and each device as it is now; nothing is begun.
+
+        Raises:
+            BadInput: whatever `deploy` would refuse.
+        """
+        bundle, devices = self._offered(model, version, variant, selector)
+        return {
+            "at": self._clock(),
+            "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
+            "devices": [self._store.prospects.device(row, model) for row in devices.values()],
+        }
+
+    def records(self, model: str, devices: Sequence[str]) -> Json:
+        """What devices showed in earlier trials of a model, and when they came and went; by device.
+
+        Raises:
+            BadInput: more devices than are answered for at once.
+        """
+        if len(devices) > RECORDS_AT_ONCE:
+            raise BadInput("records", f"of {len(devices)} devices", f"ask for {RECORDS_AT_ONCE} at a time")
+        return {device: self._store.prospects.record(device, model) for device in devices}
 
     def rollback(self, model: str, selector: str, by: str) -> Json:
         """Take each device back to the bundle that it had committed before; says which have none.
@@ -141,13 +165,12 @@ class Commands:
         Raises:
             BadInput: unknown model, device or class, or no device matches.
         """
-        self._check_model(model)
-        back = {
-            name: (row, self._store.twins.committed_before(name, model)) for name, row in self._select(selector).items()
-        }
+        check_model(self._store, model)
+        devices = selected(self._store, selector).items()
+        back = {name: (row, self._store.twins.committed_before(name, model)) for name, row in devices}
         without = sorted(name for name, (_, digest) in back.items() if digest is None)
-        devices = tuple(_started(row, digest) for row, digest in back.values() if digest is not None)
-        if not devices:
+        going = tuple(_started(row, digest) for row, digest in back.values() if digest is not None)
+        if not going:
             return {"rollout": None, "without_previous": without}
         started = Started(
             at=self._clock(),
@@ -159,10 +182,11 @@ class Commands:
             digest=None,
             selector=selector,
             policy=Policy(name="rollback", stage=(Stage(percent=100),)),
-            devices=devices,
+            devices=going,
             by=by,
         )
-        return {"rollout": views.rollout_view(self._rollouts.start(started)), "without_previous": without}
+        rollout = self._start(started, "rollback", f"{model} back to the previous on {selector}")
+        return {"rollout": rollout, "without_previous": without}
 
     def rollouts(self) -> list[Json]:
         """All rollouts, oldest first."""
@@ -201,6 +225,10 @@ class Commands:
             "abort": Aborted(at=at, by=by, mode="keep" if keep else "revert"),
         }
         changed = self._rollouts.apply(summary["id"], events[wish])
+        how = f" --{'keep' if keep else 'revert'}" if wish == "abort" else ""
+        result = self._rollouts.live()[summary["id"]].phase.value if changed else "changed nothing"
+        about: dict[Kind, list[str]] = {"rollout": [summary["id"]], "model": [summary["model"]]}
+        self._note(by, wish, f"{summary['id']}{how}", result, about)
         return views.rollout_view(self._rollouts.live()[summary["id"]]) | {"changed": changed}
 
     def dead_letters(self) -> list[Json]:
@@ -221,7 +249,8 @@ class Commands:
         }
 
     def _device_view(self, row: Device) -> Json:
-        return views.device_view(row, self._store.twins.said(row.device), self._label)
+        freeze = self._store.freezes.of("device", row.device)
+        return views.device_view(row, self._store.twins.said(row.device), self._label, freeze)
 
     def _label(self, digest: str | None, form: str | None) -> str | None:
         bundle = self._store.registry.bundle(digest) if digest else None
@@ -237,44 +266,51 @@ class Commands:
         ]
         if len(found) != 1:
             wrong = f"could be {', '.join(found)}" if found else "is unknown"
-            raise BadInput(f"rollout {name!r}", wrong, _existing("rollouts", summaries))
+            raise BadInput(f"rollout {name!r}", wrong, existing("rollouts", summaries))
         return summaries[found[0]]
 
-    def _select(self, text: str) -> dict[str, Device]:
-        selector = parse_selector(text)
-        rows = self._store.twins.devices()
-        check_known(selector, {name: row.device_class for name, row in rows.items()})
-        matched = {name: row for name, row in rows.items() if selector.matches(name, row.device_class)}
-        if not matched:
-            raise BadInput(f"selector {text!r}", "matches no device", _existing("devices", rows))
-        return matched
+    def _offered(
+        self, model: str, version: int | None, variant: str, selector: str
+    ) -> tuple[Bundle, dict[str, Device]]:
+        bundle = self._resolve(model, version, variant)
+        freeze = self._store.freezes.of("model", model)
+        if freeze is not None:
+            raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
+        devices = selected(self._store, selector)
+        published = [one.manifest for one in self._store.registry.bundles(model)]
+        check_offer(bundle.manifest, list(devices.values()), selector, published)
+        return bundle, devices
 
-    def _check_model(self, model: str) -> None:
-        models = {bundle.manifest.model: None for bundle in self._store.registry.bundles()}
-        if model not in models:
-            raise BadInput(f"model {model!r}", "is not published", _existing("models", models))
+    def _start(self, started: Started, action: str, detail: str) -> Json:
+        rollout = views.rollout_view(self._rollouts.start(started))
+        devices = [device.device for device in started.devices]
+        about: dict[Kind, list[str]] = {"rollout": [started.rollout], "model": [started.model], "device": devices}
+        self._note(started.by, action, detail, f"started {started.rollout}", about)
+        return rollout
+
+    def _note(self, by: str, action: str, detail: str, result: str, about: Mapping[Kind, Iterable[str]]) -> None:
+        self._store.audit.append(Act(by, action, detail, about), self._clock(), result)
 
     def _resolve(self, model: str, version: int | None, variant: str) -> Bundle:
-        self._check_model(model)
+        check_model(self._store, model)
         bundles = self._store.registry.bundles(model)
         versions = {bundle.manifest.version: None for bundle in bundles}
         if version is not None and version not in versions:
-            raise BadInput(f"{model}@{version}", "is not published", _existing("versions", map(str, versions)))
+            raise BadInput(f"{model}@{version}", "is not published", existing("versions", map(str, versions)))
         fitting = [b for b in bundles if b.manifest.variant == variant and version in (None, b.manifest.version)]
         if not fitting:
             chosen = max(versions) if version is None else version
             variants = [b.manifest.variant for b in bundles if b.manifest.version == chosen]
-            raise BadInput(f"variant {variant!r} of {model}", "is not published", _existing("variants", variants))
+            raise BadInput(f"variant {variant!r} of {model}", "is not published", existing("variants", variants))
         return fitting[-1]
 
 
 def _started(row: Device, committed: str | None) -> StartedDevice:
-    return StartedDevice(device=row.device, device_class=row.device_class, online=row.online, committed=committed)
-
-
-def _existing(what: str, names: Mapping[str, Any] | Any, limit: int = 20) -> str:
-    names = list(names)
-    if not names:
-        return f"there are no {what} yet"
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"the {what} are {', '.join(names[:limit])}{more}"
+    return StartedDevice(
+        device=row.device,
+        device_class=row.device_class,
+        online=row.online,
+        committed=committed,
+        tags=dict(row.tags),
+        utc_offset_s=row.utc_offset_s,
+    )

@@ -266,7 +266,8 @@ class Core:
         self._show(said.device, at)
 
     def _show(self, device: str, at: float) -> None:
-        """Have the device's rollouts see how it is."""
+        """Note whether the device came or went, and have its rollouts see how it is."""
+        self.store.comings.note(device, at)
         for rollout in self.rollouts.concerned(device):
             event = self._fleet.seen(device, rollout.model, rollout.id, at)
             if event is not None:

@@ -101,6 +101,7 @@ class Fleet:
             device_class=row.device_class,
             online=row.online,
             digest=said.digest if said is not None else None,
+            utc_offset_s=row.utc_offset_s,
         )
         if said is None or said.rollout != rollout:
             return bare

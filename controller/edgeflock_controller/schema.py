@@ -1,6 +1,8 @@
 """The tables, as numbered migrations. A migration that has been released is never edited; a new one is added below it.
 
-Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content.
+Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
+3 adds `presence`, when devices came and went; 4 what operators do: tags and time zones of devices, `freezes`, and the
+audit log.
 """
 
 from __future__ import annotations
@@ -58,7 +60,30 @@ def _blobs(db: Database) -> None:
         db.conn.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", rows)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs)
+def _presence(db: Database) -> None:
+    """3: when each device came and went; what was before is not known."""
+    _creator(db)("presence", {"device": str, "at": float, "online": int}, None).create_index(["device", "at"])
+
+
+def _operators(db: Database) -> None:
+    """4: what people give devices and forbid them, and who did what; the audit log only ever grows."""
+    create = _creator(db)
+    db.execute("ALTER TABLE devices ADD COLUMN tags TEXT NOT NULL DEFAULT '{}'")  # the board's own, JSON
+    db.execute("ALTER TABLE devices ADD COLUMN utc_offset_s INTEGER")
+    create("device_tags", {"device": str, "key": str, "value": str}, ("device", "key"))
+    create("freezes", {"kind": str, "name": str, "reason": str, "by": str, "at": float}, ("kind", "name"))
+    entry = {"id": int, "at": float, "by": str, "action": str, "detail": str, "result": str}
+    create("audit", entry, "id")
+    create("audit_about", {"entry": int, "kind": str, "name": str}, ("kind", "name", "entry"))
+    for table in ("audit", "audit_about"):
+        for change in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_{change.lower()} BEFORE {change} ON {table} "
+                "BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END"
+            )
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _operators)
 VERSION = len(MIGRATIONS)
 
 
@@ -82,8 +107,8 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
         connection.execute("COMMIT")
 
 
-def _creator(db: Database) -> Callable[[str, dict[str, type], str | tuple[str, ...]], Table]:
-    def create(name: str, columns: dict[str, type], key: str | tuple[str, ...]) -> Table:
+def _creator(db: Database) -> Callable[[str, dict[str, type], str | tuple[str, ...] | None], Table]:
+    def create(name: str, columns: dict[str, type], key: str | tuple[str, ...] | None) -> Table:
         table = db.table(name)
         table.create(columns, pk=key)
         return table

@@ -2,7 +2,8 @@
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
 `registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
-`captures` (inputs that boards kept).
+`comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes` and `audit` (what people
+gave, forbade and did), `prospects` (what all that tells a plan).
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from edgeflock_controller.audit import Audit
 from edgeflock_controller.captures import Captures
+from edgeflock_controller.comings import Comings
 from edgeflock_controller.containers import Containers
+from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.journal import Journal
+from edgeflock_controller.prospects import Prospects
 from edgeflock_controller.registry import Registry
 from edgeflock_controller.schema import migrate
+from edgeflock_controller.tags import Tags
 from edgeflock_controller.telemetry import Telemetry
 from edgeflock_controller.twins import Twins
 from edgeflock_deploy.errors import BadInput, EdgeflockError
@@ -50,6 +56,11 @@ class Store:
         self.twins = Twins(self._connection)
         self.journal = Journal(self._connection)
         self.telemetry = Telemetry(self._connection)
+        self.comings = Comings(self._connection)
+        self.prospects = Prospects(self._connection, self.twins, self.comings)
+        self.tags = Tags(self._connection)
+        self.freezes = Freezes(self._connection)
+        self.audit = Audit(self._connection)
         self.captures = Captures(folder / "captures", self)
 
     @contextlib.contextmanager

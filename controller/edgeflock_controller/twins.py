@@ -6,15 +6,27 @@ never changed, a newer one has a higher generation; only its expiry may be put o
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from edgeflock_controller.expiry import Word
 from edgeflock_deploy.messages import DesiredModel, Phase, Reported, ReportedModel, TrialSettings
+from edgeflock_deploy.tags import readable
+
+_WITH_TAGS = (
+    "SELECT *, (SELECT json_group_object(key, value) FROM device_tags AS given "
+    "WHERE given.device = devices.device) AS tags_given FROM devices"
+)
 
 
 class Device(NamedTuple):
-    """A device as it last spoke. `seq` counts its messages since its boot `boot_id`; times are seconds since 1970."""
+    """A device as it last spoke. `seq` counts its messages since its boot `boot_id`; times are seconds since 1970.
+
+    `tags_declared` are those that the board was started with; `tags` are they and what headquarters gave, which wins.
+    """
 
     device: str
     device_class: str
@@ -27,6 +39,9 @@ class Device(NamedTuple):
     online: bool
     first_seen: float
     last_seen: float
+    utc_offset_s: int | None = None
+    tags_declared: Mapping[str, str] = MappingProxyType({})
+    tags: Mapping[str, str] = MappingProxyType({})
 
 
 class Twins:
@@ -37,31 +52,34 @@ class Twins:
 
     def devices(self) -> dict[str, Device]:
         """All devices by id, sorted."""
-        rows = self._connection.execute("SELECT * FROM devices ORDER BY device")
+        rows = self._connection.execute(f"{_WITH_TAGS} ORDER BY device")
         return {row["device"]: _device(row) for row in rows}
 
     def device(self, device: str) -> Device | None:
         """One device."""
-        row = self._connection.execute("SELECT * FROM devices WHERE device = ?", (device,)).fetchone()
+        row = self._connection.execute(f"{_WITH_TAGS} WHERE device = ?", (device,)).fetchone()
         return None if row is None else _device(row)
 
     def put_device(self, said: Reported, online: bool, at: float) -> None:
         """Store what a device says of itself."""
         known = self.device(said.device)
-        row = Device(
-            said.device,
-            said.device_class,
-            said.runtime,
-            said.free_bytes,
-            said.bytes_received,
-            said.endpoint,
-            said.boot_id,
-            said.seq,
-            online,
-            at if known is None else known.first_seen,
-            at,
-        )
-        self._connection.execute("INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        row = {
+            "device": said.device,
+            "device_class": said.device_class,
+            "runtime": said.runtime,
+            "free_bytes": said.free_bytes,
+            "bytes_received": said.bytes_received,
+            "endpoint": said.endpoint,
+            "boot_id": said.boot_id,
+            "seq": said.seq,
+            "online": online,
+            "first_seen": at if known is None else known.first_seen,
+            "last_seen": at,
+            "tags": json.dumps(readable(said.tags)),
+            "utc_offset_s": said.utc_offset_s,
+        }
+        columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+        self._connection.execute(f"INSERT OR REPLACE INTO devices ({columns}) VALUES ({values})", row)  # noqa: S608 - the names above
 
     def set_online(self, device: str, online: bool) -> None:
         """Store a device's presence."""
@@ -190,7 +208,9 @@ class Twins:
 
 
 def _device(row: sqlite3.Row) -> Device:
-    return Device(**{name: row[name] for name in Device._fields})._replace(online=bool(row["online"]))
+    declared = json.loads(row["tags"])
+    own = {"online": bool(row["online"]), "tags_declared": declared, "tags": declared | json.loads(row["tags_given"])}
+    return Device(**({name: row[name] for name in Device._fields if name not in own} | own))
 
 
 def _desired(row: sqlite3.Row) -> DesiredModel:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from edgeflock_controller.freezes import Freeze
 from edgeflock_controller.journal import Entry
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
@@ -56,7 +58,10 @@ def bundle_view(bundle: Bundle) -> Json:
 
 
 def device_view(
-    row: Device, said: Mapping[str, ReportedModel], name: Callable[[str | None, str | None], str | None]
+    row: Device,
+    said: Mapping[str, ReportedModel],
+    name: Callable[[str | None, str | None], str | None],
+    freeze: Freeze | None,
 ) -> Json:
     """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is."""
     models = {
@@ -64,13 +69,15 @@ def device_view(
         | {"runs": name(entry.digest, entry.variant), "tries": name(entry.candidate, entry.candidate_variant)}
         for model, entry in said.items()
     }
-    return {"id": row.device} | {k: v for k, v in row._asdict().items() if k != "device"} | {"models": models}
+    facts = {"id": row.device} | {key: value for key, value in row._asdict().items() if key != "device"}
+    return facts | {"frozen": None if freeze is None else freeze._asdict(), "models": models}
 
 
 def rollout_view(rollout: Rollout) -> Json:
     """A rollout at one moment."""
     whole = rollout.model_dump(mode="json", exclude={"evidence", "policy"})
     return whole | {
+        "verdict": whole["verdict"] and whole["verdict"] | {"evidence": evidence_view(rollout)},
         "policy": rollout.policy.name,
         "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),
         "devices_total": len(rollout.devices),
@@ -79,6 +86,11 @@ def rollout_view(rollout: Rollout) -> Json:
         "devices_waiting": rollout.devices_waiting,
         "trial": trial_view(rollout.evidence),
     }
+
+
+def evidence_view(rollout: Rollout) -> list[Json]:
+    """What each device has shown of each metric so far: a row each."""
+    return [row.model_dump(mode="json") for row in judge.rows(rollout.evidence, rollout.policy)]
 
 
 def trial_view(evidence: Evidence) -> Json:

@@ -4,10 +4,11 @@ Unknown fields are accepted (a newer peer may send them), unknown kinds decode t
 bytes raise `Malformed` (dead-letter). Names carry their unit last. This file knows no clock, no network and no disk.
 
 Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
-`captures_wanted`; `Reported.windows_dropped`, `events_dropped` and `nan_answers`; `ReportedModel.variant`,
-`candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`, `block_requests` and `block_s`;
-`Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`;
-`Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`.
+`captures_wanted`; `Reported.windows_dropped`, `events_dropped`, `nan_answers`, `tags` and `utc_offset_s`;
+`ReportedModel.variant`, `candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`,
+`block_requests` and `block_s`; `Window.mode` and `live_pairs`, and of each variant its service times and `outcomes`;
+`Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`, its `involuntary_switches` and `conditions`; `Desired.measure`
+and `Reported.measured`, apart from `models`, so that an older agent, which does not know them, goes on as ever.
 """
 
 from __future__ import annotations
@@ -99,6 +100,21 @@ class DesiredModel(Frozen):
     expires_at: float
 
 
+class MeasureOrder(Frozen):
+    """A bundle that a device is to measure beside what it runs, while it has nothing else to do.
+
+    Nothing of it serves, is committed or moves a slot. `token` names the asking, and an answer carries it. Each of
+    `runs` measurements is of a fresh process, sampled for `sample_ms` at most. After `expires_at` (seconds since 1970)
+    it is begun no more.
+    """
+
+    token: str
+    digest: str
+    runs: int = Field(3, ge=1, le=10)
+    sample_ms: float = Field(5000.0, gt=0, le=60_000)
+    expires_at: float
+
+
 class Desired(Frozen):
     """Everything a device is to run. It travels in an envelope signed by the controller key.
 
@@ -110,6 +126,7 @@ class Desired(Frozen):
     device: str
     models: dict[str, DesiredModel]
     captures_wanted: dict[str, str] = {}  # model -> a token: the inputs that the board keeps are to be sent, once
+    measure: dict[str, MeasureOrder] = {}  # by model; as long as an order stands here, its answer stands in `reported`
     signed_at: float | None = None
 
 
@@ -143,6 +160,22 @@ class Energy(Frozen):
         return self.mj is not None and self.method in _GATING_METHODS and self.scope in _GATING_SCOPES
 
 
+class Conditions(Frozen):
+    """What might have disturbed a window, in which both variants ran under it alike, or a measurement of one variant.
+
+    `emulated`: the processor was translated by software, so times and energy say nothing about a board.
+    """
+
+    emulated: bool = False
+    contended: bool = False
+    cpu_pressure_pct: float | None = None
+    involuntary_switches: int = 0
+    throttled: bool | None = None
+    frequency_mhz: float | None = None
+    frequency_max_mhz: float | None = None
+    temperature_c: float | None = None
+
+
 class Measurement(Frozen):
     """What WARMING measured of one variant, alone on the device.
 
@@ -161,6 +194,8 @@ class Measurement(Frozen):
     energy: Energy = Energy()
     end_to_end_ms_p50: float | None = None
     end_to_end_ms_p95: float | None = None
+    involuntary_switches: int | None = None
+    conditions: Conditions | None = None  # None: not looked at
 
 
 class Slots(Frozen):
@@ -203,6 +238,26 @@ class ReportedModel(Frozen):
     tried: tuple[Tried, ...] = ()
 
 
+class Measured(Frozen):
+    """How far a device is with an order to measure, and what came of it.
+
+    `state` is IDLE before it is begun and after it has ended, and `outcome` is set once it has ended: SUCCEEDED,
+    FAILED, REJECTED or TIMED_OUT. `variant` names the form that was measured. `accuracy` is the task's metric over all
+    `items` of the bundle's evaluation slice; None without a slice.
+    """
+
+    token: str
+    digest: str
+    state: DeviceState = DeviceState.IDLE
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    variant: str | None = None
+    runs: tuple[Measurement, ...] = ()
+    accuracy: float | None = None
+    items: int = 0
+
+
 class _Up(Frozen):
     v: Literal[1] = 1
     device: str
@@ -223,7 +278,10 @@ class Reported(_Up):
     events_dropped: int = 0  # the same
     nan_answers: int = 0  # that applications got from serving variants on numbers, since the agent started
     beat_s: float = Field(10.0, gt=0)  # how often this comes when nothing changes
+    tags: dict[str, str] = {}  # that whoever started the agent gave the board; see `tags`
+    utc_offset_s: int | None = None  # what the board's local time is ahead of UTC now, e.g. 3600 for UTC+1
     models: dict[str, ReportedModel] = {}
+    measured: dict[str, Measured] = {}  # by model
 
 
 class Presence(_Up):
@@ -293,22 +351,6 @@ class VariantWindow(Frozen):
     service_ms_p50: float | None = None
     service_ms_p95: float | None = None
     outcomes: Outcomes = Outcomes()
-
-
-class Conditions(Frozen):
-    """What might have disturbed a window; both variants ran under it alike.
-
-    `emulated`: the processor was translated by software, so times and energy say nothing about a board.
-    """
-
-    emulated: bool = False
-    contended: bool = False
-    cpu_pressure_pct: float | None = None
-    involuntary_switches: int = 0
-    throttled: bool | None = None
-    frequency_mhz: float | None = None
-    frequency_max_mhz: float | None = None
-    temperature_c: float | None = None
 
 
 WindowMode = Literal["shadow", "serving", "alternating", "alone"]

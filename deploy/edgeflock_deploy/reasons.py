@@ -37,6 +37,7 @@ class Reason(str, Enum):
     DOWNLOAD_STALLED = "DOWNLOAD_STALLED"
     EXPIRED = "EXPIRED"
     TRIAL_UNCONFIRMED = "TRIAL_UNCONFIRMED"
+    NO_ROOM = "NO_ROOM"  # no memory to measure it beside what serves
     NO_ROLLBACK_TARGET = "NO_ROLLBACK_TARGET"
     INCUMBENT_CRASH_LOOP = "INCUMBENT_CRASH_LOOP"  # what served before, and is not the rollout's bundle, keeps crashing
     INTERNAL = "INTERNAL"

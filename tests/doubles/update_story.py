@@ -29,7 +29,9 @@ from edgeflock_deploy.messages import (
     Desired,
     DesiredModel,
     DeviceState,
+    Measured,
     Measurement,
+    MeasureOrder,
     Outcome,
     Phase,
     Reported,
@@ -125,7 +127,7 @@ class Headquarters:
     """The link, and who is at its other end: gives one order after the other, each when the last has been answered.
 
     It outlives the board's power cuts. `said` is all that was heard on the model; `on_answer` is told of each report
-    that answers an order.
+    that answers an order. `measure` is what is to be measured beside, and `measured` what the board says of it.
     """
 
     def __init__(self, world: World, story: Sequence[Order] = STORY) -> None:
@@ -133,6 +135,9 @@ class Headquarters:
         self.generation = 1
         self.connected = False
         self.said: list[ReportedModel] = []
+        self.measure: MeasureOrder | None = None
+        self.measured: list[Measured] = []
+        self.on_measured: Callable[[Measured], None] = lambda _: None
         self.over = False
         self.until: Callable[[ReportedModel], bool] = lambda _: False
         self.finished: Callable[[], None] = lambda: None
@@ -171,6 +176,9 @@ class Headquarters:
         if done is not None:
             done()
         message = decode_up(payload)
+        if isinstance(message, Reported) and MODEL in message.measured:
+            self.measured.append(message.measured[MODEL])
+            self.on_measured(self.measured[-1])
         if not isinstance(message, Reported) or MODEL not in message.models:
             return
         heard = message.models[MODEL]
@@ -208,7 +216,9 @@ class Headquarters:
             rollout=f"rollout of {order.bundle}",
             expires_at=1e9,
         )
-        return self.world.controller.seal(Desired(device=DEVICE, models={MODEL: entry}).model_dump(mode="json"))
+        measure = {MODEL: self.measure} if self.measure is not None else {}
+        desired = Desired(device=DEVICE, models={MODEL: entry}, measure=measure)
+        return self.world.controller.seal(desired.model_dump(mode="json"))
 
 
 class PlayedProcess:
@@ -218,6 +228,12 @@ class PlayedProcess:
 
     def beat(self, within_s: float) -> None:
         pass
+
+    def __enter__(self) -> PlayedProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self.alive = False

@@ -1,6 +1,6 @@
 """The judge on boards that are unlike, warm up, throttle and share the day: how often it is wrong, how soon right.
 
-The boards stand in `unlike_boards`. The seeds are fixed; the bounds leave room for chance, not for another judge.
+The boards stand in `rehearsal.boards`. The seeds are fixed; the bounds leave room for chance, not for another judge.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import statistics
 
 import numpy as np
 import pytest
-from unlike_boards import windows
 
+from edgeflock_controller.rehearsal.boards import windows
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgeflock_agent.machine.effects import Load
+from edgeflock_agent.machine import tries
+from edgeflock_agent.machine.effects import Load, Persist
 from edgeflock_agent.machine.events import Ticked
 from edgeflock_agent.machine.moves import BEFORE_TRIAL, WORKING, S, Stepped, end, fetch
 from edgeflock_agent.machine.state import ModelState
@@ -14,6 +15,9 @@ MEND_AGAIN_S = 300.0  # between two tries to bring back what was damaged on this
 
 def ticked(state: ModelState, event: Ticked) -> Stepped:
     """At most one thing is due at a time; the rest is found at the next tick."""
+    before, state = state, tries.proven(state, event.now)
+    if before.trying is not None and state.trying is None:
+        return state, (Persist(),)
     if state.retry_at_s is not None and event.now.mono_s >= state.retry_at_s and state.slots.active is not None:
         return state.but(retry_at_s=None), (Load(state.slots.active),)
     if state.mending is not None and state.state not in WORKING and event.now.mono_s >= (state.mend_at_s or 0.0):

@@ -48,6 +48,13 @@ class Warm:
 
 
 @dataclass(frozen=True)
+class Gauge:
+    """Load, check and measure a bundle that is measured and nothing more; answers Gauged or HardStopped."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
 class RunTrial:
     """Close windows of incumbent against candidate, one after the other, until StopWork or Switch."""
 
@@ -92,6 +99,7 @@ Effect = (
     | Verify
     | AskTurn
     | Warm
+    | Gauge
     | RunTrial
     | Load
     | Switch

@@ -104,6 +104,34 @@ class Warmed:
 
 
 @dataclass(frozen=True)
+class Gauged:
+    """A bundle that is measured and nothing more was: `runs` in fresh processes, and the metric over `items` items."""
+
+    digest: str
+    runs: tuple[Measurement, ...]
+    accuracy: float | None
+    items: int
+
+
+@dataclass(frozen=True)
+class BoardIdle:
+    """The device has nothing else to do, so that it may measure a bundle.
+
+    `known_bad` and `floor_version` are what it knows of the bundle and of its model; `form` is the one in hand.
+    """
+
+    now: Now
+    known_bad: bool = False
+    floor_version: int = 0
+    form: int = 0
+
+
+@dataclass(frozen=True)
+class BoardBusy:
+    """The device got something to do that goes first."""
+
+
+@dataclass(frozen=True)
 class HardStopped:
     """The candidate failed to load, crashed, hung or gave wrong outputs."""
 
@@ -152,6 +180,9 @@ Event = (
     | Verified
     | TurnCame
     | Warmed
+    | Gauged
+    | BoardIdle
+    | BoardBusy
     | HardStopped
     | Loaded
     | ServingStopped

@@ -9,7 +9,17 @@ from __future__ import annotations
 from edgeflock_agent.machine import forms
 from edgeflock_agent.machine.effects import CollectGarbage, Effect, Load, Persist, Report, Switch
 from edgeflock_agent.machine.events import Loaded, ServingStopped
-from edgeflock_agent.machine.moves import WORKING, S, Stepped, end, give_way, go_back, incumbent_failed, remember_bad
+from edgeflock_agent.machine.moves import (
+    WORKING,
+    S,
+    Stepped,
+    end,
+    give_way,
+    go_back,
+    incumbent_failed,
+    older,
+    remember_bad,
+)
 from edgeflock_agent.machine.state import ModelState
 from edgeflock_deploy.messages import Outcome, Phase, Slots
 from edgeflock_deploy.reasons import Reason
@@ -39,7 +49,7 @@ def stopped(state: ModelState, event: ServingStopped) -> Stepped:
         return end(state, Outcome.FAILED, Reason.NO_ROLLBACK_TARGET, detail)
     if event.digest != state.slots.active:
         return state, ()
-    target = _older(state, event.digest)
+    target = older(state, event.digest)
     if event.reason in NOT_MENDED and (target is not None or event.reason is Reason.NAN_OUTPUT):
         return _give_up(state, event, event.reason, f"{event.digest[:12]}: {event.detail}")
     recent = tuple(at for at in state.restarts_s if event.now.mono_s - at < RESTARTS_WITHIN_S)
@@ -49,12 +59,6 @@ def stopped(state: ModelState, event: ServingStopped) -> Stepped:
     return _give_up(state, event, Reason.CRASH_LOOP, detail)
 
 
-def _older(state: ModelState, digest: str) -> str | None:
-    """What to go back to from this bundle."""
-    older = (state.slots.previous, state.slots.factory)
-    return next((d for d in older if d not in (None, digest, *state.known_bad)), None)
-
-
 def _give_up(state: ModelState, event: ServingStopped, why: Reason, detail: str) -> Stepped:
     if not event.reason.blames_variant:  # this board cannot start it; an older bundle would fare no better
         after = state.but(restarts_s=(), retry_at_s=event.now.mono_s + RESTARTS_WITHIN_S)
@@ -62,7 +66,7 @@ def _give_up(state: ModelState, event: ServingStopped, why: Reason, detail: str)
     # Only what the controller ordered last is to blame for its rollout; what served before is another story.
     ordered = state.desired is not None and event.digest == state.desired.digest
     reason = why if ordered else Reason.INCUMBENT_CRASH_LOOP
-    target = _older(state, event.digest)
+    target = older(state, event.digest)
     following = _next_to_load(state, event) if ordered and state.state not in WORKING else None
     if following is not None and (state.phase is Phase.REVERT or not state.expired(event.now)):
         return _mend_by_next_form(following, event.digest, target)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeflock_agent.machine.effects import CollectGarbage, Effect, FetchManifest, Persist, Report, StopWork, Switch
-from edgeflock_agent.machine.state import ModelState
+from edgeflock_agent.machine.state import ModelState, Trying
 from edgeflock_deploy.messages import DeviceState, Outcome, Slots
 from edgeflock_deploy.reasons import Reason
 
@@ -43,7 +43,8 @@ def commit(state: ModelState) -> Stepped:
     again = digest == state.slots.active  # in another form
     previous = state.slots.previous if again else state.slots.active
     slots = Slots(active=digest, previous=previous, factory=state.slots.factory or digest)
-    return _serve_candidate(state, S.COMMITTED, Outcome.SUCCEEDED, slots)
+    trying = Trying(digest=digest) if digest is not None else None
+    return _serve_candidate(state.but(trying=trying, trying_since_s=None), S.COMMITTED, Outcome.SUCCEEDED, slots)
 
 
 def go_back(state: ModelState) -> Stepped:
@@ -71,6 +72,12 @@ def remember_bad(state: ModelState, digest: str) -> ModelState:
     """Never try this bundle again on this device, as long as it is among the last MAX_KNOWN_BAD."""
     others = tuple(known for known in state.known_bad if known != digest)
     return state.but(known_bad=(*others, digest)[-MAX_KNOWN_BAD:])
+
+
+def older(state: ModelState, digest: str) -> str | None:
+    """What to go back to from this bundle."""
+    older = (state.slots.previous, state.slots.factory)
+    return next((d for d in older if d not in (None, digest, *state.known_bad)), None)
 
 
 def incumbent_failed(state: ModelState, reason: Reason, detail: str) -> ModelState:

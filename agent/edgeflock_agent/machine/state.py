@@ -47,6 +47,13 @@ class BundleFacts(Frozen):
         return self.variants[self.form] if self.form < len(self.variants) else None
 
 
+class Trying(Frozen):
+    """A bundle that serves and has not proven itself yet; `starts` of the board with it, its activation included."""
+
+    digest: str
+    starts: int = 1
+
+
 class ModelState(Frozen):
     """One model on one device.
 
@@ -54,6 +61,7 @@ class ModelState(Frozen):
     bundle that is being brought in (or gone back to). `attempts` counts how often warming was begun since the candidate
     came: an agent that died each time has a candidate that kills it. `floor_version` is the version of what was last
     committed or gone back to. `mending` is a bundle that served until its files were damaged, and is to come back.
+    `trying` is what serves since a commit until it has been healthy for a while, since `trying_since_s` in this boot.
     Times in `_s` are of the monotonic clock of this boot.
     """
 
@@ -74,6 +82,8 @@ class ModelState(Frozen):
     retry_at_s: float | None = None
     mending: str | None = None
     mend_at_s: float | None = None
+    trying: Trying | None = None
+    trying_since_s: float | None = None
 
     @property
     def in_slots(self) -> tuple[str, ...]:

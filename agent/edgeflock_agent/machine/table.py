@@ -96,5 +96,5 @@ TRANSITIONS: dict[type, dict[DeviceState, Handler]] = {
     Booted: dict.fromkeys(_EVERYWHERE, boots.booted),
     Damaged: dict.fromkeys(_EVERYWHERE, boots.damaged),
     Unrecorded: dict.fromkeys(_EVERYWHERE, _unrecorded),
-    Stopping: {S.WARMING: boots.stopping, S.TRIAL: boots.stopping},
+    Stopping: dict.fromkeys(_EVERYWHERE, boots.stopping),
 }

@@ -3,8 +3,9 @@
 Layout of `record`: one line of JSON, one line with the SHA-256 of the first. The record before it is kept as
 `record.1`: a reader that meets a torn `record` goes back to it. This file does not know what the fields mean.
 
-Version history: 1, the first; since then, each with a default: `signed_time_s`; of what is remembered of a bundle
-`form`, `variants` and `tried`, so that the bundles of an older record run as their first form.
+Version history: 1, the first; since then, each with a default: `signed_time_s`; `measuring`; of what is remembered of a
+bundle `form`, `variants` and `tried`, so that the bundles of an older record run as their first form; of a model
+`trying`, so that what an older record has serving counts as proven.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from edgeflock_agent.machine.measuring import Measuring
 from edgeflock_agent.machine.state import ModelState
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.canonical import sha256_hex
@@ -29,6 +31,7 @@ class AgentRecord(Frozen):
 
     `device` is the id under which the generations in `models` were counted; `broker` and `device_class` are what
     `status` shows of the last run. `signed_time_s` is the newest time that the controller signed (seconds since 1970).
+    `measuring` are the orders to measure, by model.
     """
 
     v: Literal[1] = 1
@@ -37,6 +40,7 @@ class AgentRecord(Frozen):
     broker: str
     models: dict[str, ModelState] = Field(default_factory=dict)
     signed_time_s: float = 0.0
+    measuring: dict[str, Measuring] = Field(default_factory=dict)
 
 
 class RecordFile:

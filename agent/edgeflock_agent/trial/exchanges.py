@@ -65,7 +65,10 @@ class Exchanges:
                 taken, stop = None, HardStop(Reason.INTERNAL, str(failed))
         if taken is not None:
             with contextlib.suppress(HardStop, Closed):
-                seat.settle()
+                differing = seat.settle()
+                if differing is not None:
+                    said = differing.answer, None
+                    self._board.differed(model, differing.inputs, taken, differing.candidate, said)
         self._board.exchanged(Exchanged(model, seat, old, taken, stop))
 
     def settled(self, ended: Exchanged) -> bool:

@@ -12,13 +12,23 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from edgeflock_agent.children.runner import Closed, HardStop, Inference, InferenceFailed
+from edgeflock_agent.children.runner import Answer, Closed, HardStop, Inference, InferenceFailed
 from edgeflock_agent.serving.endpoint import RawInputs, Serving
 from edgeflock_agent.trial.likeness import same_inputs, same_outputs
+from edgeflock_agent.trial.side import Inputs
 from edgeflock_deploy.reasons import Reason
 
 WAIT_S = 30.0  # a load takes seconds; an application that got no answer by then hears 503
+
+
+class Differing(NamedTuple):
+    """An application's request that a candidate could not answer, and what the incumbent answered."""
+
+    candidate: str
+    inputs: Inputs
+    answer: Answer
 
 
 class Seat:
@@ -43,7 +53,7 @@ class Seat:
         self._in: Serving | None = incumbent
         self.stop: HardStop | None = None
         """Why the candidate must not run any longer, if an application's request has shown that."""
-        self._doubt: tuple[bytes, ...] | None = None
+        self._doubt: tuple[str, Inputs] | None = None  # of which candidate, and what it could not answer
 
     @property
     def taken_by(self) -> Serving | None:
@@ -55,8 +65,11 @@ class Seat:
         """Whether the incumbent should come back at once: what the candidate could not answer waits for it."""
         return self.stop is not None or self._doubt is not None
 
-    def settle(self) -> None:
+    def settle(self) -> Differing | None:
         """Ask the incumbent, who is in again, what the candidate could not answer: if it can, the candidate must go.
+
+        Returns:
+            The request on which the two differ, if they do.
 
         Raises:
             HardStop: the incumbent crashed or hung.
@@ -64,10 +77,14 @@ class Seat:
         """
         doubt, self._doubt = self._doubt, None
         if doubt is None or self.stop is not None or self._in is None:
-            return
+            return None
+        digest, inputs = doubt
         with contextlib.suppress(InferenceFailed):  # what nobody can answer was the application's doing
-            if self._in.process.infer_judged(doubt).result is not None:
+            result = self._in.process.infer_judged(inputs).result
+            if result is not None:
                 self.stop = HardStop(Reason.NAN_OUTPUT, "an application's request failed or gave NaN")
+                return Differing(digest, inputs, result.answer)
+        return None
 
     def vacate(self) -> None:
         """Take out who is in; its process ends after the request that it is answering."""
@@ -136,7 +153,7 @@ class Seat:
             return None
         if judged is not None and judged.result is not None:
             return judged.inference
-        self._doubt = tuple(map(bytes, inputs))
+        self._doubt = serving.digest, tuple(map(bytes, inputs))
         return None
 
     def _wait_for(self, only: str | None, until_s: float) -> Serving:

@@ -8,6 +8,8 @@ too few requests come to close the window in time, further items stand in, so th
 
 Of both variants the same number of requests is counted, the first ones of each: service time is compared over equally
 many blocks, and requests and replayed items mix alike on both sides. Whose turn it is stands in `blocks`.
+
+A request has one answer, so that incumbent and candidate differ on it only where the incumbent had to stand in.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from edgeflock_agent.measure import conditions
 from edgeflock_agent.serving.endpoint import RawInputs, Serving, Turn
 from edgeflock_agent.trial.blocks import Block, block_at
 from edgeflock_agent.trial.side import Side, SideName, SideStopped
-from edgeflock_agent.trial.window import Pairs, WindowSides, closed, on_one_cpu, same_task
+from edgeflock_agent.trial.window import Differed, Pairs, WindowSides, closed, nobody_minds, on_one_cpu, same_task
 from edgeflock_deploy.messages import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
@@ -44,6 +46,7 @@ class ServingTurns:
         rng: its bits are the coin.
         clock: monotonic seconds, the endpoint's.
         over: whether the trial has ended: then whoever serves answers.
+        differed: is told of a request that only the incumbent could answer; it must be quick.
     """
 
     exchanges = False
@@ -56,9 +59,10 @@ class ServingTurns:
         rng: random.Random,
         clock: Callable[[], float],
         over: Callable[[], bool],
+        differed: Differed = nobody_minds,
     ) -> None:
         self._old, self._new, self._settings, self._rng = old, new, settings, rng
-        self._clock, self._over = clock, over
+        self._clock, self._over, self._differed = clock, over, differed
         self._lock = threading.Lock()
         self._block: Block | None = None
         self.stop: HardStop | None = None
@@ -124,6 +128,8 @@ class ServingTurns:
             self._stopped(stop)
         if stop is None or instead.result is not None:
             side.failed()
+        if instead.result is not None:
+            self._differed(tuple(map(bytes, inputs)), instead.result.answer, None)
         return self._old[0], instead.inference
 
     def _stopped(self, stop: HardStop) -> None:
@@ -155,6 +161,7 @@ def run_serving_window(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     over: Callable[[], bool] = lambda: False,
+    differed: Differed = nobody_minds,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     root: Path = Path("/"),
@@ -169,6 +176,7 @@ def run_serving_window(
         install: gives the turns to the endpoint; None takes them back.
         should_stop: asked between pairs; a window that is stopped is given up.
         over: asked at each request, on its thread: whether the trial has ended, and whoever serves answers.
+        differed: see ServingTurns.
         clock: monotonic seconds, the endpoint's.
         sleep: waits for requests.
         root: of the file system, for the conditions.
@@ -182,7 +190,7 @@ def run_serving_window(
     """
     task = same_task(old.process, new.process)
     sides = Side("old", old.process, task), Side("new", new.process, task)
-    turns = ServingTurns((old, sides[0]), (new, sides[1]), settings, rng, clock, over)
+    turns = ServingTurns((old, sides[0]), (new, sides[1]), settings, rng, clock, over, differed)
     pairs = Pairs(*sides, rng, lambda: None)
     snapshot = conditions.begin(clock(), root)
     install(turns)

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
+from edgeflock_agent.children.runner import Answer, Closed, HardStop, ModelProcess
 from edgeflock_agent.serving.endpoint import Serving, Turn, end_turn
 from edgeflock_agent.trial.board import Board, Bundle
 from edgeflock_agent.trial.exchanges import Exchanges
 from edgeflock_agent.trial.likeness import same_inputs, same_outputs
-from edgeflock_agent.trial.side import SideName, SideStopped
+from edgeflock_agent.trial.side import Inputs, SideName, SideStopped
 from edgeflock_agent.trial.window import WindowSides, run_window
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.messages import TrialSettings
@@ -89,6 +89,10 @@ class Trials:
             return self._alone(old.process if old.process.slice is not None else None, new, settings, over)
         # What an application asks of a model that keeps state means nothing without what it asked before.
         live = same_inputs(old.process, new) and not (old.process.stateful or new.stateful)
+
+        def differed(inputs: Inputs, one: Answer, other: Answer | None) -> None:
+            self._board.differed(model, inputs, old, digest, (one, other))
+
         if settings.mode == "serving" and live and same_outputs(old.process, new):
             from edgeflock_agent.trial.serving_window import run_serving_window
 
@@ -106,6 +110,7 @@ class Trials:
                 install,
                 should_stop=over.now,
                 over=over.at_all,
+                differed=differed,
             )
         if live:
             self._board.live.keep(model, old.digest, settings.live_share, over.at_all)
@@ -117,7 +122,7 @@ class Trials:
             time.monotonic,
             should_stop=over.now,
             live=(lambda: self._board.live.take(model)) if live else (lambda: None),
-            differed=lambda inputs, one, other: self._board.differed(model, inputs, old, digest, (one, other)),
+            differed=differed,
         )
 
     def _alone(

@@ -106,6 +106,8 @@ class Pairs:
             self.live_run += 1
             (old, old_nan), (new, new_nan) = self._in_order(lambda side: side.run_live(inputs))
             if new_nan and not old_nan:
+                if old is not None:
+                    self._differed(inputs, old.answer, None)
                 raise SideStopped("new", HardStop(Reason.NAN_OUTPUT, "an application's input gave NaN"))
             if self.compare(old, new) and old is not None:
                 self._differed(inputs, old.answer, None if new is None else new.answer)

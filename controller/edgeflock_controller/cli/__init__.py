@@ -27,13 +27,17 @@ _COMMANDS = {
     "publish": _Entry("publish:publish", "Sign variants and hand them to the service."),
     "serve": _Entry("serve:serve", "Run the controller service."),
     "models": _Entry("models:models", "Show what is published."),
-    "devices": _Entry("devices:devices", "Show the boards and what they run."),
+    "devices": _Entry("devices:devices", "Show the boards and what they run; tag them."),
+    "freeze": _Entry("freeze:freeze", "Have a board get nothing new, or no rollout start for a model."),
+    "unfreeze": _Entry("freeze:unfreeze", "Lift a freeze."),
     "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
+    "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
     "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),
     "vm": _Entry("vm:vm", "Run virtual ARM boards on this machine."),
     "watch": _Entry("watch:watch", "Watch devices and rollouts live."),
+    "audit": _Entry("audit:audit", "Show who did what, when, and what came of it."),
     "why": _Entry("why:why", "Explain a rollout from its journal."),
 }
 

@@ -8,14 +8,11 @@ import click
 
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, print_json, store_option
-from edgeflock_deploy.errors import BadInput
+from edgeflock_controller.cli.target import name_and_version, target_options
 
 
 @click.command()
-@click.argument("model")
-@click.option("--variant", required=True, help="Which variant.")
-@click.option("--to", "selector", required=True, help="all, id=a,b or class=NAME, joined by `and`.")
-@click.option("--policy", "policy_name", default="standard", show_default=True, help="A shipped name or a TOML file.")
+@target_options
 @click.option("--wait", is_flag=True, help="Follow it to its end: exit 0 if it SUCCEEDED, else 1.")
 @store_option
 @json_option
@@ -35,13 +32,11 @@ def deploy(
     from edgeflock_controller.client import Client
     from edgeflock_deploy.policy.policy_file import load_policy
 
-    name, at, number = model.partition("@")
-    if at and (not number.isdigit() or int(number) < 1):
-        raise BadInput(f"MODEL {model!r}", "has no version after the @", "write MODEL or MODEL@2")
+    name, version = name_and_version(model)
     folder = home.store_folder(store)
     policy = load_policy(policy_name)
     with Client(folder) as client:
-        rollout = client.deploy(name, variant, selector, policy, version=int(number) if at else None)
+        rollout = client.deploy(name, variant, selector, policy, version=version)
     if not wait:
         if as_json:
             print_json(rollout)

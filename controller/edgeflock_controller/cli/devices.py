@@ -1,4 +1,4 @@
-"""`edgeflock devices`: the boards and what they run."""
+"""`edgeflock devices`: the boards and what they run, and the tags by which selectors name them."""
 
 from __future__ import annotations
 
@@ -62,6 +62,49 @@ def show(outer: Path | None, device: str, store: Path | None, as_json: bool) -> 
         _print(found)
 
 
+@devices.command()
+@click.argument("words", nargs=-1, metavar="[DEVICE]... [KEY=VALUE]...")
+@click.option("--to", "selector", help="Which devices, in place of their names: all, class=NAME, tag.KEY=VALUE, ...")
+@click.option("--remove", multiple=True, metavar="KEY", help="Take this tag away; repeatable.")
+@store_option
+@json_option
+@click.pass_obj
+def tag(
+    outer: Path | None,
+    words: tuple[str, ...],
+    selector: str | None,
+    remove: tuple[str, ...],
+    store: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Give boards tags, by which --to names them afterwards: tag.site=roof.
+
+    A board may also bring tags of its own (`edgeflock-agent run --tag`); what is given here wins. The tag `site` says
+    which boards share a line. Exit code 1: it changed nothing.
+
+    \b
+    Example:
+      edgeflock devices tag pi-1 pi-2 site=roof owner=ops
+      edgeflock devices tag --to class=rpi4-aarch64-litert2.3 ring=early --remove owner
+    """
+    from edgeflock_controller.client import Client
+    from edgeflock_deploy.errors import BadInput
+    from edgeflock_deploy.tags import parse_tags
+
+    names = [word for word in words if "=" not in word]
+    if bool(names) == (selector is not None):
+        raise BadInput("devices", "are named twice" if names else "are not named", "give their names, or --to SELECTOR")
+    wanted = selector if selector is not None else f"id={','.join(names)}"
+    with Client(home.store_folder(store or outer)) as client:
+        found = client.tag(wanted, parse_tags(word for word in words if "=" in word), remove)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"changed the tags of {len(found['changed'])} of {len(found['devices'])} devices")
+    if not found["changed"]:
+        raise click.exceptions.Exit(1)
+
+
 def _print(device: dict[str, Any]) -> None:
     from edgeflock_controller.cli import render
 
@@ -71,6 +114,13 @@ def _print(device: dict[str, Any]) -> None:
     facts += [f"last heard {render.clock(device['last_seen'])}"]
     facts += [f"inferences at {device['endpoint']}"] if device["endpoint"] else []
     out.print(", ".join(facts))
+    if device["frozen"]:
+        freeze = device["frozen"]
+        out.print(f"frozen by {freeze['by']} since {render.clock(freeze['at'])}: {freeze['reason']}")
+    if device["tags"]:
+        own = device["tags_declared"]
+        words = [f"{k}={v}" + (" (its own)" if own.get(k) == v else "") for k, v in device["tags"].items()]
+        out.print(f"tags: {', '.join(words)}")
     for model, entry in device["desired"].items():
         digest = entry["digest"][:12] if entry["digest"] else "nothing"
         out.print(f"{model}: told to {entry['phase']} {digest} (generation {entry['generation']}, {entry['rollout']})")

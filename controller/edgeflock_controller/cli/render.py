@@ -61,6 +61,21 @@ def kilobytes(n: int | None) -> str:
     return "-" if n is None else f"{n / 1000:,.1f}"
 
 
+def duration(seconds: float | None) -> str:
+    """A stretch of time as people say it, or a dash."""
+    if seconds is None:
+        return "-"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} d"
+
+
 def coloured(word: str) -> Text:
     """A word of state in its colour."""
     return Text(word, style=_COLOURS.get(word, ""))
@@ -96,10 +111,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text
 def devices_table(devices: Iterable[Json], width: int) -> Table:
     """Devices and what they run; on a narrow terminal without their runtimes, which their classes end with."""
     runtime = not is_narrow(width)
+    devices = list(devices)
+    tagged = any(device["tags"] for device in devices)
     rows: list[list[str | Text]] = []
     for device in devices:
         presence = coloured("online" if device["online"] else "offline")
+        if device["frozen"]:
+            presence.append(", frozen", style="cyan")
         head: list[str | Text] = [device["id"], device["device_class"], *[device["runtime"]] * runtime, presence]
+        head += [" ".join(f"{key}={value}" for key, value in device["tags"].items())] * tagged
         for model, said in device["models"].items() or [("-", None)]:
             if said is None:
                 rows.append([*head, "-", "-", "-"])
@@ -109,7 +129,7 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
             why = f": {said['reason']}" if said["reason"] else ""
             rows.append([*head, runs + trying, coloured(said["state"]), (said["outcome"] or "-") + why])
             head = [""] * len(head)
-    columns = ["id", "class", *["runtime"] * runtime, "presence", "runs", "state", "last outcome"]
+    columns = ["id", "class", *["runtime"] * runtime, "presence", *["tags"] * tagged, "runs", "state", "last outcome"]
     return table("Devices", columns, rows)
 
 

@@ -12,7 +12,7 @@ from edgeflock_controller.cli.options import json_option, print_json, store_opti
 
 @click.command()
 @click.argument("model")
-@click.option("--to", "selector", required=True, help="all, id=a,b or class=NAME, joined by `and`.")
+@click.option("--to", "selector", required=True, help="all, id=a,b, class=NAME or tag.KEY=VALUE, joined by `and`.")
 @click.option("--wait", is_flag=True, help="Follow it to its end: exit 0 if it is ROLLED_BACK, else 1.")
 @store_option
 @json_option

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from math import exp, log1p
 
 BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 
@@ -31,13 +32,25 @@ def clip(x: float) -> float:
 
 def stake(wealth: LogWealth, x: float) -> LogWealth:
     """Let every sceptic stake on one observation x in [-1, 1]: wealth *= 1 + bet * x."""
-    return tuple(before + math.log1p(bet * x) for before, bet in zip(wealth, BETS, strict=True))
+    # Written out, because it runs twice for each metric of each window, and a loop takes three times as long.
+    w1, w2, w3, w4, w5, w6, w7, w8 = wealth
+    b1, b2, b3, b4, b5, b6, b7, b8 = BETS
+    return (
+        w1 + log1p(b1 * x),
+        w2 + log1p(b2 * x),
+        w3 + log1p(b3 * x),
+        w4 + log1p(b4 * x),
+        w5 + log1p(b5 * x),
+        w6 + log1p(b6 * x),
+        w7 + log1p(b7 * x),
+        w8 + log1p(b8 * x),
+    )
 
 
 def log_mean(logs: Sequence[float]) -> float:
     """Logarithm of the mean of exp(logs), without overflow."""
     top = max(logs)
-    return top + math.log(math.fsum(math.exp(value - top) for value in logs) / len(logs))
+    return top + math.log(math.fsum([exp(value - top) for value in logs]) / len(logs))
 
 
 def mixture(wealth: LogWealth) -> float:

@@ -12,6 +12,8 @@ from pydantic import Field
 from edgeflock_deploy.judge import betting
 from edgeflock_deploy.messages import Frozen, Window
 from edgeflock_deploy.policy.rules import Metric
+from edgeflock_deploy.sorted_map import SortedMap
+from edgeflock_deploy.unchecked import made
 
 Runs = tuple[tuple[int, int], ...]
 """A set of window numbers as sorted, disjoint, non-adjacent runs (first, last), both inclusive."""
@@ -52,7 +54,8 @@ class DeviceEvidence(Frozen):
     ) -> DeviceEvidence:
         """Take in one more window with the metrics and alerts as they stand after it."""
         seen = {**self.seen, window.boot_id: _add(self.seen.get(window.boot_id, ()), window.number)}
-        return DeviceEvidence.model_construct(
+        return made(
+            DeviceEvidence,
             windows=self.windows + 1,
             unpaired=self.unpaired + (not window.paired),
             pairs=self.pairs + window.pairs,
@@ -71,7 +74,7 @@ class DeviceEvidence(Frozen):
 class Evidence(Frozen):
     """The evidence of a whole rollout, by device."""
 
-    devices: dict[str, DeviceEvidence] = Field(default_factory=dict)
+    devices: SortedMap[str, DeviceEvidence] = SortedMap()
 
     def of(self, device: str) -> DeviceEvidence:
         """One device's evidence; empty if it was never heard."""
@@ -79,7 +82,7 @@ class Evidence(Frozen):
 
     def with_device(self, device: str, own: DeviceEvidence) -> Evidence:
         """The same evidence with one device's replaced."""
-        return Evidence.model_construct(devices={**self.devices, device: own})
+        return made(Evidence, devices=self.devices.with_item(device, own))
 
     def without(self, device: str) -> Evidence:
         """Void a device's evidence, because it changed its class: the device it was is not the one it is."""

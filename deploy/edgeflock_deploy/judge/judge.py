@@ -41,12 +41,14 @@ host's. They are shown, nothing is staked on them, and its other guardrails deci
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from edgeflock_deploy.judge import betting
 from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, MetricEvidence
 from edgeflock_deploy.judge.verdict import EvidenceRow, count, effect_in_words, shown_effect
 from edgeflock_deploy.messages import VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Metric, Policy
+from edgeflock_deploy.unchecked import made
 
 LATENCY_SCALE = 0.20
 SHARE_SCALE = 0.05
@@ -126,24 +128,32 @@ def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:
 def passes(evidence: Evidence, device: str, policy: Policy, min_windows: int) -> bool:
     """Whether every guardrail of this device shows, with evidence of its own, that the candidate is harmless."""
     own = evidence.of(device)
-    return own.windows - own.unpaired >= min_windows and not missing(evidence, device, policy)
+    return own.windows - own.unpaired >= min_windows and next(_missing(own, policy), None) is None
 
 
 def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
     """What still stands between this device and its PASS, one phrase per guardrail."""
-    own = evidence.of(device)
-    phrases = []
-    for guardrail in _judged(own, policy):
+    return tuple(_missing(evidence.of(device), policy))
+
+
+def first_missing(evidence: Evidence, device: str, policy: Policy) -> str | None:
+    """The first of what is `missing`; the others are not looked at."""
+    return next(_missing(evidence.of(device), policy), None)
+
+
+def _missing(own: DeviceEvidence, policy: Policy) -> Iterator[str]:
+    needs = pass_needs(policy)
+    for guardrail in policy.guardrail:
+        if not _speaks_of(own, guardrail.metric):
+            continue
         metric = own.metrics.get(guardrail.metric)
         if metric is None:
-            phrases.append(f"no data for {guardrail.metric}")
+            yield f"no data for {guardrail.metric}"
         elif guardrail.metric == _EXACT:
             if metric.worst > guardrail.pass_margin:
-                phrases.append(effect_in_words(guardrail.metric, shown_effect(guardrail.metric, metric.worst)))
-        elif betting.mixture(metric.harmless) < math.log(pass_needs(policy)):
-            wealth = betting.shown(betting.mixture(metric.harmless))
-            phrases.append(f"{guardrail.metric} has evidence {wealth:,.3g} of {pass_needs(policy):,.0f} needed")
-    return tuple(phrases)
+                yield effect_in_words(guardrail.metric, shown_effect(guardrail.metric, metric.worst))
+        elif (log_wealth := betting.mixture(metric.harmless)) < math.log(needs):
+            yield f"{guardrail.metric} has evidence {betting.shown(log_wealth):,.3g} of {needs:,.0f} needed"
 
 
 def alert(evidence: Evidence, device: str, policy: Policy) -> str | None:
@@ -221,8 +231,13 @@ def _bet(before: MetricEvidence, z: float, guardrail: Guardrail | None) -> Metri
         harmless = betting.stake(harmless, betting.clip((pass_at - z) / scale))
     worst = z if before.windows == 0 else max(before.worst, z)
     # Not validated: every value was made here, and this runs for each metric of each window.
-    return MetricEvidence.model_construct(
-        windows=before.windows + 1, total=before.total + z, worst=worst, harm=harm, harmless=harmless
+    return made(
+        MetricEvidence,
+        windows=before.windows + 1,
+        total=before.total + z,
+        worst=worst,
+        harm=harm,
+        harmless=harmless,
     )
 
 

@@ -37,11 +37,10 @@ class EvidenceRow(Frozen):
 
 
 class Verdict(Frozen):
-    """A verdict, a sentence why, and the evidence under it."""
+    """A verdict and a sentence why. The evidence under it is not copied: it stands in the rollout (`judge.rows`)."""
 
     kind: VerdictKind
     sentence: str
-    evidence: tuple[EvidenceRow, ...] = ()
 
 
 def shown_effect(metric: Metric, effect: float) -> float:

@@ -33,7 +33,7 @@ def roll_back(draft: Draft, sentence: str, ending: RolloutPhase) -> None:
         rolling_back_since=draft.at,
         paused_why=None,
     )
-    for device, progress in sorted(draft.rollout.devices.items()):
+    for device, progress in draft.rollout.devices.items():
         if progress.desired is not None:
             done = progress.desired is Phase.REVERT and progress.reverted
             draft.take_back(device, DeviceStatus.REVERTED if done else DeviceStatus.REVERTING)
@@ -82,14 +82,14 @@ def note_return(draft: Draft, event: DeviceSeen) -> None:
 def end_if_back(draft: Draft) -> None:
     """End the rollout when no online device is left on its way back."""
     rollout = draft.rollout
-    on_the_way = rollout.with_status(DeviceStatus.REVERTING)
-    if any(rollout.devices[device].online for device in on_the_way):
+    if any(group.online for group, _ in rollout.devices.groups(DeviceStatus.REVERTING)):
         return
-    back = len(rollout.with_status(DeviceStatus.REVERTED))
+    on_the_way = rollout.count(DeviceStatus.REVERTING)
+    back = rollout.count(DeviceStatus.REVERTED)
     stranded = rollout.with_status(DeviceStatus.STRANDED)
     reason = f"{rollout.reason}; {count(back, 'device')} back on {'its' if back == 1 else 'their'} own bundle"
     if on_the_way:
-        reason += f", {len(on_the_way)} offline, to go back on waking"
+        reason += f", {on_the_way} offline, to go back on waking"
     if stranded:
         reason += f", {len(stranded)} could not or did not answer ({', '.join(stranded[:5])})"
     draft.change(phase=rollout.ending, reason=reason, ended_at=draft.at)
@@ -97,9 +97,11 @@ def end_if_back(draft: Draft) -> None:
 
 def give_up_waiting(draft: Draft) -> None:
     """Leave devices behind that were told to go back and have not answered in time; their order stands."""
-    for device in draft.rollout.with_status(DeviceStatus.REVERTING):
-        progress = draft.rollout.devices[device]
-        since = max(progress.clock_at or 0.0, draft.rollout.rolling_back_since or 0.0)
-        if progress.online and draft.at - since > draft.rules.deadline_s:
-            draft.change_device(device, status=DeviceStatus.STRANDED)
+    began = draft.rollout.rolling_back_since or 0.0
+    if draft.at - began > draft.rules.deadline_s:  # before that, nobody's time can be up
+        for device in draft.rollout.with_status(DeviceStatus.REVERTING):
+            progress = draft.rollout.devices[device]
+            since = max(progress.clock_at or 0.0, began)
+            if progress.online and draft.at - since > draft.rules.deadline_s:
+                draft.change_device(device, status=DeviceStatus.STRANDED)
     end_if_back(draft)

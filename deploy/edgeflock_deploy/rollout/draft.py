@@ -3,19 +3,23 @@
 The only mutable thing in the rollout machine, and it lives for one call of `rollout.step`. It holds what every rule
 does to a device (ask, commit, take back, set aside), so that what was asked and what is remembered never part. A
 change that changes nothing keeps the same object: that is how the service knows that an event need not be journaled.
+
+It also remembers which devices the event touched, so that only their cases are looked at again: nothing else can have
+changed what is to be said of the others.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.verdict import Verdict, VerdictKind
 from edgeflock_deploy.messages import Phase
 from edgeflock_deploy.policy.rules import Stage
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.events import SetDesired
 from edgeflock_deploy.rollout.state import DeviceProgress, DeviceStatus, Rollout, StageState
+from edgeflock_deploy.unchecked import changed, made
 
 
 class Draft:
@@ -25,6 +29,8 @@ class Draft:
         self.rollout = rollout
         self.at = at
         self.effects: list[SetDesired] = []
+        self._touched: set[str] = set()
+        self._everyone = False
 
     @property
     def rules(self) -> Stage:
@@ -39,26 +45,43 @@ class Draft:
     def change(self, **fields: Any) -> None:
         """Set fields of the rollout."""
         if any(getattr(self.rollout, name) != value for name, value in fields.items()):
-            self.rollout = self.rollout.model_copy(update=fields)
+            self.rollout = changed(self.rollout, **fields)
 
     def change_stage(self, **fields: Any) -> None:
         """Set fields of the current stage."""
         if any(getattr(self.stage, name) != value for name, value in fields.items()):
             stages = list(self.rollout.stages)
-            stages[self.rollout.stage] = self.stage.model_copy(update=fields)
+            stages[self.rollout.stage] = changed(self.stage, **fields)
             self.change(stages=tuple(stages))
 
     def change_device(self, device: str, **fields: Any) -> None:
         """Set fields of one device's progress."""
         before = self.rollout.devices[device]
         if any(getattr(before, name) != value for name, value in fields.items()):
-            devices = {**self.rollout.devices, device: before.model_copy(update=fields)}
-            self.rollout = self.rollout.model_copy(update={"devices": devices})
+            devices = self.rollout.devices.with_device(device, changed(before, **fields))
+            self.rollout = changed(self.rollout, devices=devices)
+            self._touched.add(device)
+
+    def change_evidence(self, device: str, evidence: Evidence) -> None:
+        """Set the evidence, of which no other device's part is another than before."""
+        if evidence is not self.rollout.evidence:
+            self.rollout = changed(self.rollout, evidence=evidence)
+            self._touched.add(device)
+
+    def look_at_everyone(self) -> None:
+        """Every device's case is to be looked at again: the rules by which they are judged are other ones now."""
+        self._everyone = True
+
+    def open_cases(self) -> list[str]:
+        """The devices in trial whose case may stand otherwise than before this event; sorted."""
+        if self._everyone:
+            return self.rollout.with_status(DeviceStatus.TRIAL)
+        devices = self.rollout.devices
+        return sorted(device for device in self._touched if devices[device].status is DeviceStatus.TRIAL)
 
     def judged(self, kind: VerdictKind, sentence: str) -> None:
-        """Put a verdict on record, with the evidence as it stands."""
-        rows = judge.rows(self.rollout.evidence, self.rollout.policy)
-        self.change(verdict=Verdict.model_construct(kind=kind, sentence=sentence, evidence=rows))
+        """Put a verdict on record."""
+        self.change(verdict=made(Verdict, kind=kind, sentence=sentence))
 
     def ask(self, device: str) -> None:
         """Give a device the candidate for its trial."""

@@ -2,7 +2,8 @@
 
 Events are journaled as JSON, so they are versioned values; `at` is in seconds since 1970 and the only time there is.
 
-Version history: 1, the first.
+Version history: 1, the first; since then, each with a default: `StartedDevice.tags` and `utc_offset_s`;
+`DeviceSeen.utc_offset_s`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class StartedDevice(Frozen):
     device_class: str
     online: bool
     committed: str | None  # the bundle to go back to: what this device last committed for this model
+    tags: dict[str, str] = Field(default_factory=dict)  # when the rollout started; `site` is whose line its bytes take
+    utc_offset_s: int | None = None  # what its local time is ahead of UTC; None: it did not say
 
 
 class _Event(Frozen):
@@ -64,6 +67,7 @@ class DeviceSeen(_Event):
     outcome: Outcome | None = None
     reason: Reason | None = None
     detail: str | None = None
+    utc_offset_s: int | None = None  # what the device's local time is ahead of UTC; None: it did not say
 
 
 class WindowClosed(_Event):

@@ -51,6 +51,7 @@ from edgeflock_deploy.rollout.stages import advance, stages_of
 from edgeflock_deploy.rollout.state import (
     CANDIDATES,
     DeviceProgress,
+    Devices,
     DeviceStatus,
     Rollout,
     RolloutPhase,
@@ -81,7 +82,7 @@ def step(rollout: Rollout | None, event: RolloutEvent) -> tuple[Rollout, tuple[S
 
 def _start(event: Started) -> tuple[Rollout, tuple[SetDesired, ...]]:
     devices = {}
-    for device in sorted(event.devices, key=lambda device: device.device):
+    for device in event.devices:
         progress = DeviceProgress(
             device_class=device.device_class, online=device.online, committed_before=device.committed
         )
@@ -103,7 +104,7 @@ def _start(event: Started) -> tuple[Rollout, tuple[SetDesired, ...]]:
         phase=RolloutPhase.RUNNING,
         reason=f"started by {event.by}",
         stages=stages_of(event.policy, len(devices)),
-        devices=devices,
+        devices=Devices(devices),
     )
     draft = Draft(rollout, event.at)
     if event.mode == "deploy":
@@ -144,7 +145,7 @@ def _note(draft: Draft, event: DeviceSeen) -> None:
     """Remember what was seen; a report that answers an earlier order says nothing of this one."""
     before = draft.rollout.devices[event.device]
     if event.device_class != before.device_class:
-        draft.change(evidence=draft.rollout.evidence.without(event.device))
+        draft.change_evidence(event.device, draft.rollout.evidence.without(event.device))
     draft.change_device(event.device, online=event.online, device_class=event.device_class, running=event.digest)
     if event.state is None or event.phase is None or event.phase is not before.desired:
         return
@@ -191,7 +192,7 @@ def _window(draft: Draft, event: WindowClosed) -> None:
     evidence = judge.observe(rollout.evidence, window, rollout.policy)
     if evidence is rollout.evidence:
         return
-    draft.change(evidence=evidence)
+    draft.change_evidence(window.device, evidence)
     if progress.status is DeviceStatus.ASKED:
         _acknowledge(draft, window.device, in_trial=True)
     sentence = judge.failure(evidence, rollout.policy, len(rollout.devices))
@@ -206,8 +207,8 @@ def _window(draft: Draft, event: WindowClosed) -> None:
 
 def _say_how_far(draft: Draft, device: str) -> None:
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
-    lacking = judge.missing(evidence, device, policy)
-    why = lacking[0] if lacking else f"at least {draft.rules.min_windows} are wanted"
+    lacking = judge.first_missing(evidence, device, policy)
+    why = lacking or f"at least {draft.rules.min_windows} are wanted"
     why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
     draft.judged(VerdictKind.CONTINUE, f"CONTINUE: {device} gave {count(evidence.of(device).windows, 'window')}: {why}")
 
@@ -222,10 +223,8 @@ def _seen_going_back(draft: Draft, event: DeviceSeen) -> None:
 def _tick(draft: Draft, event: Ticked) -> None:
     """Let go of devices whose time is up: sleeping ones become stragglers, awake ones are set aside."""
     deadline_s = draft.rules.deadline_s
-    for device in draft.rollout.candidates:
+    for device in draft.rollout.devices.due(event.at, deadline_s):
         progress = draft.rollout.devices[device]
-        if event.at - (progress.clock_at or event.at) <= deadline_s:
-            continue
         if progress.status is DeviceStatus.COMMITTING:
             draft.change_device(device, overdue=True)
         elif progress.online:

@@ -21,7 +21,7 @@ def pause(draft: Draft, event: Paused) -> None:
 
 def resume(draft: Draft, event: Resumed) -> None:
     """Acknowledge why it was held: more windows for who has used them up, a second try for who was set aside."""
-    for device, progress in sorted(draft.rollout.devices.items()):
+    for device, progress in draft.rollout.devices.items():
         if progress.status in CANDIDATES:
             used = draft.rollout.evidence.of(device).windows
             more = draft.rules.max_windows if used >= progress.windows_allowed else 0
@@ -31,6 +31,7 @@ def resume(draft: Draft, event: Resumed) -> None:
     if draft.stage.phase is StagePhase.INCONCLUSIVE:
         draft.change_stage(phase=StagePhase.DEPLOYING)
     draft.change(phase=RolloutPhase.RUNNING, reason=f"resumed by {event.by}", paused_why=None)
+    draft.look_at_everyone()  # evidence was heard while nobody was told to commit
     advance(draft)
 
 
@@ -49,7 +50,7 @@ def abort(draft: Draft, event: Aborted) -> None:
 
 def supersede(draft: Draft, event: Superseded) -> None:
     """End for a newer rollout: what it took keeps what it committed, everything else goes back."""
-    for device, progress in sorted(draft.rollout.devices.items()):
+    for device, progress in draft.rollout.devices.items():
         theirs = device in event.taken and progress.status not in CANDIDATES
         if progress.desired is not None and not theirs:
             draft.take_back(device, DeviceStatus.REVERTING)

@@ -12,9 +12,20 @@ from typing import Literal
 
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.verdict import Verdict
-from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase
+from edgeflock_deploy.messages import Frozen
 from edgeflock_deploy.policy.rules import Policy
-from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout.devices import CANDIDATES, DeviceProgress, Devices, DeviceStatus
+
+__all__ = [
+    "CANDIDATES",
+    "DeviceProgress",
+    "DeviceStatus",
+    "Devices",
+    "Rollout",
+    "RolloutPhase",
+    "StagePhase",
+    "StageState",
+]
 
 
 class RolloutPhase(str, Enum):
@@ -46,46 +57,6 @@ class StagePhase(str, Enum):
     SKIPPED = "SKIPPED"
 
 
-class DeviceStatus(str, Enum):
-    """Where a device is in this rollout, as the controller knows it."""
-
-    WAITING = "WAITING"  # not asked, or taken back out of its trial as a straggler
-    ASKED = "ASKED"
-    TRIAL = "TRIAL"
-    COMMITTING = "COMMITTING"
-    COMMITTED = "COMMITTED"
-    SET_ASIDE = "SET_ASIDE"  # its own trouble, not the candidate's
-    REVERTING = "REVERTING"
-    REVERTED = "REVERTED"
-    STRANDED = "STRANDED"  # asked to go back and could not, or did not answer in time
-
-
-CANDIDATES = frozenset({DeviceStatus.ASKED, DeviceStatus.TRIAL, DeviceStatus.COMMITTING})
-"""Who has the candidate, or is getting it, without having committed it."""
-
-
-class DeviceProgress(Frozen):
-    """One device's way through the rollout. Times are in seconds since 1970, from the events."""
-
-    device_class: str
-    online: bool
-    committed_before: str | None  # the bundle to go back to
-    status: DeviceStatus = DeviceStatus.WAITING
-    desired: Phase | None = None  # what this rollout last asked of it; None: nothing
-    state: DeviceState | None = None  # its latest answer
-    running: str | None = None
-    asked_at: float | None = None
-    acked_at: float | None = None
-    clock_at: float | None = None  # its deadline counts from here: asked, then answered, then told to commit
-    windows_allowed: int = 0
-    reverted: bool = False  # it has confirmed the last revert
-    late: bool = False  # a straggler, or on its second try: others go first, and it no longer holds up the rollout
-    overdue: bool = False  # told to commit and silent since: it will when it wakes, and holds up nobody
-    outcome: Outcome | None = None
-    reason: Reason | None = None
-    detail: str | None = None
-
-
 class StageState(Frozen):
     """One stage: how many devices have the candidate when it is done, and how far it is."""
 
@@ -111,7 +82,7 @@ class Rollout(Frozen):
     phase: RolloutPhase
     reason: str
     stages: tuple[StageState, ...]
-    devices: dict[str, DeviceProgress]
+    devices: Devices
     ended_at: float | None = None
     stage: int = 0  # index of the current stage
     evidence: Evidence = Evidence()
@@ -123,27 +94,36 @@ class Rollout(Frozen):
 
     def with_status(self, *statuses: DeviceStatus) -> list[str]:
         """The devices in any of these statuses, sorted."""
-        return sorted(device for device, progress in self.devices.items() if progress.status in statuses)
+        return self.devices.with_status(*statuses)
+
+    def count(self, *statuses: DeviceStatus) -> int:
+        """How many devices are in any of these statuses."""
+        return self.devices.count(*statuses)
 
     @property
-    def candidates(self) -> list[str]:
-        """The devices in the way of a next one: they hold the candidate uncommitted, and their time is not up."""
-        return [device for device in self.with_status(*CANDIDATES) if not self.devices[device].overdue]
+    def candidates(self) -> int:
+        """How many devices are in the way of a next one: they hold it uncommitted, and their time is not up."""
+        return self.devices.candidates
 
     @property
     def devices_reached(self) -> int:
         """How many devices were given the candidate, or had it already."""
-        return sum(p.desired is not None or p.status is DeviceStatus.COMMITTED for p in self.devices.values())
+        return sum(
+            len(members)
+            for status in DeviceStatus
+            for group, members in self.devices.groups(status)
+            if group.told or status is DeviceStatus.COMMITTED
+        )
 
     @property
     def devices_committed(self) -> int:
         """How many devices have committed the candidate."""
-        return len(self.with_status(DeviceStatus.COMMITTED))
+        return self.count(DeviceStatus.COMMITTED)
 
     @property
     def devices_waiting(self) -> int:
         """How many devices are still to commit: queued, asleep, on their way or set aside."""
-        return len(self.with_status(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE, *CANDIDATES))
+        return self.count(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE, *CANDIDATES)
 
     @property
     def coverage(self) -> float:

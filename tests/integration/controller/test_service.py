@@ -39,6 +39,38 @@ def test_names_that_do_not_exist_are_refused_with_those_that_do(flock: Any, hq: 
         assert said.count("\n") == 1
 
 
+def test_boards_are_tagged_frozen_and_named_by_their_tags_and_the_log_says_by_whom(flock: Any, hq: Any) -> None:
+    one, two = flock.device("pi-1").name, flock.device("pi-2").name
+    flock.publish()
+    assert hq.run("devices", "tag", one, f"site={flock.tag}") == "changed the tags of 1 of 1 devices\n"
+    hq.run("devices", "tag", one, f"site={flock.tag}", code=1)
+    assert "are named twice" in hq.run("devices", "tag", one, "a=b", "--to", "all", code=2)
+    shown = {d["id"]: d["tags"] for d in hq.json("devices")}
+    assert (shown[one], shown[two]) == ({"site": flock.tag}, {})
+    assert f"tags: site={flock.tag}" in hq.run("devices", "show", one)
+
+    hq.run("freeze", "model", flock.model, "--reason", "labels are checked")
+    to = ("--to", f"tag.site={flock.tag}", "--policy", "install")
+    assert "(labels are checked)" in hq.run("deploy", flock.model, "--variant", "tiny", *to, code=2)
+    assert flock.model in hq.run("freeze")
+    hq.run("unfreeze", "model", flock.model)
+    hq.run("freeze", "device", two, "--reason", "fair")
+    assert "frozen by " in hq.run("devices", "show", two)
+    hq.run("unfreeze", "device", two)
+    assert hq.run("freeze") == "nothing is frozen\n"
+    rollout = hq.json("deploy", flock.model, "--variant", "tiny", *to, "--wait")
+    assert list(rollout["devices"]) == [one]
+
+    log = hq.json("audit", "--model", flock.model)
+    did = [(entry["action"], entry["result"].split(":")[0]) for entry in log]
+    freezing = [("freeze", "frozen"), ("deploy", "refused"), ("unfreeze", "unfrozen")]
+    assert did == [("publish", "published"), *freezing, ("deploy", f"started {rollout['id']}")]
+    assert {entry["by"] for entry in log} == {rollout["by"]}
+    assert [e["action"] for e in hq.json("audit", "--device", one)] == ["tag", "tag", "deploy"]
+    assert [e["action"] for e in hq.json("audit", "--rollout", rollout["id"])] == ["deploy"]
+    assert "labels are checked" in hq.run("audit", "--model", flock.model)
+
+
 def test_messages_that_cannot_be_read_become_dead_letters_and_harm_nothing(flock: Any, hq: Any) -> None:
     device = flock.device("pi-1")
     before = hq.ask("status")["dead_letters"]

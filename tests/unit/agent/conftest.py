@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+from frozen_heap import frozen_heap
 
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob, seal_manifest, split
 from edgeflock_deploy.keys import SigningKey, Trust
+
+__all__ = ["frozen_heap"]
 
 
 class Packed(NamedTuple):

@@ -30,6 +30,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
         ({"--http": "8080"}, "is not HOST:PORT"),
         ({"--trust": "/nowhere/trust.json"}, "cannot be read"),
         ({}, "remembers no keys"),
+        ({"--tag": "site"}, "is not KEY=VALUE"),
         ({"--state": "/proc/nowhere"}, "cannot be made"),
     ],
 )

@@ -125,6 +125,7 @@ def test_version_1_is_read_for_ever() -> None:
     assert AgentRecord.model_validate_json(line) == record(2)
     facts = AgentRecord.model_validate_json(line).models["digits"].bundles["d"]
     assert (facts.form, facts.variants, facts.tried) == (0, (), ())
+    assert AgentRecord.model_validate_json(line).models["digits"].trying is None  # it counts as proven
 
 
 def test_which_form_a_bundle_runs_as_is_remembered_with_those_that_did_not_fit(tmp_path: Path) -> None:

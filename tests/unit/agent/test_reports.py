@@ -28,8 +28,10 @@ class Published(list[Any]):
             done()
 
 
-def reporter(link: Published, folder: Path = Path("/dev/null/none")) -> Reporter:
-    identity = Identity(device="a", device_class="c", runtime="none", boot_id="boot", broker="mqtt://h:1")
+IDENTITY = Identity(device="a", device_class="c", runtime="none", boot_id="boot", broker="mqtt://h:1")
+
+
+def reporter(link: Published, folder: Path = Path("/dev/null/none"), identity: Identity = IDENTITY) -> Reporter:
     now_s = [0.0]
     outbox = Outbox("a", link, Backlog(folder, Disk()), lambda: now_s[0])
     outbox.connected()
@@ -92,6 +94,18 @@ def test_a_report_says_how_soon_the_next_one_comes() -> None:
     link = Published()
     reporter(link).reported({}, {})
     assert [m.beat_s for m in link if isinstance(m, Reported)] == [3.0]
+
+
+def test_a_report_says_the_boards_own_tags_and_its_local_time() -> None:
+    link = Published()
+    identity = Identity("a", "c", "none", "boot", "mqtt://h:1", tags=(("site", "roof"),))
+    reports = reporter(link, identity=identity)
+    offsets_s = iter([3600, 7200])  # a change to summer time
+    reports.utc_offset_s = lambda: next(offsets_s)
+    for _ in range(2):
+        reports.reported({}, {})
+    said = [m for m in link if isinstance(m, Reported)]
+    assert [(m.tags, m.utc_offset_s) for m in said] == [({"site": "roof"}, 3600), ({"site": "roof"}, 7200)]
 
 
 def test_a_report_says_how_many_windows_were_lost_for_want_of_room(tmp_path: Path) -> None:

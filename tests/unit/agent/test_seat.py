@@ -107,8 +107,11 @@ def test_what_the_candidate_cannot_answer_waits_for_the_incumbent_and_blames_the
     seat.vacate()
     seat.put(start("old"))
     assert asking.ended() == "old"
-    seat.settle()
+    differing = seat.settle()
+    assert differing is not None
+    assert (differing.candidate, differing.inputs, type(differing.answer)) == ("new", ROW, int)
     assert seat.stop is not None
+    assert seat.settle() is None  # it is told once
 
 
 def test_nan_of_both_blames_nobody(start: Start) -> None:
@@ -121,7 +124,7 @@ def test_nan_of_both_blames_nobody(start: Start) -> None:
     seat.vacate()
     seat.put(start("old", "tiny_late_nan"))
     assert asking.ended() == "old"
-    seat.settle()
+    assert seat.settle() is None
     assert seat.stop is None
     assert not seat.recall
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeflock_agent.children.runner import InferenceFailed, Judged, ModelProcess
+from edgeflock_agent.children.runner import Answer, InferenceFailed, Judged, ModelProcess
 from edgeflock_agent.client import Client
 from edgeflock_agent.serving.endpoint import Endpoint, Serving, Turn
 from edgeflock_agent.trial.serving_window import run_serving_window
-from edgeflock_agent.trial.side import SideStopped
+from edgeflock_agent.trial.side import Inputs, SideStopped
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_deploy.messages import TrialSettings
 from edgeflock_deploy.reasons import Reason
@@ -49,6 +49,7 @@ class Board:
         self.endpoint = Endpoint.start(self.serving.get, turns=self.turns.get)
         stack.callback(self.endpoint.stop)
         self.digests: list[str] = []
+        self.told: list[tuple[Inputs, Answer, Answer | None]] = []
         self.done = threading.Event()
 
     def install(self, turn: Turn | None) -> None:
@@ -66,7 +67,15 @@ class Board:
     def window(
         self, settings: TrialSettings = SETTINGS, should_stop: Callable[[], bool] = lambda: False
     ) -> WindowSides | None:
-        return run_serving_window(self.old, self.new, settings, random.Random(3), self.install, should_stop=should_stop)
+        return run_serving_window(
+            self.old,
+            self.new,
+            settings,
+            random.Random(3),
+            self.install,
+            should_stop=should_stop,
+            differed=lambda *said: self.told.append(said),
+        )
 
     def window_while_asked(self, x: np.ndarray = X) -> WindowSides | None:
         asking = threading.Thread(target=self.ask, args=(x,))
@@ -91,6 +100,7 @@ def test_applications_are_answered_in_blocks_by_each_in_turn(stack: ExitStack) -
     assert (window.mode, window.paired, window.agreement) == ("serving", True, 1.0)
     assert window.live_pairs >= 40
     assert window.pairs == window.live_pairs + 10
+    assert board.told == []
     for side in (window.old, window.new):
         assert side.service_n == window.live_pairs
         assert side.n == window.pairs
@@ -144,6 +154,8 @@ def test_an_error_of_the_candidate_is_answered_by_the_incumbent_and_counted(stac
     assert window.new.errors > 0
     assert window.live_pairs == 0
     assert set(board.digests) == {"old"}
+    assert len(board.told) >= window.new.errors  # one may have been on its way when the window closed
+    assert set(board.told) == {((X.tobytes(),), 0, None)}
 
 
 def test_a_crash_of_the_candidate_reaches_no_application_and_stops_it(stack: ExitStack) -> None:

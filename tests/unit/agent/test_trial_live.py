@@ -85,9 +85,18 @@ def test_an_error_on_a_live_input_is_an_error_and_a_disagreement(start: Start) -
 
 
 def test_a_live_input_that_makes_the_candidate_alone_nan_stops_it(start: Start, tmp_path: Path) -> None:
-    bad = (np.full((1, 8), 3, "float32").tobytes(),)
+    bad, told = (np.full((1, 8), 3, "float32").tobytes(),), list[object]()
     with pytest.raises(SideStopped) as stopped:
-        _window(start("tiny"), start("tiny_late_nan"), lambda: bad)
+        run_window(
+            start("tiny"),
+            start("tiny_late_nan"),
+            TrialSettings(window_pairs=40, window_max_s=60),
+            random.Random(7),
+            time.monotonic,
+            live=lambda: bad,
+            differed=lambda inputs, _, new: told.append((inputs, new)),
+        )
+    assert told == [(bad, None)]
     assert stopped.value.side == "new"
     assert stopped.value.stop is not None
     assert stopped.value.stop.reason is Reason.NAN_OUTPUT

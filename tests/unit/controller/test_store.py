@@ -4,9 +4,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from edgeflock_controller.registry import Bundle
-from edgeflock_controller.schema import VERSION
+from edgeflock_controller.schema import MIGRATIONS, VERSION
 from edgeflock_controller.store import Store, StoreLock, TakenOver
 from edgeflock_deploy.bundle import BlobRole, Form, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
@@ -84,18 +85,38 @@ def test_a_blob_of_a_fallback_is_found_too(store: Store) -> None:
         assert store.registry.blob(blob.sha256) == blob
 
 
+def database_of_version(version: int, folder: Path) -> sqlite3.Connection:
+    """A database as the release with this schema made it."""
+    connection = sqlite3.connect(folder / "edgeflock.db", isolation_level=None)
+    for step in MIGRATIONS[:version]:
+        step(Database(connection))
+    connection.execute(f"PRAGMA user_version = {version}")
+    return connection
+
+
 def test_a_database_of_version_1_gets_its_index_of_blobs(tmp_path: Path) -> None:
     published = bundle("a", 1, b"one", b"golden")
-    store = Store(tmp_path)
-    with store.transaction():
-        store.registry.add_bundle(published)
-    store.close()
-    connection = sqlite3.connect(tmp_path / "edgeflock.db")
-    connection.executescript("DROP TABLE blobs; PRAGMA user_version = 1")
+    m = published.manifest
+    connection = database_of_version(1, tmp_path)
+    row = (published.digest, m.model, m.version, m.variant, b"", m.model_dump_json(), 1, 1, 0.0)
+    connection.execute("INSERT INTO bundles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     connection.close()
     store = Store(tmp_path)
-    for blob in published.manifest.blobs.values():
+    for blob in m.blobs.values():
         assert store.registry.blob(blob.sha256) == blob
+    store.close()
+
+
+def test_devices_of_a_database_of_version_3_are_untagged_and_said_no_time_zone(tmp_path: Path) -> None:
+    connection = database_of_version(3, tmp_path)
+    row = ("pi-1", "a", "r", 1, 0, None, "b", 1, 1, 7.0, 8.0)
+    connection.execute(f"INSERT INTO devices VALUES ({', '.join('?' * len(row))})", row)
+    connection.close()
+    store = Store(tmp_path)
+    device = store.twins.device("pi-1")
+    assert device is not None
+    assert (device.first_seen, device.online, device.tags, device.utc_offset_s) == (7.0, True, {}, None)
+    assert store.audit.newest(10, {}) == []
     store.close()
 
 

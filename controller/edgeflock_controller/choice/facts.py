@@ -1,0 +1,215 @@
+"""What boards of one class measured, as one row per variant.
+
+Decided here, so that only like is compared with like:
+- Only boards that measured every variant that any board could measure count, where there are such; else each variant's
+  own boards do, and the row says so.
+- A board's number is the median over its runs (each a fresh process), its peak memory the largest; the class's number
+  is that of its worst board. The range goes over all runs of all boards.
+- What an emulated board says of time and energy does not count, nor what was measured while the board throttled. Runs
+  while it was contended count only where a board has no others, and the row says so.
+- Energy counts only from a meter that may gate: not modelled, and on a scope that the model surely draws from.
+- `accuracy_drop` is counted on each board from the reference's accuracy there, on the same items. The reference is the
+  variant `float32` of the same version where it was measured, else the most accurate one.
+- A variant that does not fit on one board of the class is out for the class.
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from edgeflock_controller.choice.metric import METRICS
+from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.messages import Measured, Measurement, Outcome
+from edgeflock_deploy.quantiles import median
+from edgeflock_deploy.rollout.choice import ChoiceRow, MetricValue
+
+PARENT = "float32"
+
+_TIMED: dict[str, Callable[[Measurement], float | None]] = {
+    "latency_ms_p50": lambda run: run.latency_ms_p50,
+    "latency_ms_p90": lambda run: run.latency_ms_p90,
+    "latency_ms_p95": lambda run: run.latency_ms_p95,
+    "end_to_end_ms_p50": lambda run: run.end_to_end_ms_p50,
+    "end_to_end_ms_p95": lambda run: run.end_to_end_ms_p95,
+    "first_inference_ms": lambda run: run.first_inference_ms,
+    "load_ms": lambda run: run.load_ms,
+    "energy_mj": lambda run: run.energy.mj if run.energy.may_gate else None,
+}
+
+
+class Variant(NamedTuple):
+    """A variant that a class may get: its bundle, what boards answered (by device), and why it cannot run there."""
+
+    digest: str
+    manifest: Manifest
+    answers: Mapping[str, Measured] = {}
+    barred: str | None = None
+
+
+class Facts(NamedTuple):
+    """The rows, and what `accuracy_drop` was counted from."""
+
+    rows: list[ChoiceRow]
+    reference: str | None
+
+
+def facts(variants: Sequence[Variant]) -> Facts:
+    """The table of a class."""
+    succeeded = {one.digest: _succeeded(one) for one in variants if _misfit(one) is None}
+    measured = {digest: answers for digest, answers in succeeded.items() if answers}
+    common = frozenset.intersection(*(frozenset(answers) for answers in measured.values())) if measured else frozenset()
+    reference = _reference([one for one in variants if one.digest in measured], measured)
+    rows = []
+    for one in sorted(variants, key=lambda one: (one.manifest.variant, one.digest)):
+        why = one.barred or _misfit(one)
+        answers = measured.get(one.digest, {})
+        if why is None and not answers:
+            why = "it was never measured"
+        if why is not None:
+            rows.append(ChoiceRow(variant=one.manifest.variant, digest=one.digest, why=why))
+            continue
+        counted = {board: answer for board, answer in answers.items() if not common or board in common}
+        rows.append(_row(one, counted, reference, measured, alike=bool(common)))
+    return Facts(rows, None if reference is None else _in_words(reference, measured))
+
+
+def _row(
+    one: Variant,
+    answers: Mapping[str, Measured],
+    reference: Variant | None,
+    measured: Mapping[str, Mapping[str, Measured]],
+    *,
+    alike: bool,
+) -> ChoiceRow:
+    runs = {board: _counted(answer.runs) for board, answer in answers.items()}
+    values = {name: _timed(name, pick, answers, runs) for name, pick in _TIMED.items()}
+    peaks = {board: [run.peak_rss_bytes for run in answer.runs] for board, answer in answers.items()}
+    values["rss_bytes"] = _over_boards(peaks, max, "it was not read")
+    blob = one.manifest.blobs["model"]
+    values["raw_bytes"], values["wire_bytes"] = _exact(blob.bytes), _exact(blob.encoding.bytes)
+    accuracies = [answer.accuracy for answer in answers.values()]
+    values["accuracy"] = _worst(accuracies, min, "its bundle has no evaluation slice")
+    values["accuracy_drop"] = _drop(one, answers, reference, measured)
+    notes = [] if alike else ["measured on other boards than the others"]
+    if any(run.conditions is not None and run.conditions.contended for chosen in runs.values() for run in chosen):
+        notes.append("measured while something else wanted the processor")
+    why = "; ".join(notes) or None
+    variant, boards = one.manifest.variant, tuple(sorted(answers))
+    return ChoiceRow(variant=variant, digest=one.digest, boards=boards, values=values, why=why)
+
+
+def _timed(
+    name: str,
+    pick: Callable[[Measurement], float | None],
+    answers: Mapping[str, Measured],
+    runs: Mapping[str, Sequence[Measurement]],
+) -> MetricValue:
+    everything = [run for answer in answers.values() for run in answer.runs]
+    taken = {board: [pick(run) for run in chosen] for board, chosen in runs.items()}
+    return _over_boards(taken, median, _why_not(name, everything))
+
+
+def _why_not(name: str, runs: Sequence[Measurement]) -> str:
+    """Why a timed metric may be unknown, said of the runs that there were."""
+    under = [run.conditions for run in runs if run.conditions is not None]
+    if under and all(one.emulated for one in under):
+        return "the boards are emulated, their times are their host's"
+    if under and all(one.throttled for one in under):
+        return "the boards throttled all the while"
+    if name == "energy_mj":
+        reasons = dict.fromkeys(run.energy.reason or f"it is {run.energy.method}, which may not decide" for run in runs)
+        return "no meter that may decide: " + "; ".join(reasons)
+    return f"too few inferences were sampled ({min((run.n for run in runs), default=0)})"
+
+
+def _counted(runs: Sequence[Measurement]) -> list[Measurement]:
+    """The runs of a board whose times count: uncontended ones where there are any."""
+    sound = [run for run in runs if run.conditions is None or not (run.conditions.emulated or run.conditions.throttled)]
+    quiet = [run for run in sound if run.conditions is None or not run.conditions.contended]
+    return quiet or sound
+
+
+def _over_boards(
+    taken: Mapping[str, Sequence[float | None]], of_board: Callable[[list[float]], float], why: str
+) -> MetricValue:
+    known = {board: [value for value in values if value is not None] for board, values in taken.items()}
+    if not known or not all(known.values()):
+        return MetricValue(why=why)
+    every = [value for values in known.values() for value in values]
+    return MetricValue(value=max(of_board(values) for values in known.values()), low=min(every), high=max(every))
+
+
+def _worst(values: Sequence[float | None], worst: Callable[[list[float]], float], why: str) -> MetricValue:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return MetricValue(why=why)
+    return MetricValue(value=worst(known), low=min(known), high=max(known))
+
+
+def _drop(
+    one: Variant,
+    answers: Mapping[str, Measured],
+    reference: Variant | None,
+    measured: Mapping[str, Mapping[str, Measured]],
+) -> MetricValue:
+    if reference is None:
+        return MetricValue(why="no variant has an evaluation slice to be compared on")
+    if _slice(one) != _slice(reference):
+        return MetricValue(why=f"its evaluation slice is another than {reference.manifest.variant}'s")
+    there = measured[reference.digest]
+    drops: list[float | None] = []
+    for board, answer in answers.items():
+        before = there[board].accuracy if board in there else None
+        known = before is not None and answer.accuracy is not None
+        drops.append(round(100 * ((before or 0.0) - (answer.accuracy or 0.0)), 9) if known else None)
+    return _worst(drops, max, f"{reference.manifest.variant} was not measured on the same boards")
+
+
+def _reference(variants: Sequence[Variant], measured: Mapping[str, Mapping[str, Measured]]) -> Variant | None:
+    scored = {one.digest: _accuracy(measured[one.digest]) for one in variants}
+    able = [one for one in variants if scored[one.digest] is not None]
+    if not able:
+        return None
+    return min(able, key=lambda v: (v.manifest.variant != PARENT, -(scored[v.digest] or 0.0), v.manifest.variant))
+
+
+def _in_words(reference: Variant, measured: Mapping[str, Mapping[str, Measured]]) -> str:
+    items = next(iter(measured[reference.digest].values())).items
+    kind = "the parent" if reference.manifest.variant == PARENT else "the most accurate one"
+    return f"{reference.manifest.variant} ({kind}), on the {items} items of evaluation slice {_slice(reference)[:12]}"
+
+
+def _accuracy(answers: Mapping[str, Measured]) -> float | None:
+    known = [answer.accuracy for answer in answers.values() if answer.accuracy is not None]
+    return min(known) if known else None
+
+
+def _slice(one: Variant) -> str:
+    blob = one.manifest.blobs.get("evaluation")
+    return blob.sha256 if blob is not None else ""
+
+
+def _succeeded(one: Variant) -> dict[str, Measured]:
+    """What boards measured of the variant itself: a board that keeps another form of the bundle measured that one."""
+    name = one.manifest.variant
+    return {
+        board: answer
+        for board, answer in one.answers.items()
+        if answer.outcome is Outcome.SUCCEEDED and answer.runs and answer.variant in (None, name)
+    }
+
+
+def _misfit(one: Variant) -> str | None:
+    for board, answer in sorted(one.answers.items()):
+        if answer.outcome in (Outcome.FAILED, Outcome.REJECTED) and answer.reason and answer.reason.blames_variant:
+            return f"it does not fit on {board}: {answer.reason.value}: {answer.detail}"
+    return None
+
+
+def _exact(value: float) -> MetricValue:
+    return MetricValue(value=value, low=value, high=value)
+
+
+assert set(_TIMED) == {name for name, metric in METRICS.items() if metric.timed}, "each timed metric is read somewhere"

@@ -1,0 +1,114 @@
+"""What the store knows that a rollout could be planned and rehearsed from. Read here, reckoned with elsewhere.
+
+The core's thread runs it, so that every answer is bounded: `RECORDS_AT_ONCE` devices, and of each the newest windows.
+What is made of the numbers stands in `rehearsal`, which runs in the process that asked.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from edgeflock_controller.comings import Comings
+from edgeflock_controller.registry import Bundle
+from edgeflock_controller.twins import Device, Twins
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.messages import AgentEvent, DeviceState, Window
+
+Json = dict[str, Any]
+
+RECORDS_AT_ONCE = 20
+_WINDOWS = 64  # of each device, the newest
+_EVENTS = 200
+_TURNS = 500
+
+
+class Prospects:
+    """Reads what was recorded of devices.
+
+    Args:
+        connection: of the store.
+        twins: of the store.
+        comings: of the store.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, twins: Twins, comings: Comings) -> None:
+        self._connection, self._twins, self._comings = connection, twins, comings
+
+    def device(self, row: Device, model: str) -> Json:
+        """What a rollout of a model would find on a device."""
+        said = self._twins.said(row.device)
+        own = said.get(model)
+        measured = own.measurement if own is not None else None
+        held = {digest for entry in said.values() for digest in entry.slots.model_dump().values() if digest is not None}
+        return {
+            "device": row.device,
+            "device_class": row.device_class,
+            "runtime": row.runtime,
+            "online": row.online,
+            "free_bytes": row.free_bytes,
+            "committed": self._twins.committed(row.device, model),
+            "holds": sorted(held),
+            "latency_ms": None if measured is None else measured.latency_ms_p50,
+            "measures_energy": measured is not None and measured.energy.may_gate,
+            "energy": None if measured is None else (measured.energy.meter or measured.energy.reason),
+        }
+
+    def record(self, device: str, model: str) -> Json:
+        """What a device showed in earlier trials of a model, and when it came and went."""
+        return {
+            "windows": [_window(window) for window in self._windows(device, model)],
+            "starts_s": self._starts(device, model),
+            "presence": self._comings.of(device)[-_TURNS:],
+        }
+
+    def _windows(self, device: str, model: str) -> list[Window]:
+        """The newest paired windows, oldest first; which are the newest is read off the index alone."""
+        rows = self._connection.execute(
+            "SELECT body FROM windows WHERE rowid IN "
+            "(SELECT rowid FROM windows WHERE device = ? ORDER BY rowid DESC LIMIT ?) ORDER BY rowid",
+            (device, _WINDOWS),
+        )
+        found = [Window.model_validate_json(row["body"]) for row in rows]
+        return [window for window in found if window.model == model and window.paired]
+
+    def _starts(self, device: str, model: str) -> list[float]:
+        """How long each start of a trial took, from its order to both variants being loaded, by the device's clock."""
+        rows = self._connection.execute(
+            "SELECT body FROM events WHERE rowid IN "
+            "(SELECT rowid FROM events WHERE device = ? ORDER BY rowid DESC LIMIT ?) ORDER BY rowid",
+            (device, _EVENTS),
+        )
+        began: dict[tuple[str | None, str], float] = {}
+        took = []
+        for row in rows:
+            event = AgentEvent.model_validate_json(row["body"])
+            key = event.rollout, event.boot_id
+            if event.model != model:
+                continue
+            if event.after is DeviceState.DOWNLOADING:
+                began.setdefault(key, event.at)
+            elif event.after is DeviceState.TRIAL and key in began:
+                took.append(max(0.0, event.at - began.pop(key)))
+        return took
+
+
+def _window(window: Window) -> Json:
+    return {
+        "rollout": window.rollout,
+        "number": window.number,
+        "duration_s": window.duration_s,
+        "pairs": window.pairs,
+        "throttled": window.conditions.throttled,
+        "emulated": window.conditions.emulated,
+        "z": dict(judge.observations(window).items()),
+    }
+
+
+def bundle_facts(bundle: Bundle, published: list[Bundle]) -> Json:
+    """A bundle as a plan needs it, and which blobs come with each bundle of its model."""
+    return {
+        "digest": bundle.digest,
+        "manifest": bundle.manifest.model_dump(mode="json"),
+        "blobs": {one.digest: sorted(blob.sha256 for blob in one.manifest.all_blobs) for one in published},
+    }

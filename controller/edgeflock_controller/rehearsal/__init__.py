@@ -1,0 +1,1 @@
+"""A rollout before it happens: the real rules on simulated boards that behave as the fleet was recorded. Pure."""

@@ -1,0 +1,222 @@
+"""One rehearsal: the real rollout machine and the real judge on played devices, from the start to an end.
+
+Decided here: when each device does what (simulated time jumps from one happening to the next), when time is told to the
+machine, and what counts as an end. No operator is there: a rollout that is held stays held. What a device says stands
+in `played`, what is done about it in `edgeflock_deploy.rollout`. Pure but for the generator that it is given.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from edgeflock_controller.rehearsal.board import Board
+from edgeflock_controller.rehearsal.played import Later, Played
+from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
+from edgeflock_controller.rehearsal.windows import Candidate
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.verdict import VerdictKind
+from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.events import RolloutEvent, SetDesired, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout.machine import step
+from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase
+
+Ending = Literal["succeeded", "rolled back", "held", "failed", "open"]
+"""`held`: it waits for an operator. `open`: it still ran when the rehearsal's time was over."""
+
+HORIZON_S = 7 * 86_400.0
+_TICK_S, _LONGEST_TICK_S = 10.0, 900.0  # time is told often after something happened, seldom while nothing does
+_ENDINGS: dict[RolloutPhase, Ending] = {
+    RolloutPhase.SUCCEEDED: "succeeded",
+    RolloutPhase.ROLLED_BACK: "rolled back",
+    RolloutPhase.FAILED: "failed",
+}
+
+
+class Run(NamedTuple):
+    """How one rehearsal went. Times are in seconds from the start; device-seconds are summed over devices.
+
+    `windows_to_fail` are those that the candidate's windows on its devices amounted to when it was stopped: the most
+    of any one device; None unless it was. `trying_device_s` were spent in trials, `serving_device_s` with applications
+    answered by the candidate.
+    """
+
+    ending: Ending
+    sentence: str
+    duration_s: float
+    stage_ends_s: tuple[float | None, ...]
+    stage: int
+    reached: int
+    committed: int
+    windows: int
+    windows_to_fail: int | None
+    fail_s: float | None
+    blamed: tuple[str, ...]
+    trying_device_s: float
+    serving_device_s: float
+    asked_in: Mapping[str, int]  # the stage in which each device was first asked
+
+
+class Plot(NamedTuple):
+    """What is rehearsed: everything but chance. `at` is when it starts, in seconds since 1970."""
+
+    candidate: Candidate
+    boards: Sequence[Board]
+    policy: Policy
+    selector: str
+    at: float
+    regression: Regression = HARMLESS
+    horizon_s: float = HORIZON_S
+    stays: bool = False  # nobody comes or goes
+
+
+class Rehearsal:
+    """One run of a plot.
+
+    Args:
+        plot: what is rehearsed.
+        rng: decides everything that the plot leaves to chance.
+        until: ends it early, as `open`.
+    """
+
+    def __init__(self, plot: Plot, rng: np.random.Generator, until: Callable[[Rollout], bool] | None = None) -> None:
+        self._plot, self._until = plot, until
+        struck = plot.regression.on(plot.boards, rng)
+        self._played = {
+            board.device: Played(
+                rng,
+                board,
+                plot.candidate,
+                plot.regression if board.device in struck else None,
+                plot.policy.trial,
+                plot.stays,
+            )
+            for board in plot.boards
+        }
+        self._due: list[tuple[float, int, str, Later]] = []
+        self._order = 0
+        self._asked_in: dict[str, int] = {}
+        self._now_s, self._tick_s = plot.at, _TICK_S
+        self._fail_s: float | None = None
+        self._windows_to_fail: int | None = None
+        self._rollout, effects = step(None, self._started())
+        self._carry_out(effects)
+        for device, played in self._played.items():
+            self._plan(device, list(played.begins()))
+
+    def run(self) -> Run:
+        """Run it to its end."""
+        plot = self._plot
+        while not self._over():
+            next_s = self._due[0][0] if self._due else float("inf")
+            tick_at_s = self._now_s + self._tick_s
+            if tick_at_s > plot.at + plot.horizon_s and next_s > plot.at + plot.horizon_s:
+                self._now_s = plot.at + plot.horizon_s
+                break
+            if tick_at_s < next_s:
+                self._now_s = tick_at_s
+                self._tick_s = min(_LONGEST_TICK_S, 2 * self._tick_s)
+                self._feed(Ticked.model_construct(v=1, kind="ticked", at=self._now_s))
+                continue
+            self._now_s, _, device, later = heapq.heappop(self._due)
+            event, due = self._played[device].does(later, self._now_s, self._rollout.id)
+            self._plan(device, due)
+            if event is not None:
+                self._tick_s = _TICK_S
+                self._feed(event)
+        return self._report()
+
+    def _over(self) -> bool:
+        phase = self._rollout.phase
+        return (
+            phase.terminal or phase is RolloutPhase.PAUSED or (self._until is not None and self._until(self._rollout))
+        )
+
+    def _started(self) -> Started:
+        plot, candidate = self._plot, self._plot.candidate
+        devices = tuple(
+            StartedDevice(
+                device=board.device, device_class=board.device_class, online=board.online, committed=board.committed
+            )
+            for board in plot.boards
+        )
+        return Started(
+            at=plot.at,
+            rollout="rehearsal",
+            model=candidate.model,
+            version=candidate.version,
+            variant=candidate.variant,
+            digest=candidate.digest,
+            selector=plot.selector,
+            policy=plot.policy,
+            devices=devices,
+            by="rehearsal",
+        )
+
+    def _feed(self, event: RolloutEvent) -> None:
+        before = self._rollout
+        self._rollout, effects = step(before, event)
+        if before.phase is not RolloutPhase.ROLLING_BACK and self._rollout.phase is RolloutPhase.ROLLING_BACK:
+            self._fail_s = self._now_s - self._plot.at
+            self._windows_to_fail = max(played.windows for played in self._played.values())
+        self._carry_out(effects)
+
+    def _carry_out(self, effects: Sequence[SetDesired]) -> None:
+        for effect in effects:
+            self._asked_in.setdefault(effect.device, self._rollout.stage)
+            self._plan(effect.device, list(self._played[effect.device].told(effect)))
+
+    def _plan(self, device: str, due: Sequence[Later]) -> None:
+        for later in due:
+            self._order += 1
+            heapq.heappush(self._due, (self._now_s + later.in_s, self._order, device, later))
+
+    def _report(self) -> Run:
+        rollout, start_s = self._rollout, self._plot.at
+        for played in self._played.values():
+            played.ends(self._now_s)
+        ending = "held" if rollout.phase is RolloutPhase.PAUSED else _ENDINGS.get(rollout.phase, "open")
+        ends = (None if stage.ended_at is None else stage.ended_at - start_s for stage in rollout.stages)
+        return Run(
+            ending=ending,
+            sentence=rollout.reason,
+            duration_s=self._now_s - start_s,
+            stage_ends_s=tuple(ends),
+            stage=rollout.stage,
+            reached=rollout.devices_reached,
+            committed=len(rollout.with_status(DeviceStatus.COMMITTED)),
+            windows=sum(played.windows for played in self._played.values()),
+            windows_to_fail=self._windows_to_fail,
+            fail_s=self._fail_s,
+            blamed=self._blamed(),
+            trying_device_s=sum(played.trial_s for played in self._played.values()),
+            serving_device_s=sum(played.serving_s for played in self._played.values()),
+            asked_in=self._asked_in,
+        )
+
+    def _blamed(self) -> tuple[str, ...]:
+        """The devices whose typical effect is beyond a fail margin, where the candidate was stopped."""
+        rollout = self._rollout
+        if rollout.verdict is None or rollout.verdict.kind is not VerdictKind.FAIL:
+            return ()
+        margins = {guardrail.metric: guardrail.fail_margin for guardrail in rollout.policy.guardrail}
+        found = {
+            row.device
+            for row in judge.rows(rollout.evidence, rollout.policy)
+            if row.gates and row.effect is not None and _beyond(row.metric, row.effect, margins[row.metric])
+        }
+        return tuple(sorted(found))
+
+
+def _beyond(metric: str, shown: float, margin: float) -> bool:
+    """Whether an effect as it is shown (see `verdict.EvidenceRow`) is beyond a margin."""
+    relative = metric.startswith(("latency_ms", "service_ms", "peak_rss", "energy"))
+    return (shown - 1 if relative else shown) > margin
+
+
+def rehearse(plot: Plot, seed: int) -> Run:
+    """One run; the same plot and seed give the same run."""
+    return Rehearsal(plot, np.random.default_rng(seed)).run()

@@ -1,0 +1,150 @@
+"""What a board says in its trial: one window after the other, scattered as recorded, worse by the regression. Pure.
+
+z of a latency = effect + an AR(1) part + Student t5 noise; the two share the board's recorded variance by its recorded
+autocorrelation, and a throttled board (a two-state chain with the recorded share and length of bouts) scatters by what
+it scattered when throttled. Answers are counted: the candidate differs on a binomial number of the window's items, half
+of which were right before; a loss of accuracy turns right answers into wrong ones. Memory is what it is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgeflock_controller.rehearsal.board import Board, Scatter
+from edgeflock_controller.rehearsal.regression import Regression
+from edgeflock_deploy.messages import Conditions, Energy, LatencySketch, Outcomes, TrialSettings, VariantWindow, Window
+from edgeflock_deploy.policy.rules import Metric
+
+_P95_PAIRS = 130  # below that a p95 is null
+_T5 = math.sqrt(3 / 5)  # brings Student's t with 5 degrees of freedom to sd 1
+_LATENCY_S = 0.01  # of one inference, where nothing is known; it cancels out of every observation
+_MEMORY_BYTES = 10_000_000  # the same
+_ENERGY_MJ = 100.0  # the same
+_NO_SKETCH, _NO_OUTCOMES, _NO_ENERGY = LatencySketch(), Outcomes(), Energy()
+
+
+class Candidate(NamedTuple):
+    """What is brought: `differs` is the share of answers that a harmless one changes, `accuracy` the incumbent's.
+
+    Without an evaluation slice (`has_slice`) boards have nothing to replay and close no windows.
+    """
+
+    model: str
+    version: int
+    variant: str
+    digest: str
+    differs: float = 0.01
+    accuracy: float = 0.97
+    has_slice: bool = True
+
+
+def pairs_in_window(board: Board, trial: TrialSettings) -> int:
+    """How many pairs a window of this board has when it closes."""
+    if board.pair_s is None or board.pair_s <= 0:
+        return trial.window_pairs
+    return max(1, min(trial.window_pairs, int(trial.window_max_s / board.pair_s)))
+
+
+def window_s(board: Board, trial: TrialSettings) -> float:
+    """How long a window of this board takes, without the pause after it; the longest time where that is not known."""
+    if board.pair_s is None:
+        return trial.window_max_s
+    return min(trial.window_max_s, pairs_in_window(board, trial) * board.pair_s)
+
+
+class Windows:
+    """The windows of one board in one trial.
+
+    Args:
+        rng: decides everything.
+        board: whose.
+        candidate: what is tried.
+        regression: what it does worse on this board.
+        trial: how long a window is.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        board: Board,
+        candidate: Candidate,
+        regression: Regression,
+        trial: TrialSettings,
+    ) -> None:
+        self._rng, self._board, self._candidate, self._regression = rng, board, candidate, regression
+        self._pairs = pairs_in_window(board, trial)
+        self._s = window_s(board, trial)
+        self._mode = trial.mode
+        self._number = -1
+        self._throttled = bool(rng.random() < board.throttled_share)
+        # Made once: what is the same in every window need not be checked and copied in each.
+        self._conditions = {hot: Conditions(emulated=board.emulated, throttled=hot) for hot in (False, True)}
+        self._drift = {metric: rng.normal(0, 1) for metric in board.scatter}
+
+    def next(self, rollout: str) -> Window:
+        """The next window."""
+        self._number += 1
+        self._throttle()
+        z = {metric: self._observe(metric, scatter) for metric, scatter in self._board.scatter.items()}
+        errors = int(self._rng.binomial(self._pairs, self._regression.effect("errors")))
+        right, new_right, changed = self._answers(errors)
+        old, new = self._side(right, 0, None), self._side(new_right, errors, z)
+        return Window.model_construct(
+            device=self._board.device, boot_id="rehearsal", seq=self._number, device_class=self._board.device_class,
+            rollout=rollout, model=self._candidate.model, number=self._number, old_digest=self._board.committed or "",
+            new_digest=self._candidate.digest, duration_s=self._s, pairs=self._pairs, old=old, new=new,
+            agreement=1 - changed, paired=True, mode=self._mode, live_pairs=0,
+            conditions=self._conditions[self._throttled],
+        )  # fmt: skip
+
+    def _throttle(self) -> None:
+        share = self._board.throttled_share
+        leave = 1 / max(1.0, self._board.throttled_windows)
+        enter = min(1.0, leave * share / (1 - share)) if share < 1 else 1.0
+        self._throttled = bool(self._rng.random() >= leave if self._throttled else self._rng.random() < enter)
+
+    def _observe(self, metric: Metric, scatter: Scatter) -> float:
+        rho = scatter.rho
+        fresh = self._rng.standard_t(5) * _T5
+        if rho > 0:  # the slow part has the share sqrt(rho) of the variance and of it sqrt(rho) is left: together rho
+            kept = math.sqrt(rho)
+            self._drift[metric] = kept * self._drift[metric] + math.sqrt(1 - rho) * self._rng.normal(0, 1)
+            fresh = math.sqrt(kept) * self._drift[metric] + math.sqrt(1 - kept) * fresh
+        sd = scatter.throttled_sd if self._throttled else scatter.sd
+        return float(self._regression.effect(metric) + sd * fresh)
+
+    def _answers(self, errors: int) -> tuple[float, float, float]:
+        """The incumbent's accuracy, the candidate's, and the share of answers that differ; an error is a wrong one."""
+        n, candidate = self._pairs, self._candidate
+        right = int(self._rng.binomial(n, candidate.accuracy))
+        changed = int(self._rng.binomial(n, min(1.0, candidate.differs)))
+        gained = int(self._rng.binomial(changed, 0.5))
+        lost = errors + int(self._rng.binomial(n, self._regression.effect("accuracy")))
+        other = int(self._rng.binomial(n, self._regression.effect("agreement")))
+        new_right = right - changed + 2 * gained - lost
+        return right / n, min(1.0, max(0.0, new_right / n)), min(1.0, (changed + lost + other) / n)
+
+    def _side(self, accuracy: float, errors: int, z: dict[Any, float] | None) -> VariantWindow:
+        new = z is not None
+        base_ms = 1000 * (self._board.pair_s / 2 if self._board.pair_s else _LATENCY_S)
+        fields: dict[str, Any] = {}
+        for metric in self._board.scatter:
+            if metric.startswith(("latency_ms", "service_ms")):
+                known = not metric.endswith("p95") or self._pairs >= _P95_PAIRS
+                known = known and (self._mode == "serving" or not metric.startswith("service"))
+                fields[metric] = base_ms * math.exp(z[metric] if z else 0.0) if known else None
+        grown = 1 + self._regression.effect("peak_rss_bytes") if new else 1.0
+        return VariantWindow.model_construct(
+            n=self._pairs, errors=errors, accuracy=accuracy, peak_rss_bytes=round(_MEMORY_BYTES * grown),
+            energy=self._energy(new), sketch=_NO_SKETCH, outcomes=_NO_OUTCOMES, **fields,
+        )  # fmt: skip
+
+    def _energy(self, new: bool) -> Energy:
+        if not self._board.measures_energy:
+            return _NO_ENERGY
+        grown = 1 + self._regression.effect("energy_mj") if new else 1.0
+        scattered = math.exp(self._rng.normal(0, 0.02))
+        return Energy(mj=_ENERGY_MJ * grown * scattered, method="counter", scope="board_input")
