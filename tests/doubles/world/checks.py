@@ -243,8 +243,10 @@ class Checks:
         nothing_ordered = any(
             word.phase == "revert" and word.digest is None for word in self.words[board.name].values()
         )
-        said_so = state is not None and (state.state.value == "FAILED" or state.mending is not None)
-        if self._agenda.now_s - since_s > _ILL_S and not said_so and not nothing_ordered:
+        if state is not None and (state.state.value == "FAILED" or state.mending is not None):
+            self._without_s[board.name] = float("inf")  # it has said so
+        since_s = self._without_s[board.name]
+        if self._agenda.now_s - since_s > _ILL_S and not nothing_ordered:
             self._against(f"{board.name} serves nothing since {since_s:.0f} s, and does not say why")
             self._without_s[board.name] = self._agenda.now_s
 
