@@ -13,7 +13,17 @@ from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
-from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, Started, Superseded, WindowClosed
+from edgeflock_deploy.rollout.events import (
+    Approved,
+    DeviceSeen,
+    Joined,
+    ModelFrozen,
+    ModelUnfrozen,
+    RolloutEvent,
+    Started,
+    Superseded,
+    WindowClosed,
+)
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout
 
@@ -147,6 +157,12 @@ def event_in_words(event: RolloutEvent) -> str:
         return f"{event.window.device} closed window {event.window.number}"
     if isinstance(event, Superseded):
         return f"{event.by_rollout} took over {_devices(len(event.taken))}"
+    if isinstance(event, Joined):
+        return f"{event.device.device} turned up"
+    if isinstance(event, Approved):
+        return f"{event.by} approved stage {event.stage + 1}"
+    if isinstance(event, ModelFrozen | ModelUnfrozen):
+        return f"{event.by} {'froze' if isinstance(event, ModelFrozen) else 'unfroze'} the model"
     if event.kind == "ticked":
         return "time passed"
     return f"{event.by} {event.kind} it"

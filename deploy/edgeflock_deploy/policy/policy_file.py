@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.policy.limits import Halt, MaintenanceWindow, Rate
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
 if sys.version_info >= (3, 11):
@@ -22,7 +23,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_TABLES: dict[str, type[BaseModel]] = {"trial": TrialSettings, "stage": Stage, "guardrail": Guardrail}
+_TABLES: dict[str, type[BaseModel]] = {
+    "trial": TrialSettings,
+    "stage": Stage,
+    "guardrail": Guardrail,
+    "window": MaintenanceWindow,
+    "rate": Rate,
+    "halt": Halt,
+}
 
 
 def shipped_policies() -> tuple[str, ...]:
@@ -86,7 +94,9 @@ def _read(path: str) -> str:
 
 
 def _refuse_unknown_keys(entry: dict[str, Any], model: type[BaseModel], source: str, where: str) -> None:
+    known = [field.alias or name for name, field in model.model_fields.items()]
     for key in entry:
-        if key not in model.model_fields:
-            keys = ", ".join(model.model_fields)
-            raise BadInput(f"policy {source}", f"unknown key {key!r} in {where}", f"keys that exist there: {keys}")
+        if key not in known:
+            raise BadInput(
+                f"policy {source}", f"unknown key {key!r} in {where}", f"keys that exist there: {', '.join(known)}"
+            )

@@ -1,43 +1,53 @@
 """A policy: the rules of a rollout, as a value. Reading one from a file stands in `policy_file`.
 
-Version history: 1, the first.
+Version history: 1, the first; since then, each with a default: `[[stage]] classes`, `approval`, `bake_s`,
+`min_evaluable`, `min_evaluable_percent` and `stage_deadline_s`; `[[window]]`, `[rate]`, `[[halt]]` and `join`.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.policy.limits import Halt, MaintenanceWindow, Rate, Rule
 
 Metric = Literal[
     "latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95", "agreement", "accuracy", "peak_rss_bytes"
 ]
 
 
-class _Rule(BaseModel):
-    # An unknown key is a typing error in a policy, never something to skip.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Stage(Rule):
+    """One step of a rollout. Stages are cumulative: each names how many devices have the candidate when it is done.
 
-
-class Stage(_Rule):
-    """One step of a rollout. Stages are cumulative: each names how many devices have the candidate when it is done."""
+    With `classes` it is about the devices of these classes alone: so many of them, such a share of them, or all.
+    """
 
     devices: int | None = Field(None, ge=1)
     percent: float | None = Field(None, gt=0, le=100)
+    classes: tuple[str, ...] = ()
+    approval: bool = False  # it begins when a person has approved it
     min_windows: int = Field(1, ge=0)  # no PASS of a device before it has given so many windows
     max_windows: int = Field(60, ge=1)  # a device without a verdict after so many is INCONCLUSIVE
     deadline_s: float = Field(3600, gt=0)  # from a device's own acknowledgement to its verdict
+    stage_deadline_s: float | None = Field(None, gt=0)  # from the stage's start until its devices have committed
+    bake_s: float = Field(0, ge=0)  # so long its devices run what they committed before the stage passes
+    min_evaluable: int | None = Field(None, ge=1)  # so many of its devices must have given evidence for it to pass
+    min_evaluable_percent: float | None = Field(None, gt=0, le=100)  # or such a share of its devices
 
     @model_validator(mode="after")
     def _one_size(self) -> Stage:
-        if (self.devices is None) == (self.percent is None):
+        if self.devices is not None and self.percent is not None:
             raise ValueError("give either devices or percent")
+        if self.devices is None and self.percent is None and not self.classes:
+            raise ValueError("give either devices or percent, or classes")
+        if self.min_evaluable is not None and self.min_evaluable_percent is not None:
+            raise ValueError("give either min_evaluable or min_evaluable_percent")
         return self
 
 
-class Guardrail(_Rule):
+class Guardrail(Rule):
     """A metric with two margins: beyond `fail_margin` the candidate is bad, within `pass_margin` it is good.
 
     latency_*, service_*, peak_rss_bytes: relative to the incumbent (0.05 is 5 % more). accuracy: an absolute drop (0.02
@@ -57,7 +67,7 @@ class Guardrail(_Rule):
         return self
 
 
-class Policy(_Rule):
+class Policy(Rule):
     """The rules of a rollout. Without guardrails nothing is judged: a device that warms up well is committed."""
 
     version: Literal[1] = 1
@@ -67,10 +77,25 @@ class Policy(_Rule):
     trial: TrialSettings = TrialSettings()
     stage: tuple[Stage, ...] = Field(min_length=1)
     guardrail: tuple[Guardrail, ...] = ()
+    window: tuple[MaintenanceWindow, ...] = ()  # none: at any hour
+    rate: Rate = Rate()
+    halt: tuple[Halt, ...] = ()
+    join: bool = (
+        True  # a device that turns up in mid-rollout, and that the selector means, takes part in the last stage
+    )
 
     @model_validator(mode="after")
     def _one_guardrail_per_metric(self) -> Policy:
         metrics = [guardrail.metric for guardrail in self.guardrail]
         if len(metrics) != len(set(metrics)):
             raise ValueError("each metric may have one guardrail")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_can_be_passed(self) -> Policy:
+        if self.stage[-1].classes:
+            raise ValueError("the last stage means every device of the rollout; choose classes by its selector instead")
+        asks = any(stage.min_evaluable or stage.min_evaluable_percent for stage in self.stage)
+        if asks and not self.guardrail:
+            raise ValueError("min_evaluable needs a guardrail: without one no device gives evidence")
         return self

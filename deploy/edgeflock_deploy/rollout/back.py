@@ -26,13 +26,7 @@ def fail(draft: Draft, sentence: str) -> None:
 def roll_back(draft: Draft, sentence: str, ending: RolloutPhase) -> None:
     """Send every device back that was given anything; end in `ending` when they are."""
     close_stages(draft)
-    draft.change(
-        phase=RolloutPhase.ROLLING_BACK,
-        reason=sentence,
-        ending=ending,
-        rolling_back_since=draft.at,
-        paused_why=None,
-    )
+    draft.goes(RolloutPhase.ROLLING_BACK, sentence, ending=ending, rolling_back_since=draft.at)
     for device, progress in draft.rollout.devices.items():
         if progress.desired is not None:
             done = progress.desired is Phase.REVERT and progress.reverted

@@ -58,12 +58,20 @@ class DeviceProgress(Frozen):
     acked_at: float | None = None
     clock_at: float | None = None  # its deadline counts from here: asked, then answered, then told to commit
     windows_allowed: int = 0
+    site: str = ""  # where its bytes are counted; kept only under a policy with a rate for sites
+    utc_offset_s: int | None = None  # of its local time; kept only under a policy with maintenance windows
+    frozen: bool = False  # an operator wants it left alone: nothing new is asked of it
+    joined: bool = False  # it turned up in mid-rollout, and takes part in the last stage
     reverted: bool = False  # it has confirmed the last revert
     late: bool = False  # a straggler, or on its second try: others go first, and it no longer holds up the rollout
     overdue: bool = False  # told to commit and silent since: it will when it wakes, and holds up nobody
+    silent: bool = False  # it let its last deadline pass without a word
     outcome: Outcome | None = None
     reason: Reason | None = None
     detail: str | None = None
+
+
+_FAILURES = (Outcome.FAILED, Outcome.REJECTED)
 
 
 class Group(NamedTuple):
@@ -74,6 +82,12 @@ class Group(NamedTuple):
     late: bool
     overdue: bool
     told: bool
+    frozen: bool = False
+    joined: bool = False
+    silent: bool = False
+    failed: bool = False  # it answered with a failure or a refusal
+    site: str = ""
+    utc_offset_s: int | None = None
 
 
 Members = SortedMap[str, None]
@@ -188,7 +202,19 @@ class Devices(Mapping[str, DeviceProgress]):
 
 
 def _group(progress: DeviceProgress) -> Group:
-    return Group(progress.device_class, progress.online, progress.late, progress.overdue, progress.desired is not None)
+    return Group(
+        progress.device_class,
+        progress.online,
+        progress.late,
+        progress.overdue,
+        progress.desired is not None,
+        progress.frozen,
+        progress.joined,
+        progress.silent,
+        progress.outcome in _FAILURES,
+        progress.site,
+        progress.utc_offset_s,
+    )
 
 
 def _clock(device: str, progress: DeviceProgress) -> tuple[float, str] | None:

@@ -18,7 +18,15 @@ from edgeflock_deploy.messages import Phase
 from edgeflock_deploy.policy.rules import Stage
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.events import SetDesired
-from edgeflock_deploy.rollout.state import DeviceProgress, DeviceStatus, Rollout, StageState
+from edgeflock_deploy.rollout.state import (
+    DeviceProgress,
+    DeviceStatus,
+    PauseKind,
+    Rollout,
+    RolloutPhase,
+    StagePhase,
+    StageState,
+)
 from edgeflock_deploy.unchecked import changed, made
 
 
@@ -47,6 +55,21 @@ class Draft:
         if any(getattr(self.rollout, name) != value for name, value in fields.items()):
             self.rollout = changed(self.rollout, **fields)
 
+    def goes(self, phase: RolloutPhase, reason: str, **fields: Any) -> None:
+        """Bring the rollout into a phase, out of whatever held it."""
+        held: dict[str, Any] = dict.fromkeys(("paused_why", "paused_by", "resumes_at"))
+        self.change(**(held | {"phase": phase, "reason": reason} | fields))
+
+    def pause(self, kind: PauseKind, why: str, until: float | None = None) -> None:
+        """Hold the rollout: nobody new is asked, nobody is told to commit."""
+        self.goes(RolloutPhase.PAUSED, why, paused_why=why, paused_by=kind, resumes_at=until)
+
+    def hold(self, sentence: str) -> None:
+        """INCONCLUSIVE holds: the rollout pauses with the reason, until an operator resumes or aborts it."""
+        self.judged(VerdictKind.INCONCLUSIVE, sentence)
+        self.change_stage(phase=StagePhase.INCONCLUSIVE)
+        self.pause(PauseKind.GUARDRAIL, sentence)
+
     def change_stage(self, **fields: Any) -> None:
         """Set fields of the current stage."""
         if any(getattr(self.stage, name) != value for name, value in fields.items()):
@@ -61,6 +84,13 @@ class Draft:
             devices = self.rollout.devices.with_device(device, changed(before, **fields))
             self.rollout = changed(self.rollout, devices=devices)
             self._touched.add(device)
+
+    def add_device(self, device: str, progress: DeviceProgress) -> None:
+        """Take in one more device: the last stage, which means all, is one larger."""
+        last = self.rollout.stages[-1]
+        stages = (*self.rollout.stages[:-1], last.model_copy(update={"target": last.target + 1}))
+        self.change(devices=self.rollout.devices.with_device(device, progress), stages=stages)
+        self._touched.add(device)
 
     def change_evidence(self, device: str, evidence: Evidence) -> None:
         """Set the evidence, of which no other device's part is another than before."""
@@ -86,7 +116,7 @@ class Draft:
     def ask(self, device: str) -> None:
         """Give a device the candidate for its trial."""
         windows = self.rollout.evidence.of(device).windows + self.rules.max_windows
-        fresh: dict[str, Any] = dict.fromkeys(("acked_at", "state", "outcome", "reason", "detail"))
+        fresh: dict[str, Any] = dict.fromkeys(("acked_at", "state", "outcome", "reason", "detail")) | {"silent": False}
         self._send(device, Phase.TRIAL, status=DeviceStatus.ASKED, asked_at=self.at, windows_allowed=windows, **fresh)
 
     def commit(self, device: str) -> None:

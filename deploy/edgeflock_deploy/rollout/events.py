@@ -2,8 +2,9 @@
 
 Events are journaled as JSON, so they are versioned values; `at` is in seconds since 1970 and the only time there is.
 
-Version history: 1, the first; since then, each with a default: `StartedDevice.tags` and `utc_offset_s`;
-`DeviceSeen.utc_offset_s`.
+Version history: 1, the first; since then the kinds `approved`, `joined`, `model_frozen` and `model_unfrozen`, and, each
+with a default: `StartedDevice.tags`, `utc_offset_s` and `frozen`; `Started.start_at` and `bundle_bytes`;
+`DeviceSeen.utc_offset_s` and `frozen`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class StartedDevice(Frozen):
     committed: str | None  # the bundle to go back to: what this device last committed for this model
     tags: dict[str, str] = Field(default_factory=dict)  # when the rollout started; `site` is whose line its bytes take
     utc_offset_s: int | None = None  # what its local time is ahead of UTC; None: it did not say
+    frozen: bool = False  # an operator wants it left alone
 
 
 class _Event(Frozen):
@@ -38,7 +40,8 @@ class _Event(Frozen):
 class Started(_Event):
     """The first event of every rollout.
 
-    mode `deploy` brings every device to `digest`; mode `rollback` sends every device back to its own `committed`.
+    mode `deploy` brings every device to `digest`; mode `rollback` sends every device back to its own `committed`, at
+    once, whatever `start_at` says. A policy whose first stage wants approval waits for that first.
     """
 
     kind: Literal["started"] = "started"
@@ -52,6 +55,8 @@ class Started(_Event):
     policy: Policy
     devices: tuple[StartedDevice, ...]
     by: str
+    start_at: float | None = None  # nothing is asked before this time; None: at once
+    bundle_bytes: int = Field(0, ge=0)  # what a device fetches; 0: unknown, and a site's rate does not hold it up
 
 
 class DeviceSeen(_Event):
@@ -68,6 +73,7 @@ class DeviceSeen(_Event):
     reason: Reason | None = None
     detail: str | None = None
     utc_offset_s: int | None = None  # what the device's local time is ahead of UTC; None: it did not say
+    frozen: bool = False  # an operator wants it left alone
 
 
 class WindowClosed(_Event):
@@ -107,18 +113,58 @@ class Superseded(_Event):
     taken: tuple[str, ...]
 
 
+class Approved(_Event):
+    """A person lets a stage begin. `stage` is its index, from 0; approving one in advance counts when it comes."""
+
+    kind: Literal["approved"] = "approved"
+    by: str
+    stage: int = Field(ge=0)
+
+
+class Joined(_Event):
+    """A device turned up that the selector means, and that the rollout does not know yet."""
+
+    kind: Literal["joined"] = "joined"
+    device: StartedDevice
+
+
+class ModelFrozen(_Event):
+    """An operator wants every device left on what it runs of this model; `why` is said where that holds things up."""
+
+    kind: Literal["model_frozen"] = "model_frozen"
+    by: str
+    why: str = ""
+
+
+class ModelUnfrozen(_Event):
+    """The operator lets the model's rollouts go on."""
+
+    kind: Literal["model_unfrozen"] = "model_unfrozen"
+    by: str
+
+
 class Ticked(_Event):
     """Time passed; journaled only where it changed something."""
 
     kind: Literal["ticked"] = "ticked"
 
 
-RolloutEvent = Annotated[
-    Started | DeviceSeen | WindowClosed | Paused | Resumed | Aborted | Superseded | Ticked, Field(discriminator="kind")
-]
-EVENTS: TypeAdapter[Started | DeviceSeen | WindowClosed | Paused | Resumed | Aborted | Superseded | Ticked] = (
-    TypeAdapter(RolloutEvent)
+_Any = (
+    Started
+    | DeviceSeen
+    | WindowClosed
+    | Paused
+    | Resumed
+    | Aborted
+    | Superseded
+    | Approved
+    | Joined
+    | ModelFrozen
+    | ModelUnfrozen
+    | Ticked
 )
+RolloutEvent = Annotated[_Any, Field(discriminator="kind")]
+EVENTS: TypeAdapter[_Any] = TypeAdapter(RolloutEvent)
 
 
 class SetDesired(Frozen):

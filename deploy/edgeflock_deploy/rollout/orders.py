@@ -1,4 +1,4 @@
-"""What an operator, or a newer rollout, orders: pause, resume, abort, supersede.
+"""What an operator, or a newer rollout, orders: approve, pause, resume, freeze, abort, supersede.
 
 The law of this file: an order may stop, go back or let go on; only `advance` gives a device anything new, by its rules.
 """
@@ -8,31 +8,94 @@ from __future__ import annotations
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.rollout.back import close_stages, roll_back
 from edgeflock_deploy.rollout.draft import Draft
-from edgeflock_deploy.rollout.events import Aborted, Paused, Resumed, Superseded
+from edgeflock_deploy.rollout.events import (
+    Aborted,
+    Approved,
+    ModelFrozen,
+    ModelUnfrozen,
+    Paused,
+    Resumed,
+    Superseded,
+)
+from edgeflock_deploy.rollout.gates import may_go_on
+from edgeflock_deploy.rollout.halts import levels
 from edgeflock_deploy.rollout.stages import advance
-from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus, RolloutPhase, StagePhase
+from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus, PauseKind, RolloutPhase, StagePhase
+
+
+def approve(draft: Draft, event: Approved) -> None:
+    """Let a stage begin that wants approval: now, if the rollout waits for it, or when it comes to it."""
+    rollout = draft.rollout
+    if not rollout.stage <= event.stage < len(rollout.stages) or not rollout.policy.stage[event.stage].approval:
+        return
+    stages = list(rollout.stages)
+    if stages[event.stage].approved_by is not None:
+        return
+    stages[event.stage] = stages[event.stage].model_copy(update={"approved_by": event.by})
+    draft.change(stages=tuple(stages))
+    if rollout.phase is RolloutPhase.WAITING_FOR_APPROVAL:
+        go_on(draft, f"stage {rollout.stage + 1} was approved by {event.by}")
 
 
 def pause(draft: Draft, event: Paused) -> None:
-    """Hold the rollout: nobody new is asked, nobody is told to commit; evidence still counts."""
-    why = f"paused by {event.by}"
-    draft.change(phase=RolloutPhase.PAUSED, reason=why, paused_why=why)
+    """Hold the rollout: nobody new is asked, nobody is told to commit; evidence still counts.
+
+    What would end by itself, a shut window or a frozen model, is held by the operator from now on.
+    """
+    if draft.rollout.paused_by is None or draft.rollout.paused_by.passes:
+        draft.pause(PauseKind.OPERATOR, f"paused by {event.by}")
 
 
 def resume(draft: Draft, event: Resumed) -> None:
-    """Acknowledge why it was held: more windows for who has used them up, a second try for who was set aside."""
+    """Acknowledge why it was held: more windows for who has used them up, a second try for who was set aside.
+
+    It opens no maintenance window and unfreezes no model.
+    """
+    if draft.rollout.paused_by is not None and draft.rollout.paused_by.passes:
+        return
     for device, progress in draft.rollout.devices.items():
         if progress.status in CANDIDATES:
             used = draft.rollout.evidence.of(device).windows
             more = draft.rules.max_windows if used >= progress.windows_allowed else 0
-            draft.change_device(device, clock_at=event.at, windows_allowed=progress.windows_allowed + more)
+            draft.change_device(device, windows_allowed=progress.windows_allowed + more)
         elif progress.status is DeviceStatus.SET_ASIDE and not progress.late:
             draft.change_device(device, status=DeviceStatus.WAITING, late=True)
     if draft.stage.phase is StagePhase.INCONCLUSIVE:
-        draft.change_stage(phase=StagePhase.DEPLOYING)
-    draft.change(phase=RolloutPhase.RUNNING, reason=f"resumed by {event.by}", paused_why=None)
+        draft.change_stage(phase=StagePhase.DEPLOYING, waived=draft.stage.waived or draft.stage.done_at is not None)
+    draft.change(halts_seen=levels(draft.rollout))
+    go_on(draft, f"resumed by {event.by}")
+
+
+def go_on(draft: Draft, reason: str) -> None:
+    """Let a held rollout go on, if nothing else stands before it: clocks start afresh, and every case is looked at."""
+    if not may_go_on(draft, reason):
+        return
+    for device in draft.rollout.with_status(*CANDIDATES):
+        draft.change_device(device, clock_at=draft.at)
+    if draft.stage.clock_at is not None:
+        draft.change_stage(clock_at=draft.at)
     draft.look_at_everyone()  # evidence was heard while nobody was told to commit
     advance(draft)
+
+
+def freeze_model(draft: Draft, event: ModelFrozen) -> None:
+    """Hold the rollout while the model is frozen; one that is held already is, besides."""
+    rollout = draft.rollout
+    if rollout.frozen_why is not None:
+        return
+    why = f"model {rollout.model} was frozen by {event.by}" + (f": {event.why}" if event.why else "")
+    draft.change(frozen_why=why)
+    if rollout.paused_by is None or rollout.paused_by.passes:
+        draft.pause(PauseKind.FREEZE, why)
+
+
+def unfreeze_model(draft: Draft, event: ModelUnfrozen) -> None:
+    """Let it go on, if nothing but the frozen model held it."""
+    if draft.rollout.frozen_why is None:
+        return
+    draft.change(frozen_why=None)
+    if draft.rollout.paused_by is PauseKind.FREEZE:
+        go_on(draft, f"unfrozen by {event.by}")
 
 
 def abort(draft: Draft, event: Aborted) -> None:
@@ -45,7 +108,7 @@ def abort(draft: Draft, event: Aborted) -> None:
     close_stages(draft)
     kept = count(draft.rollout.devices_committed, "device")
     reason = f"aborted by {event.by}; {kept} keep{'s' if kept.startswith('1 ') else ''} {draft.rollout.variant}"
-    draft.change(phase=RolloutPhase.ABORTED, reason=reason, paused_why=None, ended_at=event.at)
+    draft.goes(RolloutPhase.ABORTED, reason, ended_at=event.at)
 
 
 def supersede(draft: Draft, event: Superseded) -> None:
@@ -55,13 +118,8 @@ def supersede(draft: Draft, event: Superseded) -> None:
         if progress.desired is not None and not theirs:
             draft.take_back(device, DeviceStatus.REVERTING)
     close_stages(draft)
-    draft.change(
-        phase=RolloutPhase.ABORTED,
-        reason=f"superseded by {event.by_rollout}",
-        superseded_by=event.by_rollout,
-        paused_why=None,
-        ended_at=event.at,
-    )
+    by = event.by_rollout
+    draft.goes(RolloutPhase.ABORTED, f"superseded by {by}", superseded_by=by, ended_at=event.at)
 
 
 def supersede_going_back(draft: Draft, event: Superseded) -> None:

@@ -1,31 +1,49 @@
-"""How a rollout moves forward: who commits, who is asked next, when a stage is done, when it all is.
+"""How a rollout moves forward: who commits, how many are asked next, what it waits for.
 
 The law of this file: nothing here runs unless the rollout is RUNNING, a device is told to commit only on its own PASS,
-and a new device is asked only where the stage and `max_in_trial` leave room. Taking back stands in `back`.
+and a new device is asked only where the stage and `max_in_trial` leave room. Who that is stands in `choosing`, when a
+stage has passed in `passing`, taking back in `back`.
+
+A device that was asked inside its maintenance window may be told to commit after the window has shut: a commit restarts
+nothing, while a board that had to wait for the next window would carry two models until then.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from heapq import merge
+from collections.abc import Iterable
 from math import ceil
 
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.verdict import VerdictKind, count
-from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.policy.rules import Policy, Stage
+from edgeflock_deploy.rollout.calendar import shown
+from edgeflock_deploy.rollout.choosing import (
+    candidates_in_stage,
+    choose,
+    committed_in_stage,
+    in_stage,
+    may_be_asked,
+    next_opening,
+)
 from edgeflock_deploy.rollout.draft import Draft
-from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase, StagePhase, StageState
+from edgeflock_deploy.rollout.halts import halted
+from edgeflock_deploy.rollout.passing import begin_stage, pass_when_due, skip_stage
+from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind, Rollout, RolloutPhase, StagePhase, StageState
 
 
-def stages_of(policy: Policy, devices: int) -> tuple[StageState, ...]:
-    """The stages with their sizes in devices; the last one always means all."""
-    targets = [
-        min(devices, stage.devices if stage.devices is not None else ceil((stage.percent or 0) * devices / 100))
-        for stage in policy.stage
-    ]
-    targets[-1] = devices
+def stages_of(policy: Policy, classes: Iterable[str]) -> tuple[StageState, ...]:
+    """The stages with their sizes in devices, given the class of each device; the last one always means all."""
+    devices = Counter(classes)
+    targets = [_target(stage, devices) for stage in policy.stage]
+    targets[-1] = devices.total()
     return tuple(StageState(target=target) for target in targets)
+
+
+def _target(stage: Stage, devices: Counter[str]) -> int:
+    there = sum(devices[name] for name in set(stage.classes)) if stage.classes else devices.total()
+    percent = 100 if stage.percent is None else stage.percent
+    return min(there, stage.devices if stage.devices is not None else ceil(percent * there / 100))
 
 
 def advance(draft: Draft) -> None:
@@ -35,51 +53,18 @@ def advance(draft: Draft) -> None:
     resume, and in a next stage. Whoever passed was told to commit then, so that nobody else in trial can pass now.
     """
     while draft.rollout.phase is RolloutPhase.RUNNING:
+        if sentence := halted(draft.rollout):
+            draft.pause(PauseKind.HALT_RULE, sentence)
+            return
         cases = draft.open_cases()
         for device in cases:
             if judge.passes(draft.rollout.evidence, device, draft.rollout.policy, _min_windows(draft)):
-                sentence = judge.pass_sentence(draft.rollout.evidence, device, draft.rollout.policy)
-                draft.judged(VerdictKind.PASS, sentence)
+                said = judge.pass_sentence(draft.rollout.evidence, device, draft.rollout.policy)
+                draft.judged(VerdictKind.PASS, said)
                 draft.commit(device)
         if _hold_if_exhausted(draft, cases) or not _work_on_stage(draft):
             return
         draft.look_at_everyone()
-
-
-def choose(rollout: Rollout, n: int) -> list[str]:
-    """Choose the next n devices among those online and not asked, from the classes with the fewest reached so far.
-
-    Stragglers and devices on their second try come after all others. The same rollout gives the same choice.
-    """
-    chosen: list[str] = []
-    waiting = [group for group in rollout.devices.groups(DeviceStatus.WAITING) if group[0].online] if n > 0 else []
-    if not waiting:
-        return chosen
-    reached: Counter[str] = Counter()
-    for status in DeviceStatus:
-        for group, members in rollout.devices.groups(status):
-            reached[group.device_class] += len(members) if status is not DeviceStatus.WAITING else 0
-    for late in (False, True):
-        queues: dict[str, Iterator[str]] = {}
-        for device_class in sorted({group.device_class for group, _ in waiting if group.late is late}):
-            alike = [members for group, members in waiting if (group.device_class, group.late) == (device_class, late)]
-            queues[device_class] = merge(*alike)
-        while len(chosen) < n and queues:
-            device_class = min(queues, key=lambda name: (reached[name], name))
-            device = next(queues[device_class], None)
-            if device is None:
-                del queues[device_class]
-            else:
-                chosen.append(device)
-                reached[device_class] += 1
-    return chosen
-
-
-def hold(draft: Draft, sentence: str) -> None:
-    """INCONCLUSIVE holds: the rollout pauses with the reason, until an operator resumes or aborts it."""
-    draft.judged(VerdictKind.INCONCLUSIVE, sentence)
-    draft.change_stage(phase=StagePhase.INCONCLUSIVE)
-    draft.change(phase=RolloutPhase.PAUSED, reason=sentence, paused_why=sentence)
 
 
 def _min_windows(draft: Draft) -> int:
@@ -96,76 +81,92 @@ def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
         if policy.guardrail and windows >= draft.rollout.devices[device].windows_allowed:
             why = "; ".join(judge.missing(evidence, device, policy)) or f"fewer than {draft.rules.min_windows} windows"
             why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
-            hold(draft, f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
+            draft.hold(f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
             return True
     return False
 
 
 def _work_on_stage(draft: Draft) -> bool:
-    """Fill the current stage or pass it; True if it was passed and the next one can be looked at."""
+    """Fill the current stage or pass it; True if it was passed and the next one can be worked on now."""
+    if draft.stage.target == 0 and draft.rollout.devices:
+        return skip_stage(draft)
+    _ask_some(draft)
     rollout = draft.rollout
-    room = draft.stage.target - rollout.devices_committed - rollout.candidates
-    if rollout.policy.max_in_trial is not None:
-        room = min(room, rollout.policy.max_in_trial - rollout.candidates)
-    for device in choose(rollout, room):
-        draft.ask(device)
-    rollout = draft.rollout
-    if 0 < draft.stage.target <= rollout.devices_committed:
-        return _pass_stage(draft)
+    if 0 < draft.stage.target <= committed_in_stage(rollout):
+        return pass_when_due(draft)
     if rollout.candidates:
         baking = rollout.count(DeviceStatus.TRIAL, DeviceStatus.COMMITTING)
         size = count(draft.stage.target, "device")
         sentence = f"stage {rollout.stage + 1} of {len(rollout.stages)}, to {size}"
-        _stage_is(draft, StagePhase.BAKING if baking else StagePhase.DEPLOYING, sentence)
+        _stage_is(draft, StagePhase.BAKING if baking else StagePhase.DEPLOYING, sentence, done_at=None)
+    elif any(may_be_asked(rollout, draft.at)):
+        _stage_is(
+            draft, StagePhase.DEPLOYING, "the next device is asked when the policy's rate allows it", done_at=None
+        )
+    elif (opens_at := next_opening(rollout, draft.at)) is not None:
+        draft.pause(PauseKind.WINDOW, f"outside the maintenance windows; the next opens at {shown(opens_at)}", opens_at)
     elif held_up := _held_up(rollout):
         first = rollout.devices[held_up[0]]
         why = ": ".join(part for part in (first.reason.value if first.reason else None, first.detail) if part)
         others = f" and {len(held_up) - 1} more" if len(held_up) > 1 else ""
-        hold(draft, f"INCONCLUSIVE: {held_up[0]}{others} could not take part, nobody is left to step in: {why}")
-    elif rollout.devices_committed:
-        return _pass_stage(draft)  # the devices that are awake have all committed; sleeping ones are not counted
-    elif rollout.count(DeviceStatus.WAITING, DeviceStatus.COMMITTING):
-        _stage_is(draft, StagePhase.DEPLOYING, "waiting for a device to come online")
+        draft.hold(f"INCONCLUSIVE: {held_up[0]}{others} could not take part, nobody is left to step in: {why}")
+    elif committed_in_stage(rollout):
+        return pass_when_due(draft)  # the devices that are awake have all committed; sleeping ones are not counted
+    elif waiting := list(in_stage(rollout, DeviceStatus.WAITING, DeviceStatus.COMMITTING)):
+        frozen = sum(len(members) for group, members in waiting if group.frozen)
+        kept = f"; {frozen} of those that are left {'is' if frozen == 1 else 'are'} frozen" if frozen else ""
+        _stage_is(draft, StagePhase.DEPLOYING, f"waiting for a device to come online{kept}")
     else:
         _nobody_left(draft)
     return False
 
 
+def window_still_shut(draft: Draft) -> bool:
+    """Whether a rollout that waits for a maintenance window has nothing else to do yet; says until when it waits."""
+    rollout = draft.rollout
+    done = 0 < draft.stage.target <= committed_in_stage(rollout)
+    if done or rollout.candidates or any(may_be_asked(rollout, draft.at)):
+        return False
+    opens_at = next_opening(rollout, draft.at)
+    if opens_at is None:
+        return False
+    draft.pause(PauseKind.WINDOW, f"outside the maintenance windows; the next opens at {shown(opens_at)}", opens_at)
+    return True
+
+
+def hold_if_late(draft: Draft) -> bool:
+    """INCONCLUSIVE where the devices of a stage have not committed within its own deadline."""
+    deadline_s, stage = draft.rules.stage_deadline_s, draft.stage
+    if deadline_s is None or stage.clock_at is None or stage.done_at is not None:
+        return False
+    if draft.at - stage.clock_at <= deadline_s:
+        return False
+    committed = f"{committed_in_stage(draft.rollout)} of {count(stage.target, 'device')} committed"
+    draft.hold(f"INCONCLUSIVE: stage {draft.rollout.stage + 1} is not done within its {deadline_s:g} s: {committed}")
+    return True
+
+
+def _ask_some(draft: Draft) -> None:
+    rollout = draft.rollout
+    room = draft.stage.target - committed_in_stage(rollout) - candidates_in_stage(rollout)
+    if rollout.policy.max_in_trial is not None:
+        room = min(room, rollout.policy.max_in_trial - rollout.candidates)
+    choice = choose(rollout, room, draft.at)
+    for device in choice.devices:
+        draft.ask(device)
+    draft.change(pace=choice.pace)
+
+
 def _held_up(rollout: Rollout) -> list[str]:
     """The devices that were set aside and not yet given a second try; sorted."""
-    aside = rollout.devices.groups(DeviceStatus.SET_ASIDE)
+    aside = in_stage(rollout, DeviceStatus.SET_ASIDE)
     return sorted(device for group, members in aside if not group.late for device in members)
 
 
-def _stage_is(draft: Draft, phase: StagePhase, sentence: str) -> None:
-    started_at = draft.at if draft.stage.started_at is None else draft.stage.started_at
-    draft.change_stage(phase=phase, started_at=started_at)
+def _stage_is(draft: Draft, phase: StagePhase, sentence: str, **fields: None) -> None:
+    begin_stage(draft)
+    draft.change_stage(phase=phase, **fields)
     draft.change(reason=sentence)
-
-
-def _pass_stage(draft: Draft) -> bool:
-    started_at = draft.at if draft.stage.started_at is None else draft.stage.started_at
-    draft.change_stage(phase=StagePhase.PASSED, started_at=started_at, ended_at=draft.at)
-    if draft.rollout.stage + 1 < len(draft.rollout.stages):
-        draft.change(stage=draft.rollout.stage + 1)
-        return True
-    _succeed(draft)
-    return False
-
-
-def _succeed(draft: Draft) -> None:
-    rollout = draft.rollout
-    run = "runs" if rollout.devices_committed == 1 else "run"
-    reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.variant}"
-    asleep = rollout.count(DeviceStatus.WAITING, DeviceStatus.COMMITTING)
-    aside = rollout.with_status(DeviceStatus.SET_ASIDE)
-    for device in (*rollout.with_status(DeviceStatus.WAITING), *aside):
-        draft.wake_to(device)
-    if asleep:
-        reason += f"; {asleep} still to come, when they wake"
-    if aside:
-        reason += f"; {len(aside)} set aside, to get it when they can"
-    draft.change(phase=RolloutPhase.SUCCEEDED, reason=reason, ended_at=draft.at)
 
 
 def _nobody_left(draft: Draft) -> None:

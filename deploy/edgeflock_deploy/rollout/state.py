@@ -1,8 +1,6 @@
 """What a rollout is at one moment: frozen values, and what can be read off them. How they change stands in `machine`.
 
-A rollout goes   RUNNING <-> PAUSED -> SUCCEEDED | ROLLING_BACK -> ROLLED_BACK | ABORTED | FAILED
-a stage goes     PENDING -> DEPLOYING -> BAKING -> PASSED | FAILED | INCONCLUSIVE | SKIPPED
-a device goes    WAITING -> ASKED -> TRIAL -> COMMITTING -> COMMITTED, or SET_ASIDE, or REVERTING -> REVERTED | STRANDED
+Which phase and status may follow which stands in `transitions`, from which the diagrams of the documentation are drawn.
 """
 
 from __future__ import annotations
@@ -15,12 +13,14 @@ from edgeflock_deploy.judge.verdict import Verdict
 from edgeflock_deploy.messages import Frozen
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.devices import CANDIDATES, DeviceProgress, Devices, DeviceStatus
+from edgeflock_deploy.rollout.pace import Pace
 
 __all__ = [
     "CANDIDATES",
     "DeviceProgress",
     "DeviceStatus",
     "Devices",
+    "PauseKind",
     "Rollout",
     "RolloutPhase",
     "StagePhase",
@@ -31,6 +31,8 @@ __all__ = [
 class RolloutPhase(str, Enum):
     """Where a rollout is. SUCCEEDED, ROLLED_BACK, ABORTED and FAILED are terminal: they absorb every event."""
 
+    WAITING_FOR_APPROVAL = "WAITING_FOR_APPROVAL"  # its next stage begins when a person has approved it
+    SCHEDULED = "SCHEDULED"  # it begins at a time
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
     ROLLING_BACK = "ROLLING_BACK"
@@ -42,11 +44,26 @@ class RolloutPhase(str, Enum):
     @property
     def terminal(self) -> bool:
         """Whether nothing can happen any more."""
-        return self not in (RolloutPhase.RUNNING, RolloutPhase.PAUSED, RolloutPhase.ROLLING_BACK)
+        return self in (RolloutPhase.SUCCEEDED, RolloutPhase.ROLLED_BACK, RolloutPhase.ABORTED, RolloutPhase.FAILED)
+
+
+class PauseKind(str, Enum):
+    """Who holds a paused rollout. The first three until an operator resumes it, the others until they are over."""
+
+    OPERATOR = "operator"
+    GUARDRAIL = "guardrail"  # INCONCLUSIVE: the evidence that is wanted did not come
+    HALT_RULE = "halt rule"
+    WINDOW = "window"  # no device that is left may be asked before its maintenance window opens
+    FREEZE = "freeze"  # an operator froze the model
+
+    @property
+    def passes(self) -> bool:
+        """Whether it ends by itself, so that nobody is to resume it."""
+        return self in (PauseKind.WINDOW, PauseKind.FREEZE)
 
 
 class StagePhase(str, Enum):
-    """Where a stage is. DEPLOYING: nobody is in trial yet; BAKING: evidence is being gathered."""
+    """Where a stage is. DEPLOYING: nobody is in trial yet; BAKING: evidence is being gathered, or bake time runs."""
 
     PENDING = "PENDING"
     DEPLOYING = "DEPLOYING"
@@ -58,11 +75,15 @@ class StagePhase(str, Enum):
 
 
 class StageState(Frozen):
-    """One stage: how many devices have the candidate when it is done, and how far it is."""
+    """One stage: how many devices have the candidate when it is done, and how far it is. Times as in the events."""
 
     target: int
     phase: StagePhase = StagePhase.PENDING
+    approved_by: str | None = None
     started_at: float | None = None
+    clock_at: float | None = None  # its deadline counts from here: started, or last let go on
+    done_at: float | None = None  # since when all its devices that are to be had have committed: its bake time runs
+    waived: bool = False  # an operator saw that fewer devices gave evidence than wanted, and let it go on
     ended_at: float | None = None
 
 
@@ -88,6 +109,13 @@ class Rollout(Frozen):
     evidence: Evidence = Evidence()
     verdict: Verdict | None = None
     paused_why: str | None = None
+    paused_by: PauseKind | None = None
+    resumes_at: float | None = None  # when the next maintenance window opens
+    start_at: float | None = None
+    frozen_why: str | None = None  # the model is frozen; the sentence why
+    bundle_bytes: int = 0
+    pace: Pace = Pace()
+    halts_seen: tuple[int, ...] = ()  # the level of each halt rule that an operator has acknowledged
     ending: RolloutPhase = RolloutPhase.ROLLED_BACK  # what ROLLING_BACK ends in: an abort ends ABORTED
     rolling_back_since: float | None = None
     superseded_by: str | None = None

@@ -12,7 +12,11 @@ from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.events import (
     Aborted,
+    Approved,
     DeviceSeen,
+    Joined,
+    ModelFrozen,
+    ModelUnfrozen,
     Paused,
     Resumed,
     RolloutEvent,
@@ -67,24 +71,31 @@ def make_policy(
     guardrails: Iterable[str] = ("latency_ms_p50",),
     min_windows: int = 1,
     max_windows: int = 60,
+    stages: dict[int, dict[str, Any]] | None = None,
+    **rules: Any,
 ) -> Policy:
-    """A policy with stages of so many devices (int) or so much of the fleet (float, percent)."""
-    stages = tuple(
-        Stage(
-            devices=size if isinstance(size, int) else None,
-            percent=size if isinstance(size, float) else None,
-            min_windows=min_windows,
-            max_windows=max_windows,
-            deadline_s=100,
-        )
-        for size in sizes or (100.0,)
-    )
+    """A policy with stages of so many devices (int) or so much of the fleet (float, percent).
+
+    `stages` sets fields of some of them, by index; `rules` of the policy, as in its file.
+    """
+    more = stages or {}
+    built = []
+    for index, size in enumerate(sizes or (100.0,)):
+        fields: dict[str, Any] = {
+            "devices": size if isinstance(size, int) else None,
+            "percent": size if isinstance(size, float) else None,
+            "min_windows": min_windows,
+            "max_windows": max_windows,
+            "deadline_s": 100,
+        }
+        built.append(Stage(**(fields | more.get(index, {}))))
     margins = {"accuracy": (0.01, 0.03), "agreement": (0.04, 0.07), "peak_rss_bytes": (0.20, 0.25)}
     rails = []
     for metric in guardrails:
         fail_margin, pass_margin = margins.get(metric, (0.05, 0.10))
         rails.append(Guardrail(metric=metric, fail_margin=fail_margin, pass_margin=pass_margin))
-    return Policy(name="test", alpha=alpha, max_in_trial=max_in_trial, stage=stages, guardrail=tuple(rails))
+    named = {"name": "test", "alpha": alpha, "max_in_trial": max_in_trial, "stage": built, "guardrail": rails}
+    return Policy.model_validate(named | rules)
 
 
 class Fleet:
@@ -97,10 +108,16 @@ class Fleet:
         offline: Iterable[str] = (),
         current: Iterable[str] = (),
         mode: Any = "deploy",
+        offsets: dict[str, int] | None = None,
+        sites: dict[str, str] | None = None,
+        now: float = 1000.0,
+        **started: Any,
     ) -> None:
         self.classes = devices if isinstance(devices, dict) else dict.fromkeys(devices, "pi")
         self.online = {device: device not in set(offline) for device in self.classes}
-        self.now = 1000.0
+        self.offsets, self.sites = offsets or {}, sites or {}
+        self.frozen: set[str] = set()
+        self.now = now
         self.journal: list[RolloutEvent] = []
         self.desired: dict[str, SetDesired] = {}
         self.sent: list[SetDesired] = []
@@ -109,15 +126,8 @@ class Fleet:
             None  # told of each step: before, effects
         )
         self._rollout: Rollout | None = None
-        started = tuple(
-            StartedDevice(
-                device=device,
-                device_class=device_class,
-                online=self.online[device],
-                committed=NEW if device in set(current) else OLD,
-            )
-            for device, device_class in self.classes.items()
-        )
+        self._said: dict[str, tuple[SetDesired | None, dict[str, Any]]] = {}
+        entered = tuple(self._as_started(device, NEW if device in set(current) else OLD) for device in self.classes)
         self.feed(
             Started(
                 at=self.now,
@@ -129,9 +139,21 @@ class Fleet:
                 digest=NEW if mode == "deploy" else None,
                 selector="all",
                 policy=policy,
-                devices=started,
+                devices=entered,
                 by="op",
+                **started,
             )
+        )
+
+    def _as_started(self, device: str, committed: str | None) -> StartedDevice:
+        return StartedDevice(
+            device=device,
+            device_class=self.classes[device],
+            online=self.online[device],
+            committed=committed,
+            tags={"site": self.sites[device]} if device in self.sites else {},
+            utc_offset_s=self.offsets.get(device),
+            frozen=device in self.frozen,
         )
 
     @property
@@ -164,14 +186,28 @@ class Fleet:
 
     def seen(self, device: str, state: DeviceState | None = None, **fields: Any) -> tuple[SetDesired, ...]:
         phase = self.desired[device].phase if device in self.desired and state is not None else None
+        fields = {"digest": OLD, "state": state, "phase": phase} | fields
+        self._said[device] = self.desired.get(device), fields
+        return self._see(device, fields)
+
+    def _see(self, device: str, fields: dict[str, Any]) -> tuple[SetDesired, ...]:
         event = DeviceSeen(
             at=self.now,
             device=device,
             device_class=self.classes[device],
             online=self.online[device],
-            **({"digest": OLD, "state": state, "phase": phase} | fields),
+            utc_offset_s=self.offsets.get(device),
+            frozen=device in self.frozen,
+            **fields,
         )
         return self.feed(event)
+
+    def seen_again(self, device: str) -> tuple[SetDesired, ...]:
+        """The service sees a change around the device, which has said nothing new: its last report stands."""
+        order, fields = self._said.get(device, (None, {"digest": OLD}))
+        if order is not self.desired.get(device):  # it answers an earlier order than the one that holds
+            fields = fields | {"phase": None, "outcome": None, "reason": None, "detail": None}
+        return self._see(device, fields)
 
     def trial(self, device: str) -> tuple[SetDesired, ...]:
         return self.seen(device, DeviceState.TRIAL)
@@ -187,7 +223,20 @@ class Fleet:
 
     def goes(self, device: str, online: bool) -> tuple[SetDesired, ...]:
         self.online[device] = online
-        return self.seen(device)
+        return self.seen_again(device)
+
+    def freeze(self, device: str) -> tuple[SetDesired, ...]:
+        self.frozen.add(device)
+        return self.seen_again(device)
+
+    def unfreeze(self, device: str) -> tuple[SetDesired, ...]:
+        self.frozen.discard(device)
+        return self.seen_again(device)
+
+    def joins(self, device: str, device_class: str = "pi", committed: str | None = OLD) -> tuple[SetDesired, ...]:
+        self.classes[device], self.online[device] = device_class, True
+        self.numbers.setdefault(device, 0)
+        return self.feed(Joined(at=self.now, device=self._as_started(device, committed)))
 
     def window(self, device: str, **what: Any) -> tuple[SetDesired, ...]:
         self.numbers[device] += 1
@@ -213,6 +262,15 @@ class Fleet:
 
     def resume(self) -> tuple[SetDesired, ...]:
         return self.feed(Resumed(at=self.now, by="op"))
+
+    def approve(self, stage: int) -> tuple[SetDesired, ...]:
+        return self.feed(Approved(at=self.now, by="boss", stage=stage))
+
+    def freeze_model(self, why: str = "") -> tuple[SetDesired, ...]:
+        return self.feed(ModelFrozen(at=self.now, by="boss", why=why))
+
+    def unfreeze_model(self) -> tuple[SetDesired, ...]:
+        return self.feed(ModelUnfrozen(at=self.now, by="boss"))
 
     def abort(self, mode: Any) -> tuple[SetDesired, ...]:
         return self.feed(Aborted(at=self.now, by="op", mode=mode))

@@ -31,29 +31,45 @@ ACTS: dict[str, Callable[[Fleet], object]] = {
     "aborted_keep": lambda world: world.abort("keep"),
     "aborted": lambda world: world.abort("revert"),
     "superseded": lambda world: world.supersede("a"),
+    "approved": lambda world: world.approve(1),
+    "joined": lambda world: world.joins("z"),
+    "model_frozen": lambda world: world.freeze_model(),
+    "model_unfrozen": lambda world: world.unfreeze_model(),
     "ticked": lambda world: world.tick(1),
+    "ticked_late": lambda world: world.tick(1e6),
 }
 R = RolloutPhase
 STAYS: dict[str, RolloutPhase] = {}
+STOPS = {
+    "aborted_keep": R.ABORTED,
+    "superseded": R.ABORTED,
+}
+WITH_CANDIDATES = {
+    **STOPS,
+    "bad_window": R.ROLLING_BACK,
+    "hard_stop": R.ROLLING_BACK,
+    "aborted": R.ROLLING_BACK,
+}
 LEADS: dict[RolloutPhase, dict[str, RolloutPhase]] = {
-    R.RUNNING: {
-        "bad_window": R.ROLLING_BACK,
-        "hard_stop": R.ROLLING_BACK,
+    # Before the second stage: `a` has committed, so that there is something to take back.
+    R.WAITING_FOR_APPROVAL: {
+        **WITH_CANDIDATES,
         "paused": R.PAUSED,
-        "aborted_keep": R.ABORTED,
-        "aborted": R.ROLLING_BACK,
-        "superseded": R.ABORTED,
+        "approved": R.RUNNING,
+        "model_frozen": R.PAUSED,
     },
-    R.PAUSED: {
-        "bad_window": R.ROLLING_BACK,
-        "hard_stop": R.ROLLING_BACK,
-        "resumed": R.RUNNING,
-        "aborted_keep": R.ABORTED,
-        "aborted": R.ROLLING_BACK,
-        "superseded": R.ABORTED,
+    # Nobody was given anything: what a device says of its own bundle stops nothing.
+    R.SCHEDULED: {
+        **STOPS,
+        "aborted": R.ABORTED,
+        "paused": R.PAUSED,
+        "model_frozen": R.PAUSED,
+        "ticked_late": R.RUNNING,
     },
+    R.RUNNING: {**WITH_CANDIDATES, "paused": R.PAUSED, "model_frozen": R.PAUSED},
+    R.PAUSED: {**WITH_CANDIDATES, "resumed": R.RUNNING},
     # The hard stop answers the order to go back here, and the device runs its own bundle: it is back.
-    R.ROLLING_BACK: {"superseded": R.ROLLED_BACK, "hard_stop": R.ROLLED_BACK},
+    R.ROLLING_BACK: {"superseded": R.ROLLED_BACK, "hard_stop": R.ROLLED_BACK, "ticked_late": R.ROLLED_BACK},
     R.SUCCEEDED: STAYS,
     R.ROLLED_BACK: STAYS,
     R.ABORTED: STAYS,
@@ -63,10 +79,17 @@ LEADS: dict[RolloutPhase, dict[str, RolloutPhase]] = {
 
 def world_in(phase: RolloutPhase, fleet: MakeFleet, policy: MakePolicy) -> Fleet:
     """A fleet of two whose rollout is in this phase, `a` in the middle of its trial where there is one."""
-    world = fleet(policy(1, 100.0, guardrails=("latency_ms_p50", "peak_rss_bytes")), "ab")
+    approval = {1: {"approval": True}} if phase is R.WAITING_FOR_APPROVAL else None
+    rules = policy(1, 100.0, guardrails=("latency_ms_p50", "peak_rss_bytes"), stages=approval)
+    world = fleet(rules, "ab", start_at=5000.0 if phase is R.SCHEDULED else None)
+    if phase is R.SCHEDULED:
+        assert world.phase() is phase
+        return world
     world.trial("a")
     if phase is R.PAUSED:
         world.pause()
+    elif phase is R.WAITING_FOR_APPROVAL:
+        world.proves("a")
     elif phase is R.ROLLING_BACK:
         world.window("a", rss_ratio=9.0)
     elif phase is R.SUCCEEDED:
@@ -112,5 +135,7 @@ def test_whatever_stops_it_takes_the_candidate_back(
 
 def test_the_table_has_every_cell() -> None:
     kinds = set(get_args(get_args(RolloutEvent)[0]))
+    tried = {act.split("_keep")[0].removesuffix("_late") for act in ACTS}
+    assert {kind.model_fields["kind"].default for kind in kinds} <= tried
     assert set(TABLE) == set(RolloutPhase)
     assert all(set(row) == kinds for row in TABLE.values())

@@ -1,0 +1,172 @@
+"""What devices say, and what it does to a rollout: a report, a device that comes or goes, a window of evidence.
+
+A report that answers an earlier order than the last one says nothing of that one. Whatever is heard while the rollout
+is held is remembered; only a RUNNING one acts on it, but for a FAIL, which does not wait.
+"""
+
+from __future__ import annotations
+
+from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.verdict import VerdictKind, count
+from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.back import end_if_back, fail, note_return
+from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.events import DeviceSeen, Joined, StartedDevice, WindowClosed
+from edgeflock_deploy.rollout.stages import advance
+from edgeflock_deploy.rollout.state import CANDIDATES, DeviceProgress, DeviceStatus, RolloutPhase
+from edgeflock_deploy.rollout.ticking import look_at_windows
+
+_REFUSALS = (Outcome.FAILED, Outcome.REJECTED)
+_ENDED_BADLY = (*_REFUSALS, Outcome.TIMED_OUT, Outcome.ROLLED_BACK, Outcome.CANCELED)
+
+
+def entered(policy: Policy, mode: str, digest: str | None, device: StartedDevice) -> DeviceProgress:
+    """A device as it enters a rollout to `digest`; of a site and a time zone only what the policy needs is kept."""
+    progress = DeviceProgress(
+        device_class=device.device_class,
+        online=device.online,
+        committed_before=device.committed,
+        site=device.tags.get("site", "") if policy.rate.site_bytes_per_s is not None else "",
+        utc_offset_s=device.utc_offset_s if policy.window else None,
+        frozen=device.frozen,
+    )
+    if mode == "deploy" and device.committed == digest:
+        current = {"status": DeviceStatus.COMMITTED, "outcome": Outcome.ALREADY_CURRENT}
+        progress = progress.model_copy(update=current)
+    return progress
+
+
+def seen(draft: Draft, event: DeviceSeen) -> None:
+    """Take in what a device says, or that it came or went."""
+    if event.device not in draft.rollout.devices:
+        return
+    _note(draft, event)
+    note_return(draft, event)
+    given = draft.rollout.devices[event.device].desired is not None
+    if given and event.reason is not None and event.reason.blames_variant and _refused(event):
+        what = f": {event.detail}" if event.detail else ""
+        fail(draft, f"FAIL: {event.device} stopped hard, {event.reason.value}{what}")
+        return
+    _follow(draft, event)
+    _leave_alone(draft, event)
+    if draft.rollout.phase is RolloutPhase.RUNNING:
+        advance(draft)
+
+
+def _refused(event: DeviceSeen) -> bool:
+    # Going back may fail too, but that is the old bundle's fault, not the candidate's.
+    return event.outcome in _REFUSALS and event.phase is not Phase.REVERT
+
+
+def _note(draft: Draft, event: DeviceSeen) -> None:
+    """Remember what was seen; a report that answers an earlier order says nothing of this one."""
+    before = draft.rollout.devices[event.device]
+    if event.device_class != before.device_class:
+        draft.change_evidence(event.device, draft.rollout.evidence.without(event.device))
+    draft.change_device(event.device, online=event.online, device_class=event.device_class, running=event.digest)
+    draft.change_device(event.device, frozen=event.frozen)
+    if draft.rollout.policy.window and event.utc_offset_s is not None:
+        draft.change_device(event.device, utc_offset_s=event.utc_offset_s)
+    if event.state is None or event.phase is None or event.phase is not before.desired:
+        return
+    draft.change_device(event.device, state=event.state)
+    if event.outcome is not None:
+        draft.change_device(event.device, outcome=event.outcome)
+        if event.reason is not None or event.phase is not Phase.REVERT:  # going back well does not unsay why
+            draft.change_device(event.device, reason=event.reason, detail=event.detail)
+
+
+def _follow(draft: Draft, event: DeviceSeen) -> None:
+    """Move a candidate on by its answer to what it was last asked."""
+    progress = draft.rollout.devices[event.device]
+    if progress.status not in CANDIDATES or event.state is None or event.phase is not progress.desired:
+        return
+    has_it = event.digest == draft.rollout.digest
+    if event.outcome in (Outcome.ALREADY_CURRENT, Outcome.SUCCEEDED) and has_it:
+        draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
+    elif event.outcome in _ENDED_BADLY:
+        detail = event.detail or (event.outcome.value if event.reason is None else None)
+        draft.set_aside(event.device, event.reason, detail)
+    elif event.phase is Phase.COMMIT:
+        if event.state is DeviceState.COMMITTED and has_it:
+            draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
+    else:
+        _acknowledge(draft, event.device, in_trial=event.state is DeviceState.TRIAL)
+
+
+def _leave_alone(draft: Draft, event: DeviceSeen) -> None:
+    """Let go of a device that was frozen in its trial, or that lost the candidate that it had committed."""
+    progress = draft.rollout.devices[event.device]
+    if progress.frozen and progress.status in (DeviceStatus.ASKED, DeviceStatus.TRIAL):
+        draft.take_back(event.device, DeviceStatus.WAITING, late=True, detail="frozen in its trial")
+    elsewhere = event.digest not in (None, draft.rollout.digest)
+    if progress.status is DeviceStatus.COMMITTED and event.online and event.state is None and elsewhere:
+        # It answers nothing of this rollout and runs something else: another board of that name, or wiped.
+        draft.change_evidence(event.device, draft.rollout.evidence.without(event.device))
+        draft.change_device(event.device, status=DeviceStatus.WAITING, late=True, detail="runs something else again")
+
+
+def _acknowledge(draft: Draft, device: str, in_trial: bool) -> None:
+    if draft.rollout.devices[device].acked_at is None:
+        draft.change_device(device, acked_at=draft.at, clock_at=draft.at)
+    if in_trial:
+        draft.change_device(device, status=DeviceStatus.TRIAL)
+
+
+def take_window(draft: Draft, event: WindowClosed) -> None:
+    """Take evidence in from any device that was given the candidate; while paused too: a FAIL does not wait."""
+    rollout, window = draft.rollout, event.window
+    progress = rollout.devices.get(window.device)
+    if progress is None or progress.desired is None or window.device_class != progress.device_class:
+        return
+    if (window.rollout, window.model, window.new_digest) != (rollout.id, rollout.model, rollout.digest):
+        return
+    evidence = judge.observe(rollout.evidence, window, rollout.policy)
+    if evidence is rollout.evidence:
+        return
+    draft.change_evidence(window.device, evidence)
+    if progress.status is DeviceStatus.ASKED:
+        _acknowledge(draft, window.device, in_trial=True)
+    sentence = judge.failure(evidence, rollout.policy, len(rollout.devices))
+    if sentence is not None:
+        fail(draft, sentence)
+        return
+    if rollout.phase is RolloutPhase.RUNNING:
+        if draft.rollout.devices[window.device].status is DeviceStatus.TRIAL:
+            _say_how_far(draft, window.device)
+        advance(draft)
+
+
+def _say_how_far(draft: Draft, device: str) -> None:
+    evidence, policy = draft.rollout.evidence, draft.rollout.policy
+    lacking = judge.first_missing(evidence, device, policy)
+    why = lacking or f"at least {draft.rules.min_windows} are wanted"
+    why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
+    draft.judged(VerdictKind.CONTINUE, f"CONTINUE: {device} gave {count(evidence.of(device).windows, 'window')}: {why}")
+
+
+def seen_going_back(draft: Draft, event: DeviceSeen) -> None:
+    """Take in what a device says on its way back."""
+    if event.device in draft.rollout.devices:
+        _note(draft, event)
+        note_return(draft, event)
+        end_if_back(draft)
+
+
+def seen_while_paused(draft: Draft, event: DeviceSeen) -> None:
+    """The same, but nothing is asked; a maintenance window may be what a device now is in."""
+    seen(draft, event)
+    look_at_windows(draft)
+
+
+def join(draft: Draft, event: Joined) -> None:
+    """Take in a device that turned up in mid-rollout, for the last stage, after all others."""
+    rollout, device = draft.rollout, event.device
+    if not rollout.policy.join or device.device in rollout.devices:
+        return
+    progress = entered(rollout.policy, rollout.mode, rollout.digest, device)
+    draft.add_device(device.device, progress.model_copy(update={"joined": True}))
+    if draft.rollout.phase is RolloutPhase.RUNNING:
+        advance(draft)
+    look_at_windows(draft)
