@@ -68,6 +68,7 @@ class Checks:
         self._rollouts: dict[str, dict[str, Any]] = {}
         self._failed_at_s: dict[str, float] = {}
         self._policies: dict[str, Policy] = {}
+        self._fresh: list[tuple[str, Word]] = []
         self._served: dict[str, list[str]] = defaultdict(list)
         self._without_s: dict[str, float] = {}
         self._acknowledged: dict[str, int] = defaultdict(int)
@@ -144,6 +145,9 @@ class Checks:
             self._rollouts[name] = rollout
             if name in policies and policies[name].guardrail:
                 self._candidates(name, policies[name])
+        fresh, self._fresh = self._fresh, []
+        for board, word in fresh:
+            self._permitted(board, word)
 
     # --- the law ------------------------------------------------------------------------------------------------------
 
@@ -158,6 +162,10 @@ class Checks:
             return
         what = f"{word.phase} {self._label(word.digest)} (generation {generation}, {word.rollout})"
         self._trace.note("controller", f"tells {board}: {what}")
+        self._fresh.append((board, word))
+
+    def _permitted(self, board: str, word: Word) -> None:
+        """Look at a new word when it can be seen how its rollout stands."""
         rollout = self._rollouts.get(word.rollout)
         ended_well = rollout is not None and rollout["phase"] == "SUCCEEDED"
         if word.phase in _GIVEN and word.rollout in self._failed_at_s and not ended_well:
