@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
+from edgeflock_controller.campaigns import Campaigns
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.publishing import BrokerLink, Publisher
 from edgeflock_controller.rollouts import Rollouts
@@ -90,6 +91,7 @@ class Core:
     ) -> None:
         self.store = store
         self.rollouts = Rollouts(store)
+        self.campaigns = Campaigns(store, self.rollouts)
         self.link = make_link(self._on_connect)
         self.clock = clock
         self.monotonic = monotonic
@@ -175,10 +177,10 @@ class Core:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        self._publisher.desire(self.rollouts.take_moved())
+        self._publisher.desire((*self.rollouts.take_moved(), *self.campaigns.take_moved()))
         self._publisher.publish_due(at)
         if keeping_house:
-            self._publisher.keep_only(self.rollouts.needed_digests())
+            self._publisher.keep_only(self.rollouts.needed_digests() | self.campaigns.needed_digests())
         return None not in inputs
 
     def _tick(self, at: float, now_s: float) -> None:
@@ -192,6 +194,7 @@ class Core:
             self._show(device, at)
         for name in list(self.rollouts.live()):
             self.rollouts.apply(name, Ticked(at=at))
+        self.campaigns.tick(at)
 
     def _gather(self, wait_s: float) -> list[_Message | _Call | _Connected | None]:
         inputs = []
@@ -260,6 +263,7 @@ class Core:
             self._fleet.presence(said, now_s)
         else:
             self._fleet.reported(said, at, now_s)
+            self.campaigns.heard(said, at)
             if self._fleet.has_not_heard(said, now_s):
                 log.info("device %s has not heard what it was told last: it is told again", said.device)
                 self.tell(said.device)
