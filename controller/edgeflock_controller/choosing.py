@@ -41,6 +41,7 @@ class Wish(NamedTuple):
     objective: str
     require: str
     boards: int  # of each class, to measure each variant
+    runs: int  # fresh processes on each
     by: str
 
 
@@ -96,6 +97,7 @@ class Choosing:
             objective=wish.objective,
             require=wish.require,
             boards=wish.boards,
+            runs=wish.runs,
             sample_ms=sample_ms(wanted),
             started_at=at,
             deadline_at=at + CAMPAIGN_S,
