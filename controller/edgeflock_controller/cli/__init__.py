@@ -31,6 +31,7 @@ _COMMANDS = {
     "freeze": _Entry("freeze:freeze", "Have a board get nothing new, or no rollout start for a model."),
     "unfreeze": _Entry("freeze:unfreeze", "Lift a freeze."),
     "captures": _Entry("captures:captures", "Fetch the inputs that a board has kept."),
+    "policy": _Entry("policy:policy", "Show, check and explain the rules of rollouts."),
     "plan": _Entry("plan:plan", "Say what a deployment would do, and what its canary can detect."),
     "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
     "front": _Entry("front:front", "Show what boards measured of a model's variants."),

@@ -17,7 +17,7 @@ from edgeflock_controller.rehearsal.board import Board
 from edgeflock_controller.rehearsal.played import Later, Played
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
 from edgeflock_controller.rehearsal.windows import Candidate
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import sentences
 from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages import Phase
 from edgeflock_deploy.policy.rules import Policy
@@ -227,7 +227,7 @@ class Rehearsal:
         margins = {guardrail.metric: guardrail.fail_margin for guardrail in rollout.policy.guardrail}
         found = {
             row.device
-            for row in judge.rows(rollout.evidence, rollout.policy)
+            for row in sentences.rows(rollout.evidence, rollout.policy)
             if row.gates and row.effect is not None and _beyond(row.metric, row.effect, margins[row.metric])
         }
         return tuple(sorted(found))

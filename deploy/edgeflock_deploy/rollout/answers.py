@@ -6,7 +6,7 @@ is held is remembered; only a RUNNING one acts on it, but for a FAIL, which does
 
 from __future__ import annotations
 
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.verdict import VerdictKind, count
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
 from edgeflock_deploy.rollout.assigning import changed_class
@@ -139,21 +139,36 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
     draft.change_evidence(window.device, evidence)
     if progress.status is DeviceStatus.ASKED:
         _acknowledge(draft, window.device, in_trial=True)
-    sentence = judge.failure(evidence, rollout.policy, len(rollout.devices))
-    if sentence is not None:
-        fail(draft, sentence)
+    in_stage = min(draft.stage.target, rollout.devices_reached)
+    finding = judge.found(evidence, rollout.policy, len(rollout.devices), in_stage)
+    if finding.failure is not None:
+        fail(draft, finding.failure)
         return
-    if rollout.phase is RolloutPhase.RUNNING:
+    if finding.suspect is not None:
+        _set_suspect_aside(draft, finding.suspect, finding.suspicion)
+    elif (why := judge.braked(evidence, rollout.policy, len(rollout.devices))) is not None:
+        draft.change_evidence(window.device, evidence._replace(braked=True))
+        if rollout.phase is RolloutPhase.RUNNING:
+            draft.hold(why)
+    if draft.rollout.phase is RolloutPhase.RUNNING:
         if draft.rollout.devices[window.device].status is DeviceStatus.TRIAL:
             _say_how_far(draft, window.device)
         advance(draft)
 
 
+def _set_suspect_aside(draft: Draft, device: str, why: str | None) -> None:
+    """One device may lie or be broken: what it alone shows takes it back, and nobody else."""
+    if draft.rollout.evidence.suspect != device:
+        draft.change_evidence(device, draft.rollout.evidence.suspecting(device))
+    if draft.rollout.devices[device].status in (*CANDIDATES, DeviceStatus.COMMITTED):
+        draft.set_aside(device, None, why)
+
+
 def _say_how_far(draft: Draft, device: str) -> None:
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
-    lacking = judge.first_missing(evidence, device, policy)
+    lacking = judge.first_missing(evidence, device, policy, len(draft.rollout.devices))
     why = lacking or f"at least {draft.rules.min_windows} are wanted"
-    why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
+    why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
     draft.judged(VerdictKind.CONTINUE, f"CONTINUE: {device} gave {count(evidence.of(device).windows, 'window')}: {why}")
 
 
