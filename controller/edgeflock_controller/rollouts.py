@@ -91,9 +91,12 @@ class Rollouts:
             self.apply(rollout, event)
 
     def window(self, window: Window, at: float) -> None:
-        """Tell a rollout of a window; sketches and outcomes are kept with the hot rows and are no evidence."""
-        if window.rollout in self._live:
-            bare = {"sketch": LatencySketch(), "outcomes": Outcomes()}
+        """Tell a rollout of a window; what is no evidence (sketches, mostly outcomes) is kept with the hot rows."""
+        rollout = self._live.get(window.rollout)
+        if rollout is not None:
+            bare: dict[str, object] = {"sketch": LatencySketch()}
+            if all(guardrail.metric != "drift" for guardrail in rollout.policy.guardrail):
+                bare["outcomes"] = Outcomes()
             slim = window.model_copy(
                 update={"old": window.old.model_copy(update=bare), "new": window.new.model_copy(update=bare)}
             )
