@@ -14,7 +14,7 @@ from edgeflock_controller.expiry import expiry, lapsing
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import rollout_view
 from edgeflock_deploy.judge.verdict import count
-from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, Window
+from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, VariantWindow, Window
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout
@@ -94,12 +94,8 @@ class Rollouts:
         """Tell a rollout of a window; what is no evidence (sketches, mostly outcomes) is kept with the hot rows."""
         rollout = self._live.get(window.rollout)
         if rollout is not None:
-            bare: dict[str, object] = {"sketch": LatencySketch()}
-            if all(guardrail.metric != "drift" for guardrail in rollout.policy.guardrail):
-                bare["outcomes"] = Outcomes()
-            slim = window.model_copy(
-                update={"old": window.old.model_copy(update=bare), "new": window.new.model_copy(update=bare)}
-            )
+            drift = any(guardrail.metric == "drift" for guardrail in rollout.policy.guardrail)
+            slim = window.model_copy(update={"old": _slim(window.old, drift), "new": _slim(window.new, drift)})
             self.apply(window.rollout, WindowClosed(at=at, window=slim))
 
     def concerned(self, device: str) -> list[Rollout]:
@@ -122,6 +118,7 @@ class Rollouts:
         digests = self._store.twins.desired_digests()
         for rollout in self._live.values():
             named = {rollout.digest, *(progress.committed_before for progress in rollout.devices.values())}
+            named |= set() if rollout.choice is None else {one.digest for one in rollout.choice.classes.values()}
             digests |= {digest for digest in named if digest is not None}
         return digests
 
@@ -160,3 +157,8 @@ class Rollouts:
             self._moved.add(effect.device)
         self._live[rollout.id] = rollout
         self._changed.add(rollout.id)
+
+
+def _slim(side: VariantWindow, drift: bool) -> VariantWindow:
+    outcomes = side.outcomes.model_copy(update={"confidence": ()}) if drift else Outcomes()
+    return side.model_copy(update={"sketch": LatencySketch(), "outcomes": outcomes})

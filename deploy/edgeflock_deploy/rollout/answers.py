@@ -9,21 +9,26 @@ from __future__ import annotations
 from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.verdict import VerdictKind, count
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
-from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.assigning import changed_class
 from edgeflock_deploy.rollout.back import end_if_back, fail, note_return
 from edgeflock_deploy.rollout.draft import Draft
-from edgeflock_deploy.rollout.events import DeviceSeen, Joined, StartedDevice, WindowClosed
+from edgeflock_deploy.rollout.events import DeviceSeen, Joined, Started, StartedDevice, WindowClosed
 from edgeflock_deploy.rollout.judging import judge_fleet, note_silence
 from edgeflock_deploy.rollout.stages import advance
-from edgeflock_deploy.rollout.state import CANDIDATES, DeviceProgress, DeviceStatus, RolloutPhase
+from edgeflock_deploy.rollout.state import CANDIDATES, DeviceProgress, DeviceStatus, Rollout, RolloutPhase
 from edgeflock_deploy.rollout.ticking import look_at_windows
 
 _REFUSALS = (Outcome.FAILED, Outcome.REJECTED)
 _ENDED_BADLY = (*_REFUSALS, Outcome.TIMED_OUT, Outcome.ROLLED_BACK, Outcome.CANCELED)
 
 
-def entered(policy: Policy, mode: str, digest: str | None, device: StartedDevice) -> DeviceProgress:
-    """A device as it enters a rollout to `digest`; of a site and a time zone only what the policy needs is kept."""
+def entered(rollout: Started | Rollout, device: StartedDevice) -> DeviceProgress:
+    """A device as it enters a rollout; of a site and a time zone only what the policy needs is kept.
+
+    Where each class has its own variant, a device of a class that has none is set aside from the start.
+    """
+    policy, choice = rollout.policy, rollout.choice
+    digest = rollout.digest if choice is None else choice.digest_for(device.device_class)
     progress = DeviceProgress(
         device_class=device.device_class,
         online=device.online,
@@ -32,9 +37,12 @@ def entered(policy: Policy, mode: str, digest: str | None, device: StartedDevice
         utc_offset_s=device.utc_offset_s if policy.window else None,
         frozen=device.frozen,
     )
-    if mode == "deploy" and device.committed == digest:
+    if choice is not None and digest is None:
+        held = {"status": DeviceStatus.SET_ASIDE, "detail": choice.why_held(device.device_class)}
+        return progress.model_copy(update=held)
+    if rollout.mode == "deploy" and device.committed == digest:
         current = {"status": DeviceStatus.COMMITTED, "outcome": Outcome.ALREADY_CURRENT}
-        progress = progress.model_copy(update=current)
+        progress = progress.model_copy(update=current | {"candidate": digest if choice is not None else None})
     return progress
 
 
@@ -67,6 +75,8 @@ def _note(draft: Draft, event: DeviceSeen) -> None:
     if event.device_class != before.device_class:
         draft.change_evidence(event.device, draft.rollout.evidence.without(event.device))
     draft.change_device(event.device, online=event.online, device_class=event.device_class, running=event.digest)
+    if event.device_class != before.device_class:
+        changed_class(draft, event.device)
     draft.change_device(event.device, frozen=event.frozen)
     if draft.rollout.policy.window and event.utc_offset_s is not None:
         draft.change_device(event.device, utc_offset_s=event.utc_offset_s)
@@ -84,7 +94,7 @@ def _follow(draft: Draft, event: DeviceSeen) -> None:
     progress = draft.rollout.devices[event.device]
     if progress.status not in CANDIDATES or event.state is None or event.phase is not progress.desired:
         return
-    has_it = event.digest == draft.rollout.digest
+    has_it = event.digest == draft.rollout.digest_of(event.device)
     if event.outcome in (Outcome.ALREADY_CURRENT, Outcome.SUCCEEDED) and has_it:
         draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
     elif event.outcome in _ENDED_BADLY:
@@ -102,7 +112,7 @@ def _leave_alone(draft: Draft, event: DeviceSeen) -> None:
     progress = draft.rollout.devices[event.device]
     if progress.frozen and progress.status in (DeviceStatus.ASKED, DeviceStatus.TRIAL):
         draft.take_back(event.device, DeviceStatus.WAITING, late=True, detail="frozen in its trial")
-    elsewhere = event.digest not in (None, draft.rollout.digest)
+    elsewhere = event.digest not in (None, draft.rollout.digest_of(event.device))
     if progress.status is DeviceStatus.COMMITTED and event.online and event.state is None and elsewhere:
         # It answers nothing of this rollout and runs something else: another board of that name, or wiped.
         draft.change_evidence(event.device, draft.rollout.evidence.without(event.device))
@@ -122,7 +132,8 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
     progress = rollout.devices.get(window.device)
     if progress is None or progress.desired is None or window.device_class != progress.device_class:
         return
-    if (window.rollout, window.model, window.new_digest) != (rollout.id, rollout.model, rollout.digest):
+    candidate = rollout.digest_of(window.device)
+    if (window.rollout, window.model, window.new_digest) != (rollout.id, rollout.model, candidate):
         return
     evidence = judge.observe(rollout.evidence, window, rollout.policy)
     if evidence is rollout.evidence:
@@ -165,7 +176,7 @@ def join(draft: Draft, event: Joined) -> None:
     rollout, device = draft.rollout, event.device
     if not rollout.policy.join or device.device in rollout.devices:
         return
-    progress = entered(rollout.policy, rollout.mode, rollout.digest, device)
+    progress = entered(rollout, device)
     draft.add_device(device.device, progress.model_copy(update={"joined": True}))
     if draft.rollout.phase is RolloutPhase.RUNNING:
         advance(draft)

@@ -79,7 +79,7 @@ def step(rollout: Rollout | None, event: RolloutEvent) -> tuple[Rollout, tuple[S
 
 
 def _start(event: Started) -> tuple[Rollout, tuple[SetDesired, ...]]:
-    devices = {device.device: entered(event.policy, event.mode, event.digest, device) for device in event.devices}
+    devices = {device.device: entered(event, device) for device in event.devices}
     rollout = Rollout(
         id=event.rollout,
         mode=event.mode,
@@ -95,6 +95,7 @@ def _start(event: Started) -> tuple[Rollout, tuple[SetDesired, ...]]:
         reason=f"started by {event.by}",
         stages=stages_of(event.policy, [device.device_class for device in event.devices]),
         devices=Devices(devices),
+        choice=event.choice,
         start_at=event.start_at,
         bundle_bytes=event.bundle_bytes,
     )
