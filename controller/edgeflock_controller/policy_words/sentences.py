@@ -135,7 +135,7 @@ def _guardrail(guardrail: Guardrail, least: Least) -> str:
     else:
         said += f" is a regression; shown to be below {_amount(metric, good)} is good enough."
     if metric == "silence":
-        said += " It is judged by the devices that have not got the candidate, whatever the windows say."
+        said += " Two devices must fall silent for a FAIL, whatever the windows say."
     elif fewest is None:
         said += " It never fails a rollout."
     else:
