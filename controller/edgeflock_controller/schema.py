@@ -3,7 +3,8 @@
 Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
 3 adds `presence`, when devices came and went; 4 what operators do: tags and time zones of devices, `freezes`, and the
 audit log;
-5 adds `measurements`, `askings` and `campaigns`: what boards measured, and who asked.
+5 adds `measurements`, `askings` and `campaigns`: what boards measured, and who asked;
+6 what devices had to drop because nobody heard them.
 """
 
 from __future__ import annotations
@@ -94,7 +95,13 @@ def _measurements(db: Database) -> None:
     create("campaigns", campaign, "id").create_index(["model"])
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _operators, _measurements)
+def _dropped(db: Database) -> None:
+    """6: how many windows and events a device had no room to keep."""
+    for column in ("windows_dropped", "events_dropped"):
+        db.execute(f"ALTER TABLE devices ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _operators, _measurements, _dropped)
 VERSION = len(MIGRATIONS)
 
 

@@ -118,6 +118,8 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
         presence = coloured("online" if device["online"] else "offline")
         if device["frozen"]:
             presence.append(", frozen", style="cyan")
+        if lost := device["windows_dropped"] + device["events_dropped"]:
+            presence.append(f", {lost} lost", style="yellow")
         head: list[str | Text] = [device["id"], device["device_class"], *[device["runtime"]] * runtime, presence]
         head += [" ".join(f"{key}={value}" for key, value in device["tags"].items())] * tagged
         for model, said in device["models"].items() or [("-", None)]:
