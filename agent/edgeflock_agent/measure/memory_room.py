@@ -1,6 +1,6 @@
 """Whether one more model fits into memory: what the board has left, or what the user lets all models take together.
 
-Decided here: how much a loaded variant is taken to need, and how much is left free. The need is what this board measured
+Decided here: how much a loaded variant is taken to need, and how much is left free. The need is what this board found
 of it, else what its bundle says was measured, or three times its file where nothing was: XNNPACK keeps a packed copy of
 the weights, and the activations come on top. To it comes what a child process has before its model. A tenth of the
 need, and 16 MB, stay free: a board at its last page is one that kills processes.
