@@ -58,6 +58,7 @@ bench: $(READY)
 
 soak: $(READY)
 	PYTHONPATH=tests/doubles $(BIN)/python -m benchmarks.device.power_cuts $(ARGS)
+	PYTHONPATH=tests/doubles $(BIN)/python -m benchmarks.device.killed_agent
 	EDGEFLOCK_SOAK=1 $(BIN)/python -m pytest --durations=5 tests/system/test_vm.py
 
 steady: $(READY)

@@ -66,7 +66,7 @@ def run(seed: int, effect: Floats, policy: Policy, *, whole: bool = False, until
         if judge.failure(evidence, policy, len(effect)):
             return Ended("FAIL", number + 1, frozenset(passed), _slower(evidence, len(effect)))
         waiting = (board for board in range(len(effect)) if board not in passed)
-        passed |= {board for board in waiting if judge.passes(evidence, str(board), policy, need)}
+        passed |= {board for board in waiting if judge.passes(evidence, str(board), policy, need, len(effect))}
         if until_pass and len(passed) == len(effect):
             return Ended("PASS", number + 1, frozenset(passed), frozenset())
     return Ended("CONTINUE", WINDOWS, frozenset(passed), _slower(evidence, len(effect)))

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeflock_controller.audit import Act
+from edgeflock_controller.choosing_routes import choosing_routes
 from edgeflock_controller.commands import SOMEBODY, Commands, Wish
 from edgeflock_controller.core import Core
 from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, decoded_blob, take_container
@@ -223,6 +224,7 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
         *_foresight(core, commands),
+        *choosing_routes(core, commands.choosing, act),
         *upkeep_routes(core, upkeep, act),
         Route("/v1/dead-letters", ask(lambda _: commands.dead_letters)),
     ]

@@ -144,6 +144,33 @@ class Client:
         body |= {"policy": policy.model_dump(mode="json"), "by": by or _who()}
         return self._object("POST", "/v1/rollouts", json=body)
 
+    def deploy_auto(
+        self,
+        model: str,
+        selector: str,
+        policy: Policy,
+        objective: str,
+        require: str = "",
+        *,
+        boards: int = 2,
+        version: int | None = None,
+        by: str | None = None,
+    ) -> Json:
+        """Have boards measure what is not known, then start a rollout of each class's own variant; the campaign."""
+        body: Json = {"model": model, "version": version, "selector": selector, "by": by or _who()}
+        body |= {"objective": objective, "require": require, "boards": boards, "policy": policy.model_dump(mode="json")}
+        return self._object("POST", "/v1/campaigns", json=body)
+
+    def campaign(self, name: str) -> Json:
+        """How far a campaign is, by its id."""
+        return self._object("GET", f"/v1/campaigns/{_segment('campaign', name)}")
+
+    def front(self, model: str, *, version: int | None = None, device_class: str | None = None) -> Json:
+        """What boards measured of a version's variants, by class."""
+        asked = {"version": version, "class": device_class}
+        params = {name: value for name, value in asked.items() if value is not None}
+        return self._object("GET", f"/v1/fronts/{_segment('model', model)}", params=params)
+
     def prospect(self, model: str, variant: str, selector: str, *, version: int | None = None) -> Json:
         """What a deployment would bring to whom; nothing is begun."""
         body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}

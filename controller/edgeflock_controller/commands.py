@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from edgeflock_controller import views
 from edgeflock_controller.audit import Act, Kind
+from edgeflock_controller.choosing import Choosing
 from edgeflock_controller.core import Core
 from edgeflock_controller.naming import check_model, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
@@ -39,6 +40,7 @@ class Commands:
         self._rollouts = core.rollouts
         self._clock = core.clock
         self._new_suffix = new_suffix
+        self.choosing = Choosing(core, self._start, self._new_id, new_suffix, _started)
 
     def register(self, bundle: Bundle, by: str = SOMEBODY) -> Json:
         """Take a bundle in whose signature and containers have been checked.
@@ -221,7 +223,7 @@ class Commands:
         at = self._clock()
         events: dict[str, RolloutEvent] = {
             "pause": Paused(at=at, by=by),
-            "resume": Resumed(at=at, by=by),
+            "resume": Resumed(at=at, by=by, choices=self.choosing.chosen_since(self._rollouts.live()[summary["id"]])),
             "abort": Aborted(at=at, by=by, mode="keep" if keep else "revert"),
         }
         changed = self._rollouts.apply(summary["id"], events[wish])

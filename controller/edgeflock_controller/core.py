@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
+from edgeflock_controller.campaigns import Campaigns
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.publishing import Publisher
 from edgeflock_controller.rollouts import Rollouts
@@ -81,6 +82,7 @@ class Core:
     ) -> None:
         self.store = store
         self.rollouts = Rollouts(store)
+        self.campaigns = Campaigns(store, self.rollouts)
         self.link = Link(broker_url, f"edgeflock-controller-{key.public.keyid}", on_connect=self._on_connect)
         self.clock = clock
         self.monotonic = monotonic
@@ -159,10 +161,10 @@ class Core:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        self._publisher.desire(self.rollouts.take_moved())
+        self._publisher.desire((*self.rollouts.take_moved(), *self.campaigns.take_moved()))
         self._publisher.publish_due(at)
         if keeping_house:
-            self._publisher.keep_only(self.rollouts.needed_digests())
+            self._publisher.keep_only(self.rollouts.needed_digests() | self.campaigns.needed_digests())
         return None not in inputs
 
     def _tick(self, at: float, now_s: float) -> None:
@@ -176,6 +178,7 @@ class Core:
             self._show(device, at)
         for name in list(self.rollouts.live()):
             self.rollouts.apply(name, Ticked(at=at))
+        self.campaigns.tick(at)
 
     def _gather(self) -> list[_Message | _Call | _Connected | None]:
         inputs = []
@@ -241,6 +244,7 @@ class Core:
                 self._fleet.presence(said, now_s)
             else:
                 self._fleet.reported(said, at, now_s)
+                self.campaigns.heard(said, at)
             self._show(said.device, at)
 
     def _show(self, device: str, at: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from edgeflock_controller.comings import Comings
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device, Twins
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge.observations import observations
 from edgeflock_deploy.messages import AgentEvent, DeviceState, Window
 
 Json = dict[str, Any]
@@ -101,7 +101,7 @@ def _window(window: Window) -> Json:
         "pairs": window.pairs,
         "throttled": window.conditions.throttled,
         "emulated": window.conditions.emulated,
-        "z": dict(judge.observations(window).items()),
+        "z": dict(observations(window).items()),
     }
 
 

@@ -46,7 +46,7 @@ class Publisher:
         self._sent = store.registry.sent(self._epoch) if self._epoch else set()
         self._unconfirmed: set[str] = set()
         self._unneeded: set[str] = set()  # what nobody needed at the last look
-        self._due: set[str] = set(store.twins.devices_with_desired())  # what the last service may have left unsent
+        self._due: set[str] = self._told()  # what the last service may have left unsent
         self._heard: str | None = None
         self._decide_at: float | None = None
         self._ready = False
@@ -104,10 +104,15 @@ class Publisher:
         with self._store.transaction():
             self._store.set_meta("broker_epoch", epoch)
         self._epoch, self._sent, self._unconfirmed, self._unneeded = epoch, set(), set(), set()
-        for device in self._store.twins.devices_with_desired():
+        for device in sorted(self._told()):
             self._publish_desired(device, at)
         self._due.clear()
         self._link.publish(topics.EPOCH, epoch.encode(), retain=True)
+
+    def _told(self) -> set[str]:
+        """The devices that have a word."""
+        asked = {asking.device for asking in self._store.measurements.askings()}
+        return asked | set(self._store.twins.devices_with_desired())
 
     def _confirm(self) -> None:
         # Bundles count as sent when the broker has acknowledged every message there is; until then a new service
@@ -123,9 +128,11 @@ class Publisher:
         for entry in models.values():
             if entry.digest is not None:
                 self._publish_bundle(entry.digest)
-        wanted = self._store.captures.wanted(device)
-        desired = Desired(device=device, models=models, captures_wanted=wanted, signed_at=at).model_dump(mode="json")
-        self._link.publish(topics.desired(device), self._key.seal(desired), retain=True)
+        wanted, measure = self._store.captures.wanted(device), self._store.measurements.orders(device)
+        for order in measure.values():
+            self._publish_bundle(order.digest)
+        desired = Desired(device=device, models=models, captures_wanted=wanted, measure=measure, signed_at=at)
+        self._link.publish(topics.desired(device), self._key.seal(desired.model_dump(mode="json")), retain=True)
 
     def _publish_bundle(self, digest: str) -> None:
         bundle = None if digest in self._sent else self._store.registry.bundle(digest)

@@ -119,6 +119,7 @@ class Rollouts:
         digests = self._store.twins.desired_digests()
         for rollout in self._live.values():
             named = {rollout.digest, *(progress.committed_before for progress in rollout.devices.values())}
+            named |= set() if rollout.choice is None else {one.digest for one in rollout.choice.classes.values()}
             digests |= {digest for digest in named if digest is not None}
         return digests
 

@@ -2,7 +2,8 @@
 
 Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
 3 adds `presence`, when devices came and went; 4 what operators do: tags and time zones of devices, `freezes`, and the
-audit log.
+audit log;
+5 adds `measurements`, `askings` and `campaigns`: what boards measured, and who asked.
 """
 
 from __future__ import annotations
@@ -83,7 +84,17 @@ def _operators(db: Database) -> None:
             )
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _operators)
+def _measurements(db: Database) -> None:
+    """5: what boards measured of bundles, what they are asked to measure, and the campaigns that ask."""
+    create = _creator(db)
+    result = {"device": str, "digest": str, "device_class": str, "runtime": str, "at": float, "body": str}
+    create("measurements", result, ("device", "digest")).create_index(["digest"])
+    create("askings", {"device": str, "model": str, "campaign": str, "body": str}, ("device", "model"))
+    campaign = {"id": str, "model": str, "ended": int, "started_at": float, "body": str}
+    create("campaigns", campaign, "id").create_index(["model"])
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _operators, _measurements)
 VERSION = len(MIGRATIONS)
 
 

@@ -3,7 +3,7 @@
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
 `registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
 `comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes` and `audit` (what people
-gave, forbade and did), `prospects` (what all that tells a plan).
+gave, forbade and did), `prospects` (what all that tells a plan), `measurements` (what boards measured of bundles).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from edgeflock_controller.comings import Comings
 from edgeflock_controller.containers import Containers
 from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.journal import Journal
+from edgeflock_controller.measurements import Measurements
 from edgeflock_controller.prospects import Prospects
 from edgeflock_controller.registry import Registry
 from edgeflock_controller.schema import migrate
@@ -54,6 +55,7 @@ class Store:
         self.tags = Tags(self._connection)
         self.freezes = Freezes(self._connection)
         self.audit = Audit(self._connection)
+        self.measurements = Measurements(self._connection)
         self.captures = Captures(folder / "captures", self)
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from edgeflock_controller.journal import Entry
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import sentences
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import ReportedModel
 from edgeflock_deploy.rollout.events import (
@@ -100,7 +100,7 @@ def rollout_view(rollout: Rollout) -> Json:
 
 def evidence_view(rollout: Rollout) -> list[Json]:
     """What each device has shown of each metric so far: a row each."""
-    return [row.model_dump(mode="json") for row in judge.rows(rollout.evidence, rollout.policy)]
+    return [row.model_dump(mode="json") for row in sentences.rows(rollout.evidence, rollout.policy)]
 
 
 def trial_view(evidence: Evidence) -> Json:

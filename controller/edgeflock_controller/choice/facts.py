@@ -26,6 +26,7 @@ from edgeflock_deploy.quantiles import median
 from edgeflock_deploy.rollout.choice import ChoiceRow, MetricValue
 
 PARENT = "float32"
+NEVER_MEASURED = "it was never measured"
 
 _TIMED: dict[str, Callable[[Measurement], float | None]] = {
     "latency_ms_p50": lambda run: run.latency_ms_p50,
@@ -66,7 +67,7 @@ def facts(variants: Sequence[Variant]) -> Facts:
         why = one.barred or _misfit(one)
         answers = measured.get(one.digest, {})
         if why is None and not answers:
-            why = "it was never measured"
+            why = NEVER_MEASURED
         if why is not None:
             rows.append(ChoiceRow(variant=one.manifest.variant, digest=one.digest, why=why))
             continue

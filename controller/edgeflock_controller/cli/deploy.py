@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, print_json, store_option
 from edgeflock_controller.cli.target import name_and_version, target_options
+from edgeflock_deploy.errors import BadInput
+
+AUTO = "auto"  # in place of a variant's name: each class gets its own
 
 
 @click.command()
 @target_options
+@click.option("--objective", help="With --variant auto: what is to be least or most, e.g. 'min energy_mj'.")
+@click.option("--require", help="With --variant auto: what must hold, as in the example.")
+@click.option("--measure-on", type=click.IntRange(1, 100), help="With --variant auto: boards of each class. [2]")
 @click.option("--wait", is_flag=True, help="Follow it to its end: exit 0 if it SUCCEEDED, else 1.")
 @store_option
 @json_option
 def deploy(
-    model: str, variant: str, selector: str, policy_name: str, wait: bool, store: Path | None, as_json: bool
+    model: str,
+    variant: str,
+    selector: str,
+    policy_name: str,
+    objective: str | None,
+    require: str | None,
+    measure_on: int | None,
+    wait: bool,
+    store: Path | None,
+    as_json: bool,
 ) -> None:
     r"""Bring a variant of MODEL[@VERSION] to the devices that --to matches now, also those that sleep.
 
     Without a version it is the newest that has the variant. A newer rollout of the same model takes over the devices
     that both want.
 
+    With --variant auto each class gets its own: a few idle boards of the class measure every variant of the version
+    that is not measured yet, beside what they serve, and the rollout begins with the choice. A class that cannot be
+    measured, or of which no variant meets the requirements, is held with the reason. Metrics: accuracy, accuracy_drop
+    (points), latency_ms_p50 and _p95, end_to_end_ms_p50 and _p95, first_inference_ms, load_ms, rss_mb, energy_mj,
+    raw_kb, wire_kb.
+
     \b
     Example:
       edgeflock deploy digits@2 --variant dynamic_wi8 --to all --wait
       edgeflock deploy digits --variant static_wi8_ai8 --to class=rpi4-aarch64-litert2.3 --policy mine.toml
+      edgeflock deploy digits --variant auto --to all --objective "min energy_mj" \
+        --require "accuracy_drop<=1pt, latency_ms_p95<=50, rss_mb<=64"
     """
     from edgeflock_controller.client import Client
     from edgeflock_deploy.policy.policy_file import load_policy
@@ -35,19 +59,67 @@ def deploy(
     name, version = name_and_version(model)
     folder = home.store_folder(store)
     policy = load_policy(policy_name)
-    with Client(folder) as client:
-        rollout = client.deploy(name, variant, selector, policy, version=version)
-    if not wait:
-        if as_json:
-            print_json(rollout)
-        else:
-            click.echo(
-                f"{rollout['id']} started; follow it with `edgeflock watch`, ask `edgeflock why {rollout['id']}`"
+    if variant == AUTO:
+        if objective is None:
+            raise BadInput(
+                "--variant auto", "needs to know what is best", "give --objective, e.g. 'min latency_ms_p95'"
             )
-        return
+        with Client(folder) as client:
+            campaign = client.deploy_auto(
+                name, selector, policy, objective, require or "", boards=measure_on or 2, version=version
+            )
+        rollout = _measured(folder, campaign, wait, as_json)
+    else:
+        if objective is not None or require is not None or measure_on is not None:
+            raise BadInput("--objective, --require, --measure-on", "choose a variant", "give --variant auto with them")
+        with Client(folder) as client:
+            rollout = client.deploy(name, variant, selector, policy, version=version)
+        if not wait:
+            _say(rollout, as_json)
+    if wait and rollout is not None:
+        _follow(folder, str(rollout["id"]), as_json)
+
+
+def _measured(folder: Path, campaign: dict[str, Any], wait: bool, as_json: bool) -> dict[str, Any] | None:
+    """Show how far measuring is, or follow it; the rollout that came of it, for which the caller waits then."""
+    from edgeflock_controller.cli import choices
+    from edgeflock_controller.client import Client
+
+    if wait:
+        campaign = choices.follow_campaign(folder, campaign, lambda line: click.echo(line, err=as_json))
+    if campaign["failed"] is not None:
+        if as_json:
+            print_json(campaign)
+        click.echo(campaign["failed"], err=True)
+        raise click.exceptions.Exit(1)
+    if campaign["rollout"] is None:
+        if as_json:
+            print_json(campaign)
+        else:
+            waits = "; ".join(f"class {name}: {what}" for name, what in campaign["waits"].items())
+            follow = f"the rollout begins when they have: `edgeflock front {campaign['model']}`"
+            click.echo(f"{campaign['id']}: {waits}; {follow}")
+        return None
+    with Client(folder) as client:
+        rollout = client.rollout(campaign["rollout"])
+    if not wait:
+        _say(rollout, as_json)
+    elif not as_json:
+        choices.print_choice(rollout)
+    return rollout
+
+
+def _say(rollout: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(rollout)
+    else:
+        click.echo(f"{rollout['id']} started; follow it with `edgeflock watch`, ask `edgeflock why {rollout['id']}`")
+
+
+def _follow(folder: Path, name: str, as_json: bool) -> None:
     from edgeflock_controller.cli.follow import follow
 
-    rollout = follow(folder, rollout["id"], lambda line: click.echo(line, err=as_json))
+    rollout = follow(folder, name, lambda line: click.echo(line, err=as_json))
     if as_json:
         print_json(rollout)
     if rollout["phase"] == "PAUSED":

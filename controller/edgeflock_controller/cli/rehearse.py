@@ -83,15 +83,17 @@ def _run_all(plot: Plot, seed: int, runs: int) -> Sequence[Run]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from edgeflock_controller.rehearsal.run import open_rollout
     from edgeflock_controller.rehearsal.run import rehearse as rehearse_once
 
     ended: list[Run] = []
+    opening = open_rollout(plot)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("rehearsing", total=runs)
         try:
             for number in range(runs):
-                ended.append(rehearse_once(plot, seed + number))
+                ended.append(rehearse_once(plot, seed + number, opening))
                 progress.advance(task)
         except KeyboardInterrupt:
             if not ended:

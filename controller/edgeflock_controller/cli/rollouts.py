@@ -130,7 +130,7 @@ def _steer(
 
 
 def _print(rollout: dict[str, Any]) -> None:
-    from edgeflock_controller.cli import render
+    from edgeflock_controller.cli import choices, render
 
     out = render.console()
     out.print(render.headline(rollout))
@@ -141,6 +141,7 @@ def _print(rollout: dict[str, Any]) -> None:
     )
     for number, stage in enumerate(rollout["stages"], start=1):
         out.print(f"stage {number}: {stage['phase']} (up to {render.devices(stage['target'])})")
+    choices.print_choice(rollout)
     out.print(render.rollout_devices_table(rollout))
     if rollout["verdict"]:
         out.print(f"verdict: {rollout['verdict']['sentence']}")

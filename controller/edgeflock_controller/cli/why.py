@@ -42,13 +42,14 @@ def why(rollout: str, everything: bool, store: Path | None, as_json: bool) -> No
 def _print(found: dict[str, Any], everything: bool) -> None:
     from rich.padding import Padding
 
-    from edgeflock_controller.cli import render
+    from edgeflock_controller.cli import choices, render
 
     out = render.console()
     out.print(render.headline(found["rollout"]))
     out.print(f"replayed {found['events']} events, among them {found['windows']} windows")
     if (trial := render.trial(found["rollout"])) is not None:
         out.print(trial)
+    choices.print_choice(found["rollout"])
     turns = list(_turns(found["steps"], everything))
     if render.is_narrow(out.width):
         for when, event, phase, sentence, told in turns:

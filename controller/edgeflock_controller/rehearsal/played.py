@@ -67,7 +67,7 @@ class Played:
         self.trial_s = self.serving_s = 0.0
         self._rng, self._candidate, self._trial, self._stays = rng, candidate, trial, stays
         self._regression = regression or HARMLESS
-        self._said = Windows(rng, board, candidate, self._regression, trial)
+        self._said: Windows | None = None
         self._told: SetDesired | None = None
         self._answered: SetDesired | None = None
         self._state: DeviceState | None = None
@@ -99,6 +99,8 @@ class Played:
         if later.due is Due.DROP:
             self._leave(now_s)
             return self._ends(now_s, DeviceState.FAILED, outcome=Outcome.TIMED_OUT), []
+        if self._said is None:
+            self._said = Windows(self._rng, self.board, self._candidate, self._regression, self._trial)
         self.windows += 1
         event = WindowClosed.model_construct(v=1, kind="window_closed", at=now_s, window=self._said.next(rollout))
         return event, [self._later(self._trial.pause_s + self._window_s(), Due.WINDOW)]

@@ -17,8 +17,9 @@ from edgeflock_controller.rehearsal.board import Board
 from edgeflock_controller.rehearsal.played import Later, Played
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
 from edgeflock_controller.rehearsal.windows import Candidate
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import sentences
 from edgeflock_deploy.judge.verdict import VerdictKind
+from edgeflock_deploy.messages import Phase
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.events import RolloutEvent, SetDesired, Started, StartedDevice, Ticked
 from edgeflock_deploy.rollout.machine import step
@@ -73,39 +74,69 @@ class Plot(NamedTuple):
     stays: bool = False  # nobody comes or goes
 
 
+class Opening(NamedTuple):
+    """The first step of a rollout: the same in every run of a plot, and values are frozen, so it is taken once."""
+
+    rollout: Rollout
+    effects: tuple[SetDesired, ...]
+
+
+def open_rollout(plot: Plot) -> Opening:
+    """Take the first step."""
+    candidate = plot.candidate
+    devices = tuple(
+        StartedDevice(
+            device=board.device, device_class=board.device_class, online=board.online, committed=board.committed
+        )
+        for board in plot.boards
+    )
+    started = Started(
+        at=plot.at,
+        rollout="rehearsal",
+        model=candidate.model,
+        version=candidate.version,
+        variant=candidate.variant,
+        digest=candidate.digest,
+        selector=plot.selector,
+        policy=plot.policy,
+        devices=devices,
+        by="rehearsal",
+    )
+    return Opening(*step(None, started))
+
+
 class Rehearsal:
     """One run of a plot.
 
     Args:
         plot: what is rehearsed.
+        opening: of this plot, or of one that has another regression only.
         rng: decides everything that the plot leaves to chance.
         until: ends it early, as `open`.
     """
 
-    def __init__(self, plot: Plot, rng: np.random.Generator, until: Callable[[Rollout], bool] | None = None) -> None:
-        self._plot, self._until = plot, until
-        struck = plot.regression.on(plot.boards, rng)
-        self._played = {
-            board.device: Played(
-                rng,
-                board,
-                plot.candidate,
-                plot.regression if board.device in struck else None,
-                plot.policy.trial,
-                plot.stays,
-            )
-            for board in plot.boards
-        }
+    def __init__(
+        self,
+        plot: Plot,
+        opening: Opening,
+        rng: np.random.Generator,
+        until: Callable[[Rollout], bool] | None = None,
+    ) -> None:
+        self._plot, self._until, self._rng = plot, until, rng
+        self._struck = plot.regression.on(plot.boards, rng)
+        self._boards = {board.device: board for board in plot.boards}
+        self._played: dict[str, Played] = {}
         self._due: list[tuple[float, int, str, Later]] = []
         self._order = 0
         self._asked_in: dict[str, int] = {}
         self._now_s, self._tick_s = plot.at, _TICK_S
         self._fail_s: float | None = None
         self._windows_to_fail: int | None = None
-        self._rollout, effects = step(None, self._started())
-        self._carry_out(effects)
-        for device, played in self._played.items():
-            self._plan(device, list(played.begins()))
+        self._rollout = opening.rollout
+        self._carry_out(opening.effects)
+        if not plot.stays:  # those who come and go do so whether they are told anything or not
+            for device in self._boards:
+                self._player(device)
 
     def run(self) -> Run:
         """Run it to its end."""
@@ -135,39 +166,30 @@ class Rehearsal:
             phase.terminal or phase is RolloutPhase.PAUSED or (self._until is not None and self._until(self._rollout))
         )
 
-    def _started(self) -> Started:
-        plot, candidate = self._plot, self._plot.candidate
-        devices = tuple(
-            StartedDevice(
-                device=board.device, device_class=board.device_class, online=board.online, committed=board.committed
-            )
-            for board in plot.boards
-        )
-        return Started(
-            at=plot.at,
-            rollout="rehearsal",
-            model=candidate.model,
-            version=candidate.version,
-            variant=candidate.variant,
-            digest=candidate.digest,
-            selector=plot.selector,
-            policy=plot.policy,
-            devices=devices,
-            by="rehearsal",
-        )
+    def _player(self, device: str) -> Played:
+        """The device, which appears when it is first needed: in a large fleet most are never told anything."""
+        played = self._played.get(device)
+        if played is None:
+            plot = self._plot
+            worse = plot.regression if device in self._struck else None
+            played = Played(self._rng, self._boards[device], plot.candidate, worse, plot.policy.trial, plot.stays)
+            self._played[device] = played
+            self._plan(device, list(played.begins()))
+        return played
 
     def _feed(self, event: RolloutEvent) -> None:
         before = self._rollout
         self._rollout, effects = step(before, event)
         if before.phase is not RolloutPhase.ROLLING_BACK and self._rollout.phase is RolloutPhase.ROLLING_BACK:
             self._fail_s = self._now_s - self._plot.at
-            self._windows_to_fail = max(played.windows for played in self._played.values())
+            self._windows_to_fail = max((played.windows for played in self._played.values()), default=0)
         self._carry_out(effects)
 
     def _carry_out(self, effects: Sequence[SetDesired]) -> None:
         for effect in effects:
-            self._asked_in.setdefault(effect.device, self._rollout.stage)
-            self._plan(effect.device, list(self._played[effect.device].told(effect)))
+            if effect.phase is Phase.TRIAL:
+                self._asked_in.setdefault(effect.device, self._rollout.stage)
+            self._plan(effect.device, list(self._player(effect.device).told(effect)))
 
     def _plan(self, device: str, due: Sequence[Later]) -> None:
         for later in due:
@@ -205,7 +227,7 @@ class Rehearsal:
         margins = {guardrail.metric: guardrail.fail_margin for guardrail in rollout.policy.guardrail}
         found = {
             row.device
-            for row in judge.rows(rollout.evidence, rollout.policy)
+            for row in sentences.rows(rollout.evidence, rollout.policy)
             if row.gates and row.effect is not None and _beyond(row.metric, row.effect, margins[row.metric])
         }
         return tuple(sorted(found))
@@ -217,6 +239,8 @@ def _beyond(metric: str, shown: float, margin: float) -> bool:
     return (shown - 1 if relative else shown) > margin
 
 
-def rehearse(plot: Plot, seed: int) -> Run:
-    """One run; the same plot and seed give the same run."""
-    return Rehearsal(plot, np.random.default_rng(seed)).run()
+def rehearse(
+    plot: Plot, seed: int, opening: Opening | None = None, until: Callable[[Rollout], bool] | None = None
+) -> Run:
+    """One run; the same plot and seed give the same run. The opening saves its first step."""
+    return Rehearsal(plot, opening or open_rollout(plot), np.random.default_rng(seed), until).run()

@@ -29,7 +29,8 @@ _NO_SKETCH, _NO_OUTCOMES, _NO_ENERGY = LatencySketch(), Outcomes(), Energy()
 class Candidate(NamedTuple):
     """What is brought: `differs` is the share of answers that a harmless one changes, `accuracy` the incumbent's.
 
-    Without an evaluation slice (`has_slice`) boards have nothing to replay and close no windows.
+    Without an evaluation slice (`has_slice`) boards have nothing to replay and close no windows; a board without an
+    incumbent has nothing to pair a window with.
     """
 
     model: str
@@ -96,7 +97,7 @@ class Windows:
             device=self._board.device, boot_id="rehearsal", seq=self._number, device_class=self._board.device_class,
             rollout=rollout, model=self._candidate.model, number=self._number, old_digest=self._board.committed or "",
             new_digest=self._candidate.digest, duration_s=self._s, pairs=self._pairs, old=old, new=new,
-            agreement=1 - changed, paired=True, mode=self._mode, live_pairs=0,
+            agreement=1 - changed, paired=self._board.committed is not None, mode=self._mode, live_pairs=0,
             conditions=self._conditions[self._throttled],
         )  # fmt: skip
 

@@ -1,39 +1,40 @@
-"""What the judge remembers: a few floats per device and metric, and which windows they came from.
+"""What the judge remembers: a few numbers per device and metric, which windows they came from, and their sums.
 
 Nothing is decided here. Values are frozen; every change makes a new one, so that an old verdict can be explained.
+
+Version history: 1, the first (never stored apart from its rollout, which is replayed from the journal).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from pydantic import Field
-
-from edgeflock_deploy.judge import betting
-from edgeflock_deploy.messages import Frozen, Window
+from edgeflock_deploy.judge.drift import Leaning
+from edgeflock_deploy.judge.pooled import ClassPooled, MetricEvidence, Pooled
+from edgeflock_deploy.messages import Window
 from edgeflock_deploy.policy.rules import Metric
 from edgeflock_deploy.sorted_map import SortedMap
-from edgeflock_deploy.unchecked import made
 
 Runs = tuple[tuple[int, int], ...]
 """A set of window numbers as sorted, disjoint, non-adjacent runs (first, last), both inclusive."""
 
 
-class MetricEvidence(Frozen):
-    """What one device showed of one metric: sums for display, log wealths (see `betting`) for the verdict."""
+class Said(NamedTuple):
+    """What a device said of each metric: staked on, only shown, unpaired; and how its answers lean."""
 
-    windows: int = 0
-    total: float = 0.0  # sum of the observations z
-    worst: float = 0.0  # the largest z
-    harm: betting.LogWealth = betting.START
-    harmless: betting.LogWealth = betting.START
+    metrics: dict[Metric, MetricEvidence]
+    shown: dict[Metric, MetricEvidence]
+    alerts: dict[Metric, MetricEvidence]
+    leaning: Leaning
 
 
-class DeviceEvidence(Frozen):
+class DeviceEvidence(NamedTuple):
     """What one device showed, and the windows that it was heard in, by boot id; `emulated` once one of them was.
 
-    `unpaired` of the windows compared nothing pair by pair; what they said stands in `alerts`, with nothing staked on
-    it. `pairs` counts those of the others, `live_pairs` how many of them were applications' requests.
+    What is staked on stands in `metrics`, what is only shown in `shown`. `unpaired` of the windows compared nothing
+    pair by pair; what they said stands in `alerts`, with nothing staked on it. `pairs` counts those of the others,
+    `live_pairs` how many of them were applications' requests. `leaning` is what `drift` knows of it.
     """
 
     windows: int = 0
@@ -41,29 +42,32 @@ class DeviceEvidence(Frozen):
     pairs: int = 0
     live_pairs: int = 0
     emulated: bool = False
-    alerts: dict[Metric, MetricEvidence] = Field(default_factory=dict)
-    seen: dict[str, Runs] = Field(default_factory=dict)
-    metrics: dict[Metric, MetricEvidence] = Field(default_factory=dict)
+    device_class: str = ""
+    alerts: Mapping[Metric, MetricEvidence] = {}
+    seen: Mapping[str, Runs] = {}
+    metrics: Mapping[Metric, MetricEvidence] = {}
+    shown: Mapping[Metric, MetricEvidence] = {}
+    leaning: Leaning = ()
 
     def has_seen(self, boot_id: str, number: int) -> bool:
         """Whether this window was taken in before."""
         return any(first <= number <= last for first, last in self.seen.get(boot_id, ()))
 
-    def counting(
-        self, window: Window, metrics: Mapping[Metric, MetricEvidence], alerts: Mapping[Metric, MetricEvidence]
-    ) -> DeviceEvidence:
-        """Take in one more window with the metrics and alerts as they stand after it."""
+    def counting(self, window: Window, said: Said) -> DeviceEvidence:
+        """Take in one more window, with what was said of each metric as it stands after it."""
         seen = {**self.seen, window.boot_id: _add(self.seen.get(window.boot_id, ()), window.number)}
-        return made(
-            DeviceEvidence,
+        return DeviceEvidence(
             windows=self.windows + 1,
             unpaired=self.unpaired + (not window.paired),
             pairs=self.pairs + window.pairs,
             live_pairs=self.live_pairs + window.live_pairs,
             emulated=self.emulated or window.conditions.emulated,
-            alerts=dict(alerts),
+            device_class=window.device_class,
+            alerts=said.alerts,
             seen=seen,
-            metrics=dict(metrics),
+            metrics=said.metrics,
+            shown=said.shown,
+            leaning=said.leaning,
         )
 
     def voided(self) -> DeviceEvidence:
@@ -71,24 +75,69 @@ class DeviceEvidence(Frozen):
         return DeviceEvidence(seen=self.seen)
 
 
-class Evidence(Frozen):
-    """The evidence of a whole rollout, by device."""
+class Evidence(NamedTuple):
+    """The evidence of a whole rollout: by device, and added up over the fleet and over each class.
+
+    `suspect` is the device that alone shows a regression; its evidence stays in the fleet's sums and leaves its class.
+    `braked`: the judge has held the rollout for drift, once.
+    """
 
     devices: SortedMap[str, DeviceEvidence] = SortedMap()
+    fleet: Mapping[Metric, Pooled] = {}
+    classes: Mapping[str, Mapping[Metric, ClassPooled]] = {}
+    heard: Mapping[str, int] = {}  # devices by class
+    suspect: str | None = None
+    braked: bool = False
 
     def of(self, device: str) -> DeviceEvidence:
         """One device's evidence; empty if it was never heard."""
-        return self.devices.get(device) or DeviceEvidence()
+        return self.devices.get(device) or _NEVER_HEARD
 
     def with_device(self, device: str, own: DeviceEvidence) -> Evidence:
-        """The same evidence with one device's replaced."""
-        return made(Evidence, devices=self.devices.with_item(device, own))
+        """The same evidence with one device's replaced, and the sums with it."""
+        before = self.of(device)
+        fleet = {**self.fleet}
+        for metric in {**before.metrics, **own.metrics}:
+            out, into = before.metrics.get(metric), own.metrics.get(metric)
+            if out is not into:
+                fleet[metric] = fleet.get(metric, _NO_SUM).changed(out, into)
+        after = self._replace(devices=self.devices.with_item(device, own), fleet=fleet)
+        return after if device == self.suspect else after._with_class(before, own)
 
     def without(self, device: str) -> Evidence:
         """Void a device's evidence, because it changed its class: the device it was is not the one it is."""
         if device not in self.devices:
             return self
         return self.with_device(device, self.devices[device].voided())
+
+    def suspecting(self, device: str) -> Evidence:
+        """The same evidence with a device that alone shows a regression: it no longer speaks for its class."""
+        cleared = self
+        if self.suspect is not None:
+            cleared = self._replace(suspect=None)._with_class(_NEVER_HEARD, self.of(self.suspect))
+        return cleared._with_class(cleared.of(device), _NEVER_HEARD)._replace(suspect=device)
+
+    def _with_class(self, before: DeviceEvidence, own: DeviceEvidence) -> Evidence:
+        classes, heard = {**self.classes}, {**self.heard}
+        for part, sign in ((before, -1), (own, 1)):
+            if part.windows:
+                heard[part.device_class] = heard.get(part.device_class, 0) + sign
+        same = before.device_class == own.device_class
+        ways = ((before, own),) if same else ((before, _NEVER_HEARD), (_NEVER_HEARD, own))
+        for out, into in ways:
+            name = into.device_class or out.device_class
+            sums = {**classes.get(name, {})}
+            for metric in {**out.metrics, **into.metrics}:
+                left, come = out.metrics.get(metric), into.metrics.get(metric)
+                if left is not come:
+                    sums[metric] = sums.get(metric, _NO_CLASS).changed(left, come)
+            if sums:
+                classes[name] = sums
+        return self._replace(classes=classes, heard=heard)
+
+
+_NEVER_HEARD = DeviceEvidence()
+_NO_SUM, _NO_CLASS = Pooled(), ClassPooled()
 
 
 def _add(runs: Runs, number: int) -> Runs:

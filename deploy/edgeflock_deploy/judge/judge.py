@@ -1,62 +1,77 @@
 """The judge: is the candidate worse than the incumbent, as the devices themselves measured it?
 
-Decided here: what a window says of each metric, when a fleet FAILs, when a device PASSes, and what to say of it.
+Decided here: when a fleet FAILs, whom the judge suspects instead, when a device PASSes, when drift brakes. What a
+window says of a metric stands in `observations`, the arithmetic in `betting`, the words in `sentences`.
 Not known here: stages, who is in trial, time, networks, disks. Pure: the same windows in the same order give the same
 verdict bit for bit, and a window heard twice counts once.
 
 The unit of evidence is one window of one device: both variants on the same inputs, interleaved, so that a slow or hot
-board disturbs both alike. Each window is one observation z per metric, and each metric two bets (see `betting`):
+board disturbs both alike. On each metric of a window two bets are placed: `harm`, that the effect is above
+`fail_margin`, and `harmless`, that it is below `pass_margin`.
 
-- `harm` bets that the effect is above `fail_margin`: x = clip((z - margin) / scale);
-- `harmless` bets that it is below `pass_margin`: x = clip((margin - z) / scale).
+FAIL needs two things. All devices together: half product, half mean over devices, weighted mean over guardrails,
+against 1/alpha with alpha split evenly over the stages. And all but the strongest of them: the same evidence, with that
+one device taken out, against the square root of it, unless the stage has only one device. The second condition can only
+take FAILs away, so the first one's promise (a harmless candidate is taken back with probability alpha at most, however
+often one looks) stands as it is. It is there because one board may lie or be broken: what such a board says cannot take
+a fleet back, unless the others say it too. Such a board is the `suspect`, and the rollout sets it aside.
 
-| metric | z | margins compared as | scale |
-|---|---|---|---|
-| latency_ms_p50, _p95, service_ms_p50, _p95 | log new - log old | log(1 + margin) | 0.20 |
-| accuracy | old - new (a drop, absolute) | margin | 0.05 |
-| agreement | 1 - agreement | margin | 0.05 |
-| peak_rss_bytes | new / old - 1 | margin | exact, no bet |
+PASS: per device, every guardrail alone against 1/alpha (all must hold, so nothing is split). In a rollout of more than
+`PER_DEVICE` devices the evidence of its class will do as well, if the device itself leans to harmlessness and nobody of
+the class has strong evidence of harm. The class must show that fewer than `SUFFERING` of its devices are beyond the
+margin: of its n devices heard so far, the product of the r = max(1, floor(.1 n)) smallest wealths on harmlessness must
+reach 1/alpha. Were r of them beyond the margin, that product would be at most the product of all those that are (each
+of the others has at least what the richest of the r has, and that is above 1 when the product is), which is one
+non-negative supermartingale from the start, whoever joins when. So a wrong PASS of a class has probability alpha at
+most, at any time (a partial conjunction, Benjamini and Heller 2008, of e-values).
 
-Scales: one window counts fully when it is that far beyond the margin. Latency of a board swings by tens of percent, so
-0.20; a share counted over some hundred items swings by a point or two, so 0.05: with 0.20, four points of lost
-accuracy would need twice the windows that 22 % of lost speed needs.
+Memory is read exactly, so it needs no evidence: above `fail_margin` on two devices (one, in a stage of one) it fails at
+once, otherwise it passes. A metric without data stakes nothing: it cannot FAIL, and above all it cannot PASS, unless
+the policy asks for it only `where_measured`.
 
-In what sense this is valid: each null hypothesis is "the clipped observation has mean at most 0, given all that was
-seen before". Clipping makes it a statement about the typical window, which a few wild windows cannot overturn. Where
-a trial replays the bundle's evaluation slice, accuracy and agreement speak of that slice (windows of one device repeat
-its items); how far the slice speaks for the world was certified when the variant was made.
+A window that is not paired compares other inputs, or another hour: of it, only what is read of the candidate alone
+counts. The rest is kept beside the evidence and said in the sentence, for people: an alert, on which nothing is staked.
 
-FAIL: over devices half product, half mean; over metrics the weighted mean; against 1/alpha with alpha split evenly over
-the stages. PASS: per device, every guardrail alone against 1/alpha (all must hold, so nothing is split). Memory is
-read exactly, so it needs no evidence: above `fail_margin` it fails at once, otherwise it passes. A metric without data
-stakes nothing: it cannot FAIL, and above all it cannot PASS.
-
-A window that is not paired compares other inputs, or another hour: of it, only memory counts, which was measured alone
-anyway. The rest is kept beside the evidence and said in the sentence, for people: an alert, on which nothing is staked.
-
-A device that says it is emulated is not judged by its latency: software translates its processor, so its times are its
-host's. They are shown, nothing is staked on them, and its other guardrails decide.
+A device that says it is emulated is not judged by its latency or energy: software translates its processor, so its
+times are its host's. They are shown, nothing is staked on them, and its other guardrails decide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-from edgeflock_deploy.judge import betting
-from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, MetricEvidence
-from edgeflock_deploy.judge.verdict import EvidenceRow, count, effect_in_words, shown_effect
-from edgeflock_deploy.messages import VariantWindow, Window
-from edgeflock_deploy.policy.rules import Guardrail, Metric, Policy
-from edgeflock_deploy.unchecked import made
+from edgeflock_deploy.judge import betting, sentences
+from edgeflock_deploy.judge.drift import drifted
+from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, Said
+from edgeflock_deploy.judge.observations import (
+    EXACT,
+    NEED_NO_PAIRS,
+    OF_BOARDS,
+    harm,
+    harmless,
+    observations,
+    pass_at,
+)
+from edgeflock_deploy.judge.pooled import MetricEvidence, Pooled, harmless_bin
+from edgeflock_deploy.messages import Window
+from edgeflock_deploy.policy.rules import BRAKES, FAIL_ONLY, Guardrail, Metric, Policy
 
-LATENCY_SCALE = 0.20
-SHARE_SCALE = 0.05
-_LATENCIES = ("latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95")
-_EXACT = "peak_rss_bytes"
-# Kernels before 6.2 count resident pages in batches of 64 per thread: a tiny model may show nothing at all. What is
-# smaller than this is compared with this.
-_MEMORY_FLOOR_BYTES = 64 * 4096
+PER_DEVICE = 20
+"""Up to so many devices in a rollout each one PASSes by its own evidence alone."""
+SUFFERING = 0.10
+"""The share of a class that its PASS rules out to suffer."""
+
+_Fleet = Mapping[Metric, Pooled]
+
+
+class Finding(NamedTuple):
+    """What the evidence of a fleet says: why it FAILs, or else which device alone shows a regression, and why."""
+
+    failure: str | None = None
+    suspect: str | None = None
+    suspicion: str | None = None
 
 
 def fail_needs(policy: Policy) -> float:
@@ -64,232 +79,199 @@ def fail_needs(policy: Policy) -> float:
     return len(policy.stage) / policy.alpha
 
 
+def rest_needs(policy: Policy) -> float:
+    """The evidence that a fleet without its strongest device must show for a FAIL."""
+    return math.sqrt(fail_needs(policy))
+
+
 def pass_needs(policy: Policy) -> float:
-    """The evidence that each guardrail of a device needs for its PASS."""
+    """The evidence that each guardrail of a device, or of its class, needs for a PASS."""
     return 1 / policy.alpha
-
-
-def observations(window: Window) -> dict[Metric, float]:
-    """What a window says of each metric: z, positive where the candidate is worse; nothing where data is missing."""
-    old, new = window.old, window.new
-    found: dict[Metric, float | None] = {
-        "peak_rss_bytes": _excess(old, new),
-        "latency_ms_p50": _log_ratio(old.latency_ms_p50, new.latency_ms_p50),
-        "latency_ms_p95": _log_ratio(old.latency_ms_p95, new.latency_ms_p95),
-        "service_ms_p50": _log_ratio(old.service_ms_p50, new.service_ms_p50),
-        "service_ms_p95": _log_ratio(old.service_ms_p95, new.service_ms_p95),
-        "agreement": None if window.agreement is None else 1 - window.agreement,
-    }
-    if old.accuracy is not None and new.accuracy is not None:
-        found["accuracy"] = old.accuracy - new.accuracy
-    return {metric: z for metric, z in found.items() if z is not None}
 
 
 def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     """Take in one window; the same object comes back if it was heard before.
 
-    What an unpaired window says becomes an alert, but for memory, which needs no pairing. Metrics without a guardrail
-    are kept too, to be shown; nothing is staked on them.
+    What an unpaired window says becomes an alert, but for what is read of the candidate alone. Metrics without a
+    guardrail are kept too, to be shown; nothing is staked on them.
     """
     device = evidence.of(window.device)
     if device.has_seen(window.boot_id, window.number):
         return evidence
     emulated = device.emulated or window.conditions.emulated
-    guardrails = {g.metric: g for g in policy.guardrail if not (emulated and g.metric in _LATENCIES)}
-    metrics, alerts = dict(device.metrics), dict(device.alerts)
-    for metric, z in observations(window).items():
-        if window.paired or metric == _EXACT:
-            metrics[metric] = _bet(metrics.get(metric) or MetricEvidence(), z, guardrails.get(metric))
+    guardrails = {g.metric: g for g in policy.guardrail if not (emulated and g.metric in OF_BOARDS)}
+    found, leaning = observations(window), device.leaning
+    if "drift" in guardrails and window.paired:
+        z, leaning = drifted(leaning, window.old.outcomes, window.new.outcomes)
+        if z is not None:
+            found["drift"] = z
+    said = Said({**device.metrics}, {**device.shown}, {**device.alerts}, leaning)
+    for metric, z in found.items():
+        if not (window.paired or metric in NEED_NO_PAIRS):
+            said.alerts[metric] = _noted(said.alerts.get(metric), z)
+        elif (guardrail := guardrails.get(metric)) is None:
+            said.shown[metric] = _noted(said.shown.get(metric), z)
         else:
-            alerts[metric] = _bet(alerts.get(metric) or MetricEvidence(), z, None)
-    return evidence.with_device(window.device, device.counting(window, metrics, alerts))
+            said.metrics[metric] = staked(said.metrics.get(metric), z, guardrail)
+    return evidence.with_device(window.device, device.counting(window, said))
 
 
-def failure(evidence: Evidence, policy: Policy, devices: int) -> str | None:
-    """Say why the fleet FAILs, with the numbers; None if it does not.
+def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Finding:
+    """Look at a fleet.
 
-    `devices` is how many the rollout has, heard or not.
+    Args:
+        evidence: all that was heard.
+        policy: the rules.
+        devices: how many the rollout has, heard or not.
+        in_stage: how many have been given the candidate, the ones that are still to come in this stage left out.
     """
+    must_show = min(2, in_stage)
     for guardrail in policy.guardrail:
-        if guardrail.metric == _EXACT and (blamed := _beyond(evidence, guardrail)):
-            return _fail_sentence(evidence, guardrail, blamed, "compared exactly")
-    bets = [guardrail for guardrail in policy.guardrail if guardrail.metric != _EXACT]
+        if guardrail.metric == EXACT and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):
+            blamed = sentences.beyond(evidence, guardrail)
+            if beyond >= must_show:
+                return Finding(sentences.failed(evidence, guardrail, blamed, "compared exactly"))
+            return Finding(None, blamed[0], sentences.suspected(evidence, guardrail, blamed[0], "compared exactly"))
+    bets = _bets(policy)
     if not bets:
-        return None
-    wealths = [(_fleet_harm(evidence, guardrail, devices), guardrail.weight) for guardrail in bets]
-    total = betting.log_weighted_mean(wealths)
+        return Finding()
+    total, worst = _weighed(evidence.fleet, bets, devices)
     if total < math.log(fail_needs(policy)):
-        return None
-    worst = max(zip(wealths, bets, strict=True), key=lambda pair: pair[0][0] + math.log(pair[0][1]))[1]
+        return Finding()
     numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
-    return _fail_sentence(evidence, worst, _beyond(evidence, worst) or sorted(evidence.devices), numbers)
+    if must_show > 1:
+        strongest, rest = _rest(evidence, bets, devices, math.log(rest_needs(policy)))
+        said = f"{numbers}, {betting.shown(rest):,.2g} of {rest_needs(policy):,.2g} needed without {strongest}"
+        if rest < math.log(rest_needs(policy)):
+            if rest > 0:  # the others begin to say it too: wait for them
+                return Finding()
+            return Finding(None, strongest, sentences.suspected(evidence, worst, strongest, said))
+        numbers = said
+    blamed = sentences.beyond(evidence, worst) or list(evidence.devices)
+    return Finding(sentences.failed(evidence, worst, blamed, numbers))
 
 
-def passes(evidence: Evidence, device: str, policy: Policy, min_windows: int) -> bool:
-    """Whether every guardrail of this device shows, with evidence of its own, that the candidate is harmless."""
-    own = evidence.of(device)
-    return own.windows - own.unpaired >= min_windows and next(_missing(own, policy), None) is None
+def failure(evidence: Evidence, policy: Policy, devices: int, in_stage: int | None = None) -> str | None:
+    """Say why the fleet FAILs, with the numbers; None if it does not. `in_stage` None: all devices."""
+    return found(evidence, policy, devices, devices if in_stage is None else in_stage).failure
 
 
-def missing(evidence: Evidence, device: str, policy: Policy) -> tuple[str, ...]:
-    """What still stands between this device and its PASS, one phrase per guardrail."""
-    return tuple(_missing(evidence.of(device), policy))
-
-
-def first_missing(evidence: Evidence, device: str, policy: Policy) -> str | None:
-    """The first of what is `missing`; the others are not looked at."""
-    return next(_missing(evidence.of(device), policy), None)
-
-
-def _missing(own: DeviceEvidence, policy: Policy) -> Iterator[str]:
-    needs = pass_needs(policy)
+def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
+    """Say why the rollout must be held for a person to look, once; None if it need not."""
     for guardrail in policy.guardrail:
-        if not _speaks_of(own, guardrail.metric):
-            continue
+        if guardrail.metric in BRAKES and guardrail.metric in evidence.fleet and not evidence.braked:
+            total, _ = _weighed(evidence.fleet, [guardrail], devices)
+            if total >= math.log(fail_needs(policy)):
+                numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
+                blamed = sentences.beyond(evidence, guardrail) or list(evidence.devices)
+                return sentences.held(evidence, guardrail, blamed, numbers)
+    return None
+
+
+def fleet_evidence(evidence: Evidence, policy: Policy, devices: int, without: str | None = None) -> float:
+    """Log of the evidence that a FAIL is decided by; `without` a device, or with all of them."""
+    bets = _bets(policy)
+    return _without(evidence, bets, devices, without) if without else _weighed(evidence.fleet, bets, devices)[0]
+
+
+def passes(evidence: Evidence, device: str, policy: Policy, min_windows: int, devices: int = 1) -> bool:
+    """Whether every guardrail shows that the candidate is harmless on this device; `devices`: as for `found`."""
+    own = evidence.of(device)
+    return own.windows - own.unpaired >= min_windows and first_missing(evidence, device, policy, devices) is None
+
+
+def missing(evidence: Evidence, device: str, policy: Policy, devices: int = 1) -> tuple[str, ...]:
+    """What still stands between this device and its PASS, one phrase per guardrail."""
+    return tuple(_missing(evidence, evidence.of(device), policy, devices))
+
+
+def first_missing(evidence: Evidence, device: str, policy: Policy, devices: int = 1) -> str | None:
+    """The first of what is `missing`; the others are not looked at."""
+    return next(_missing(evidence, evidence.of(device), policy, devices), None)
+
+
+def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: int) -> Iterator[str]:
+    need = math.log(pass_needs(policy))
+    for guardrail in sentences.judged(own, policy):
         metric = own.metrics.get(guardrail.metric)
+        if guardrail.metric in FAIL_ONLY or (metric is None and guardrail.where_measured):
+            continue
         if metric is None:
             yield f"no data for {guardrail.metric}"
-        elif guardrail.metric == _EXACT:
-            if metric.worst > guardrail.pass_margin:
-                yield effect_in_words(guardrail.metric, shown_effect(guardrail.metric, metric.worst))
-        elif (log_wealth := betting.mixture(metric.harmless)) < math.log(needs):
-            yield f"{guardrail.metric} has evidence {betting.shown(log_wealth):,.3g} of {needs:,.0f} needed"
+        elif guardrail.metric == EXACT:
+            if metric.worst > pass_at(guardrail):
+                yield sentences.effect_of(EXACT, metric)
+        elif (wealth := betting.mixture(metric.harmless)) < need:
+            said = f"{guardrail.metric} has evidence {betting.shown(wealth):,.3g} of {pass_needs(policy):,.0f} needed"
+            if devices > PER_DEVICE:
+                together = _of_class(evidence, own, metric, guardrail.metric)
+                if together is not None and together >= need:
+                    continue
+                said += f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
+            yield said
 
 
-def alert(evidence: Evidence, device: str, policy: Policy) -> str | None:
-    """What a device's unpaired windows say, for people; None if all of its windows are paired."""
-    own = evidence.of(device)
-    if not own.unpaired:
+def _of_class(evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric) -> float | None:
+    """Log of the class's evidence that few of it suffer; None: this device, or one of its class, speaks against it."""
+    pooled = evidence.classes.get(own.device_class, {}).get(name)
+    if pooled is None or pooled.strong or betting.mixture(metric.harmless) <= betting.mixture(metric.harm):
         return None
-    bad = [
-        effect_in_words(guardrail.metric, shown_effect(guardrail.metric, _typical(guardrail.metric, seen)))
-        for guardrail in _judged(own, policy)
-        if (seen := own.alerts.get(guardrail.metric)) is not None
-        and _typical(guardrail.metric, seen) > _fail_at(guardrail)
-    ]
-    windows = f"{count(own.unpaired, 'unpaired window')}: no evidence"
-    return f"ALERT: {', '.join(bad)} ({windows})" if bad else windows
+    heard = evidence.heard[own.device_class]
+    return pooled.of_the_least(max(1, math.floor(heard * SUFFERING)), heard)
 
 
-def pass_sentence(evidence: Evidence, device: str, policy: Policy) -> str:
-    """Say what a device that passes has shown of each guardrail."""
-    own = evidence.of(device)
-    shown = [
-        effect_in_words(metric, shown_effect(metric, _typical(metric, own.metrics[metric])))
-        for metric in (guardrail.metric for guardrail in _judged(own, policy))
-    ]
-    held = f"PASS: {device} holds {count(len(shown), 'guardrail')} ({count(own.windows, 'window')})"
-    said = f"{held}: {', '.join(shown)}" if shown else f"PASS: {device} warmed up well, and the policy judges nothing"
-    if len(shown) < len(policy.guardrail):
-        said += "; it is emulated, so latency is not judged"
-    return "; ".join(part for part in (said, alert(evidence, device, policy)) if part)
+def _noted(before: MetricEvidence | None, z: float) -> MetricEvidence:
+    """An observation on which nothing is staked."""
+    if before is None:
+        return MetricEvidence(1, z, z)
+    return before._replace(windows=before.windows + 1, total=before.total + z, worst=max(before.worst, z))
 
 
-def rows(evidence: Evidence, policy: Policy) -> tuple[EvidenceRow, ...]:
-    """The evidence as rows, by device and metric; a guardrail without data has a row that says so."""
-    gates = tuple(guardrail.metric for guardrail in policy.guardrail)
-    found = []
-    for device in sorted(evidence.devices):
-        own = evidence.devices[device]
-        for metric in gates + tuple(metric for metric in own.metrics if metric not in gates):
-            judged = metric in gates and _speaks_of(own, metric)
-            found.append(_row(device, metric, own.metrics.get(metric), judged))
-    return tuple(found)
+def staked(before: MetricEvidence | None, z: float, guardrail: Guardrail) -> MetricEvidence:
+    """A device's evidence of a metric with one more observation z, and with what is staked on it."""
+    noted = _noted(before, z)
+    if guardrail.metric == EXACT:
+        return noted._replace(beyond=noted.worst > guardrail.fail_margin)
+    harmed = betting.stake(noted.harm, harm(guardrail, z))
+    purse = betting.purse(betting.mixture(harmed))
+    if guardrail.metric in FAIL_ONLY:
+        return noted._replace(harm=harmed, purse=purse)
+    unharmed = betting.stake(noted.harmless, harmless(guardrail, z))
+    return noted._replace(harm=harmed, purse=purse, harmless=unharmed, harmless_bin=harmless_bin(unharmed))
 
 
-def _speaks_of(own: DeviceEvidence, metric: Metric) -> bool:
-    """Whether what this device shows of a metric is about boards: an emulated one's latency is not."""
-    return not (own.emulated and metric in _LATENCIES)
+def _bets(policy: Policy) -> list[Guardrail]:
+    return [guardrail for guardrail in policy.guardrail if guardrail.metric not in (EXACT, *BRAKES)]
 
 
-def _judged(own: DeviceEvidence, policy: Policy) -> tuple[Guardrail, ...]:
-    return tuple(guardrail for guardrail in policy.guardrail if _speaks_of(own, guardrail.metric))
-
-
-def _row(device: str, metric: Metric, seen: MetricEvidence | None, gates: bool) -> EvidenceRow:
-    if seen is None:
-        return EvidenceRow(device=device, metric=metric, gates=gates, windows=0, effect=None)
-    bets = gates and metric != _EXACT
-    return EvidenceRow(
-        device=device,
-        metric=metric,
-        gates=gates,
-        windows=seen.windows,
-        effect=shown_effect(metric, _typical(metric, seen)),
-        fail_evidence=betting.shown(betting.mixture(seen.harm)) if bets else None,
-        pass_evidence=betting.shown(betting.mixture(seen.harmless)) if bets else None,
-    )
-
-
-def _bet(before: MetricEvidence, z: float, guardrail: Guardrail | None) -> MetricEvidence:
-    harm, harmless = before.harm, before.harmless
-    if guardrail is not None and guardrail.metric != _EXACT:
-        latency = guardrail.metric in _LATENCIES
-        scale = LATENCY_SCALE if latency else SHARE_SCALE
-        pass_at = math.log1p(guardrail.pass_margin) if latency else guardrail.pass_margin
-        harm = betting.stake(harm, betting.clip((z - _fail_at(guardrail)) / scale))
-        harmless = betting.stake(harmless, betting.clip((pass_at - z) / scale))
-    worst = z if before.windows == 0 else max(before.worst, z)
-    # Not validated: every value was made here, and this runs for each metric of each window.
-    return made(
-        MetricEvidence,
-        windows=before.windows + 1,
-        total=before.total + z,
-        worst=worst,
-        harm=harm,
-        harmless=harmless,
-    )
-
-
-def _fail_at(guardrail: Guardrail) -> float:
-    """The fail margin as an observation: latencies are compared by their logarithms."""
-    return math.log1p(guardrail.fail_margin) if guardrail.metric in _LATENCIES else guardrail.fail_margin
-
-
-def _fleet_harm(evidence: Evidence, guardrail: Guardrail, devices: int) -> float:
+def _weighed(fleet: _Fleet, bets: list[Guardrail], devices: int) -> tuple[float, Guardrail]:
+    """Log wealth over all guardrails, and the guardrail that has most of it."""
     wealths = [
-        own.metrics[guardrail.metric].harm
-        for _, own in sorted(evidence.devices.items())
-        if guardrail.metric in own.metrics
+        (betting.over_devices(pooled.together, pooled.apart, pooled.heard, devices), guardrail.weight)
+        for guardrail in bets
+        for pooled in (fleet.get(guardrail.metric, _NONE),)
     ]
-    return betting.over_devices(wealths, max(devices, len(wealths)))
+    most = max(range(len(bets)), key=lambda at: wealths[at][0] + math.log(wealths[at][1]))
+    return betting.log_weighted_mean(wealths), bets[most]
 
 
-def _typical(metric: Metric, seen: MetricEvidence) -> float:
-    return seen.worst if metric == _EXACT else seen.total / seen.windows
+def _rest(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -> tuple[str, float]:
+    """The device whose word weighs most, and log wealth without it; the suspect first, so that a liar costs little."""
+    if evidence.suspect is not None and (rest := _without(evidence, bets, devices, evidence.suspect)) < need:
+        return evidence.suspect, rest
+    weights = [(guardrail.metric, guardrail.weight) for guardrail in bets]
+
+    def weight(own: DeviceEvidence) -> float:
+        return math.fsum(own.metrics[metric].purse * weight for metric, weight in weights if metric in own.metrics)
+
+    strongest = max(evidence.devices, key=lambda device: weight(evidence.devices[device]))
+    return strongest, _without(evidence, bets, devices, strongest)
 
 
-def _beyond(evidence: Evidence, guardrail: Guardrail) -> list[str]:
-    """The devices whose typical effect is beyond the fail margin: the ones to blame."""
-    margin = _fail_at(guardrail)
-    return [
-        device
-        for device, own in sorted(evidence.devices.items())
-        if guardrail.metric in own.metrics
-        and _speaks_of(own, guardrail.metric)
-        and _typical(guardrail.metric, own.metrics[guardrail.metric]) > margin
-    ]
+def _without(evidence: Evidence, bets: list[Guardrail], devices: int, device: str) -> float:
+    out = evidence.of(device).metrics
+    left = {m: pooled.changed(out[m], None) if m in out else pooled for m, pooled in evidence.fleet.items()}
+    return _weighed(left, bets, devices)[0]
 
 
-def _fail_sentence(evidence: Evidence, guardrail: Guardrail, blamed: list[str], numbers: str) -> str:
-    metric = guardrail.metric
-    heard = {
-        device: own.metrics[metric]
-        for device, own in evidence.devices.items()
-        if metric in own.metrics and _speaks_of(own, metric)
-    }
-    shown = [_typical(metric, heard[device]) for device in blamed if device in heard]
-    effect = shown_effect(metric, math.fsum(shown) / len(shown))
-    windows = sum(seen.windows for seen in heard.values())
-    words = effect_in_words(metric, effect)
-    return f"FAIL: {words} on {len(shown)} of {count(len(heard), 'device')} ({count(windows, 'window')}, {numbers})"
-
-
-def _log_ratio(old: float | None, new: float | None) -> float | None:
-    return math.log(new) - math.log(old) if old and new and old > 0 and new > 0 else None
-
-
-def _excess(old: VariantWindow, new: VariantWindow) -> float | None:
-    if old.peak_rss_bytes is None or new.peak_rss_bytes is None:
-        return None
-    return (new.peak_rss_bytes - old.peak_rss_bytes) / max(old.peak_rss_bytes, _MEMORY_FLOOR_BYTES)
+_NONE = Pooled()

@@ -39,16 +39,32 @@ def shipped_policies() -> tuple[str, ...]:
     return tuple(sorted(file.name[: -len(".toml")] for file in folder.iterdir() if file.name.endswith(".toml")))
 
 
+def shipped_text(name: str) -> str:
+    """A shipped policy as it is written, comments included.
+
+    Raises:
+        BadInput: no policy of this name is shipped.
+    """
+    if name not in shipped_policies():
+        raise BadInput(f"policy {name}", "is none that comes with the product", _shipped())
+    return (resources.files("edgeflock_deploy") / "policies" / f"{name}.toml").read_text("utf-8")
+
+
+def policy_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a policy file: keys, types and bounds; not the rules that span several keys."""
+    schema = Policy.model_json_schema(by_alias=True)
+    schema["required"] = [key for key in schema["required"] if key != "name"]  # else it is called after its file
+    schema["$defs"]["TrialSettings"]["additionalProperties"] = False  # a message may have more keys, a policy may not
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def load_policy(name_or_path: str) -> Policy:
     """Read a policy. A shipped name wins over a file of that name in the current folder; write ./NAME for the file.
 
     Raises:
         BadInput: there is no such policy or file, it is not TOML, or a key or value is wrong.
     """
-    if name_or_path in shipped_policies():
-        text = (resources.files("edgeflock_deploy") / "policies" / f"{name_or_path}.toml").read_text("utf-8")
-    else:
-        text = _read(name_or_path)
+    text = shipped_text(name_or_path) if name_or_path in shipped_policies() else _read(name_or_path)
     return parse_policy(text, name_or_path)
 
 
@@ -62,10 +78,7 @@ def parse_policy(text: str, source: str) -> Policy:
     Raises:
         BadInput: not TOML, or a key or value is wrong.
     """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"policy {source}", f"not TOML: {error}", "see the shipped policies for the form") from None
+    raw = toml_values(text, source)
     _refuse_unknown_keys(raw, Policy, source, "the policy")
     for table, model in _TABLES.items():
         entries = raw.get(table, [])
@@ -83,14 +96,29 @@ def parse_policy(text: str, source: str) -> Policy:
         raise BadInput(f"policy {source}", f"{where or 'it'}: {wrong}", "correct it and try again") from None
 
 
+def toml_values(text: str, source: str) -> dict[str, Any]:
+    """The tables of a policy as they are written.
+
+    Raises:
+        BadInput: not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"policy {source}", f"not TOML: {error}", "see the shipped policies for the form") from None
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text("utf-8")
     except FileNotFoundError:
-        shipped = ", ".join(shipped_policies())
-        raise BadInput(f"policy {path}", "no such policy or file", f"shipped policies: {shipped}") from None
+        raise BadInput(f"policy {path}", "no such policy or file", _shipped()) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"policy {path}", f"cannot be read: {error}", "give a TOML file") from None
+
+
+def _shipped() -> str:
+    return f"shipped policies: {', '.join(shipped_policies())}"
 
 
 def _refuse_unknown_keys(entry: dict[str, Any], model: type[BaseModel], source: str, where: str) -> None:

@@ -1,7 +1,8 @@
 """A policy: the rules of a rollout, as a value. Reading one from a file stands in `policy_file`.
 
 Version history: 1, the first; since then, each with a default: `[[stage]] classes`, `approval`, `bake_s`,
-`min_evaluable`, `min_evaluable_percent` and `stage_deadline_s`; `[[window]]`, `[rate]`, `[[halt]]` and `join`.
+`min_evaluable`, `min_evaluable_percent` and `stage_deadline_s`; `[[window]]`, `[rate]`, `[[halt]]` and `join`;
+the metrics `energy_mj`, `errors`, `crashes`, `silence` and `drift`, and `[[guardrail]] where_measured`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,23 @@ from edgeflock_deploy.messages import TrialSettings
 from edgeflock_deploy.policy.limits import Halt, MaintenanceWindow, Rate, Rule
 
 Metric = Literal[
-    "latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95", "agreement", "accuracy", "peak_rss_bytes"
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "service_ms_p50",
+    "service_ms_p95",
+    "energy_mj",
+    "agreement",
+    "accuracy",
+    "errors",
+    "crashes",
+    "silence",
+    "drift",
+    "peak_rss_bytes",
 ]
+FAIL_ONLY: tuple[Metric, ...] = ("crashes", "silence", "drift")
+"""What no PASS is asked of: to prove that something rare is rare takes hundreds of windows."""
+BRAKES: tuple[Metric, ...] = ("drift",)
+"""What holds a rollout for a person to look, and never takes it back."""
 
 
 class Stage(Rule):
@@ -50,19 +66,35 @@ class Stage(Rule):
 class Guardrail(Rule):
     """A metric with two margins: beyond `fail_margin` the candidate is bad, within `pass_margin` it is good.
 
-    latency_*, service_*, peak_rss_bytes: relative to the incumbent (0.05 is 5 % more). accuracy: an absolute drop (0.02
-    is two points). agreement: the share of answers that differ from the incumbent's. service_* needs a `serving` trial
-    and requests: a device that nobody asks gives no data for it, and passes no guardrail on it.
+    | metric | margins |
+    |---|---|
+    | latency_*, service_*, energy_mj, peak_rss_bytes | relative to the incumbent: .05 is 5 % more |
+    | accuracy | an absolute drop: .02 is two points |
+    | agreement | the share of answers that differ from the incumbent's |
+    | errors | the share of inferences that failed, less the incumbent's |
+    | crashes | the share of windows in which the candidate's process was restarted; `fail_margin` only |
+    | silence | how much oftener than its peers a device with the candidate falls silent; `fail_margin` only |
+    | drift | how far the mix of answers is from the incumbent's (total variation); `fail_margin` only |
+
+    service_* needs a `serving` trial and requests: a device that nobody asks gives no data for it, and passes no
+    guardrail on it. energy_mj needs a meter. `where_measured`: a device that gives no data for the metric needs none
+    for its PASS. drift holds the rollout for a person to look (a brake), and never takes it back.
     """
 
     metric: Metric
     fail_margin: float = Field(ge=0)
-    pass_margin: float = Field(gt=0)
+    pass_margin: float | None = Field(None, gt=0)
     weight: float = Field(1.0, gt=0)
+    where_measured: bool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> Guardrail:
-        if self.pass_margin <= self.fail_margin:
+        if self.metric in FAIL_ONLY:
+            if self.pass_margin is not None:
+                raise ValueError(f"{self.metric} has no pass_margin: no PASS is asked of it")
+        elif self.pass_margin is None:
+            raise ValueError("pass_margin: Field required")
+        elif self.pass_margin <= self.fail_margin:
             raise ValueError("pass_margin must be larger than fail_margin")
         return self
 

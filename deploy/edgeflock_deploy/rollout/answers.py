@@ -6,23 +6,28 @@ is held is remembered; only a RUNNING one acts on it, but for a FAIL, which does
 
 from __future__ import annotations
 
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.verdict import VerdictKind, count
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
-from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.assigning import changed_class
 from edgeflock_deploy.rollout.back import end_if_back, fail, note_return
 from edgeflock_deploy.rollout.draft import Draft
-from edgeflock_deploy.rollout.events import DeviceSeen, Joined, StartedDevice, WindowClosed
+from edgeflock_deploy.rollout.events import DeviceSeen, Joined, Started, StartedDevice, WindowClosed
 from edgeflock_deploy.rollout.stages import advance
-from edgeflock_deploy.rollout.state import CANDIDATES, DeviceProgress, DeviceStatus, RolloutPhase
+from edgeflock_deploy.rollout.state import CANDIDATES, DeviceProgress, DeviceStatus, Rollout, RolloutPhase
 from edgeflock_deploy.rollout.ticking import look_at_windows
 
 _REFUSALS = (Outcome.FAILED, Outcome.REJECTED)
 _ENDED_BADLY = (*_REFUSALS, Outcome.TIMED_OUT, Outcome.ROLLED_BACK, Outcome.CANCELED)
 
 
-def entered(policy: Policy, mode: str, digest: str | None, device: StartedDevice) -> DeviceProgress:
-    """A device as it enters a rollout to `digest`; of a site and a time zone only what the policy needs is kept."""
+def entered(rollout: Started | Rollout, device: StartedDevice) -> DeviceProgress:
+    """A device as it enters a rollout; of a site and a time zone only what the policy needs is kept.
+
+    Where each class has its own variant, a device of a class that has none is set aside from the start.
+    """
+    policy, choice = rollout.policy, rollout.choice
+    digest = rollout.digest if choice is None else choice.digest_for(device.device_class)
     progress = DeviceProgress(
         device_class=device.device_class,
         online=device.online,
@@ -31,9 +36,12 @@ def entered(policy: Policy, mode: str, digest: str | None, device: StartedDevice
         utc_offset_s=device.utc_offset_s if policy.window else None,
         frozen=device.frozen,
     )
-    if mode == "deploy" and device.committed == digest:
+    if choice is not None and digest is None:
+        held = {"status": DeviceStatus.SET_ASIDE, "detail": choice.why_held(device.device_class)}
+        return progress.model_copy(update=held)
+    if rollout.mode == "deploy" and device.committed == digest:
         current = {"status": DeviceStatus.COMMITTED, "outcome": Outcome.ALREADY_CURRENT}
-        progress = progress.model_copy(update=current)
+        progress = progress.model_copy(update=current | {"candidate": digest if choice is not None else None})
     return progress
 
 
@@ -65,6 +73,8 @@ def _note(draft: Draft, event: DeviceSeen) -> None:
     if event.device_class != before.device_class:
         draft.change_evidence(event.device, draft.rollout.evidence.without(event.device))
     draft.change_device(event.device, online=event.online, device_class=event.device_class, running=event.digest)
+    if event.device_class != before.device_class:
+        changed_class(draft, event.device)
     draft.change_device(event.device, frozen=event.frozen)
     if draft.rollout.policy.window and event.utc_offset_s is not None:
         draft.change_device(event.device, utc_offset_s=event.utc_offset_s)
@@ -82,7 +92,7 @@ def _follow(draft: Draft, event: DeviceSeen) -> None:
     progress = draft.rollout.devices[event.device]
     if progress.status not in CANDIDATES or event.state is None or event.phase is not progress.desired:
         return
-    has_it = event.digest == draft.rollout.digest
+    has_it = event.digest == draft.rollout.digest_of(event.device)
     if event.outcome in (Outcome.ALREADY_CURRENT, Outcome.SUCCEEDED) and has_it:
         draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
     elif event.outcome in _ENDED_BADLY:
@@ -100,7 +110,7 @@ def _leave_alone(draft: Draft, event: DeviceSeen) -> None:
     progress = draft.rollout.devices[event.device]
     if progress.frozen and progress.status in (DeviceStatus.ASKED, DeviceStatus.TRIAL):
         draft.take_back(event.device, DeviceStatus.WAITING, late=True, detail="frozen in its trial")
-    elsewhere = event.digest not in (None, draft.rollout.digest)
+    elsewhere = event.digest not in (None, draft.rollout.digest_of(event.device))
     if progress.status is DeviceStatus.COMMITTED and event.online and event.state is None and elsewhere:
         # It answers nothing of this rollout and runs something else: another board of that name, or wiped.
         draft.change_evidence(event.device, draft.rollout.evidence.without(event.device))
@@ -120,7 +130,8 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
     progress = rollout.devices.get(window.device)
     if progress is None or progress.desired is None or window.device_class != progress.device_class:
         return
-    if (window.rollout, window.model, window.new_digest) != (rollout.id, rollout.model, rollout.digest):
+    candidate = rollout.digest_of(window.device)
+    if (window.rollout, window.model, window.new_digest) != (rollout.id, rollout.model, candidate):
         return
     evidence = judge.observe(rollout.evidence, window, rollout.policy)
     if evidence is rollout.evidence:
@@ -128,21 +139,36 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
     draft.change_evidence(window.device, evidence)
     if progress.status is DeviceStatus.ASKED:
         _acknowledge(draft, window.device, in_trial=True)
-    sentence = judge.failure(evidence, rollout.policy, len(rollout.devices))
-    if sentence is not None:
-        fail(draft, sentence)
+    in_stage = min(draft.stage.target, rollout.devices_reached)
+    finding = judge.found(evidence, rollout.policy, len(rollout.devices), in_stage)
+    if finding.failure is not None:
+        fail(draft, finding.failure)
         return
-    if rollout.phase is RolloutPhase.RUNNING:
+    if finding.suspect is not None:
+        _set_suspect_aside(draft, finding.suspect, finding.suspicion)
+    elif (why := judge.braked(evidence, rollout.policy, len(rollout.devices))) is not None:
+        draft.change_evidence(window.device, evidence._replace(braked=True))
+        if rollout.phase is RolloutPhase.RUNNING:
+            draft.hold(why)
+    if draft.rollout.phase is RolloutPhase.RUNNING:
         if draft.rollout.devices[window.device].status is DeviceStatus.TRIAL:
             _say_how_far(draft, window.device)
         advance(draft)
 
 
+def _set_suspect_aside(draft: Draft, device: str, why: str | None) -> None:
+    """One device may lie or be broken: what it alone shows takes it back, and nobody else."""
+    if draft.rollout.evidence.suspect != device:
+        draft.change_evidence(device, draft.rollout.evidence.suspecting(device))
+    if draft.rollout.devices[device].status in (*CANDIDATES, DeviceStatus.COMMITTED):
+        draft.set_aside(device, None, why)
+
+
 def _say_how_far(draft: Draft, device: str) -> None:
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
-    lacking = judge.first_missing(evidence, device, policy)
+    lacking = judge.first_missing(evidence, device, policy, len(draft.rollout.devices))
     why = lacking or f"at least {draft.rules.min_windows} are wanted"
-    why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
+    why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
     draft.judged(VerdictKind.CONTINUE, f"CONTINUE: {device} gave {count(evidence.of(device).windows, 'window')}: {why}")
 
 
@@ -165,7 +191,7 @@ def join(draft: Draft, event: Joined) -> None:
     rollout, device = draft.rollout, event.device
     if not rollout.policy.join or device.device in rollout.devices:
         return
-    progress = entered(rollout.policy, rollout.mode, rollout.digest, device)
+    progress = entered(rollout, device)
     draft.add_device(device.device, progress.model_copy(update={"joined": True}))
     if draft.rollout.phase is RolloutPhase.RUNNING:
         advance(draft)

@@ -49,3 +49,27 @@ class ClassChoice(Frozen):
     why: str
     reference: str | None = None
     rows: tuple[ChoiceRow, ...] = ()
+
+
+class Choice(Frozen):
+    """The choice of a rollout: what was wanted, in the operator's words, and what each class gets for it."""
+
+    objective: str
+    require: str = ""
+    campaign: str | None = None
+    classes: dict[str, ClassChoice] = Field(default_factory=dict)
+
+    def digest_for(self, device_class: str) -> str | None:
+        """The bundle that devices of a class get; None: the class is held."""
+        chosen = self.classes.get(device_class)
+        return chosen.digest if chosen is not None else None
+
+    def why_held(self, device_class: str) -> str:
+        """Why a class gets nothing, in words."""
+        chosen = self.classes.get(device_class)
+        why = chosen.why if chosen is not None else "it was never measured"
+        return f"class {device_class} is held: {why}"
+
+    def with_classes(self, classes: dict[str, ClassChoice]) -> Choice:
+        """The same choice with what has been chosen since."""
+        return self.model_copy(update={"classes": self.classes | classes})

@@ -50,6 +50,7 @@ class DeviceProgress(Frozen):
     device_class: str
     online: bool
     committed_before: str | None  # the bundle to go back to
+    candidate: str | None = None  # the bundle that it was given, where each class has its own
     status: DeviceStatus = DeviceStatus.WAITING
     desired: Phase | None = None  # what this rollout last asked of it; None: nothing
     state: DeviceState | None = None  # its latest answer

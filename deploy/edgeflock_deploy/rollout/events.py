@@ -3,8 +3,8 @@
 Events are journaled as JSON, so they are versioned values; `at` is in seconds since 1970 and the only time there is.
 
 Version history: 1, the first; since then the kinds `approved`, `joined`, `model_frozen` and `model_unfrozen`, and, each
-with a default: `StartedDevice.tags`, `utc_offset_s` and `frozen`; `Started.start_at` and `bundle_bytes`;
-`DeviceSeen.utc_offset_s` and `frozen`.
+with a default: `StartedDevice.tags`, `utc_offset_s` and `frozen`; `Started.start_at`, `bundle_bytes` and `choice`;
+`DeviceSeen.utc_offset_s` and `frozen`; `Resumed.choices`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter
 from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase, TrialSettings, Window
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 
 EVENT_VERSION = 1
 
@@ -55,6 +56,7 @@ class Started(_Event):
     policy: Policy
     devices: tuple[StartedDevice, ...]
     by: str
+    choice: Choice | None = None  # a variant per class; `digest` is None then, and `variant` is `auto`
     start_at: float | None = None  # nothing is asked before this time; None: at once
     bundle_bytes: int = Field(0, ge=0)  # what a device fetches; 0: unknown, and a site's rate does not hold it up
 
@@ -95,6 +97,7 @@ class Resumed(_Event):
 
     kind: Literal["resumed"] = "resumed"
     by: str
+    choices: dict[str, ClassChoice] = Field(default_factory=dict)  # what held classes get now, as measured since
 
 
 class Aborted(_Event):

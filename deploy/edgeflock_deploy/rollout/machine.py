@@ -85,7 +85,7 @@ def work_out(rollout: Rollout | None, event: RolloutEvent) -> Draft:
 
 
 def _start(event: Started) -> Draft:
-    devices = {device.device: entered(event.policy, event.mode, event.digest, device) for device in event.devices}
+    devices = {device.device: entered(event, device) for device in event.devices}
     rollout = Rollout(
         id=event.rollout,
         mode=event.mode,
@@ -101,6 +101,7 @@ def _start(event: Started) -> Draft:
         reason=f"started by {event.by}",
         stages=stages_of(event.policy, [device.device_class for device in event.devices]),
         devices=Devices(devices),
+        choice=event.choice,
         start_at=event.start_at,
         bundle_bytes=event.bundle_bytes,
     )

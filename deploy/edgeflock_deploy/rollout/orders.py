@@ -6,6 +6,7 @@ The law of this file: an order may stop, go back or let go on; only `advance` gi
 from __future__ import annotations
 
 from edgeflock_deploy.judge.verdict import count
+from edgeflock_deploy.rollout.assigning import choose_again
 from edgeflock_deploy.rollout.back import roll_back
 from edgeflock_deploy.rollout.draft import Draft
 from edgeflock_deploy.rollout.events import (
@@ -53,13 +54,16 @@ def resume(draft: Draft, event: Resumed) -> None:
     """
     if draft.rollout.paused_by is not None and draft.rollout.paused_by.passes:
         return
+    choose_again(draft, event.choices)
     for device, progress in draft.rollout.devices.items():
         if progress.status in CANDIDATES:
             used = draft.rollout.evidence.of(device).windows
             more = draft.rules.max_windows if used >= progress.windows_allowed else 0
             draft.change_device(device, windows_allowed=progress.windows_allowed + more)
         elif progress.status is DeviceStatus.SET_ASIDE and not progress.late:
-            draft.change_device(device, status=DeviceStatus.WAITING, late=True)
+            held = draft.rollout.digest_of(device) is None  # its class has no variant: it is gone on without
+            status = DeviceStatus.SET_ASIDE if held else DeviceStatus.WAITING
+            draft.change_device(device, status=status, late=True)
     if draft.stage.phase is StagePhase.INCONCLUSIVE:
         draft.change_stage(phase=StagePhase.DEPLOYING, waived=draft.stage.waived or draft.stage.done_at is not None)
     draft.change(halts_seen=levels(draft.rollout))

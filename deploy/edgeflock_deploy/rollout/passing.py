@@ -80,6 +80,8 @@ def _succeed(draft: Draft) -> None:
     frozen = _frozen(draft)
     left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen)
     aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen)
+    held = [device for device in aside if rollout.digest_of(device) is None]  # there is nothing to leave for them
+    aside = [device for device in aside if rollout.digest_of(device) is not None]
     asleep = len(left) + rollout.count(DeviceStatus.COMMITTING)
     if rollout.policy.window:  # nobody knows whether they wake, or are well again, inside their window
         if left or aside:
@@ -91,6 +93,8 @@ def _succeed(draft: Draft) -> None:
             reason += f"; {asleep} still to come, when they wake"
         if aside:
             reason += f"; {len(aside)} set aside, to get it when they can"
+    if held:
+        reason += f"; {len(held)} held, whose class has no variant"
     if frozen:
         reason += f"; {len(frozen)} frozen, left as {'it is' if len(frozen) == 1 else 'they are'}"
     draft.change(phase=RolloutPhase.SUCCEEDED, reason=reason, ended_at=draft.at)

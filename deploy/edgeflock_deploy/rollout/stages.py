@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from math import ceil
 
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.verdict import VerdictKind, count
 from edgeflock_deploy.policy.rules import Policy, Stage
 from edgeflock_deploy.rollout.calendar import shown
@@ -58,8 +58,8 @@ def advance(draft: Draft) -> None:
             return
         cases = draft.open_cases()
         for device in cases:
-            if judge.passes(draft.rollout.evidence, device, draft.rollout.policy, _min_windows(draft)):
-                said = judge.pass_sentence(draft.rollout.evidence, device, draft.rollout.policy)
+            if _passes(draft, device):
+                said = sentences.pass_sentence(draft.rollout.evidence, device, draft.rollout.policy)
                 draft.judged(VerdictKind.PASS, said)
                 draft.commit(device)
         if _hold_if_exhausted(draft, cases) or not _work_on_stage(draft):
@@ -72,6 +72,11 @@ def _min_windows(draft: Draft) -> int:
     return draft.rules.min_windows if draft.rollout.policy.guardrail else 0
 
 
+def _passes(draft: Draft, device: str) -> bool:
+    rollout = draft.rollout
+    return judge.passes(rollout.evidence, device, rollout.policy, _min_windows(draft), len(rollout.devices))
+
+
 def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
     for device in cases:
@@ -79,8 +84,9 @@ def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
             continue  # it has passed
         windows = evidence.of(device).windows
         if policy.guardrail and windows >= draft.rollout.devices[device].windows_allowed:
-            why = "; ".join(judge.missing(evidence, device, policy)) or f"fewer than {draft.rules.min_windows} windows"
-            why = "; ".join(part for part in (why, judge.alert(evidence, device, policy)) if part)
+            lacking = judge.missing(evidence, device, policy, len(draft.rollout.devices))
+            why = "; ".join(lacking) or f"fewer than {draft.rules.min_windows} windows"
+            why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
             draft.hold(f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
             return True
     return False

@@ -12,6 +12,7 @@ from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.verdict import Verdict
 from edgeflock_deploy.messages import Frozen
 from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.choice import Choice
 from edgeflock_deploy.rollout.devices import CANDIDATES, DeviceProgress, Devices, DeviceStatus
 from edgeflock_deploy.rollout.pace import Pace
 
@@ -119,6 +120,14 @@ class Rollout(Frozen):
     ending: RolloutPhase = RolloutPhase.ROLLED_BACK  # what ROLLING_BACK ends in: an abort ends ABORTED
     rolling_back_since: float | None = None
     superseded_by: str | None = None
+    choice: Choice | None = None  # a variant per class; `digest` is None then
+
+    def digest_of(self, device: str) -> str | None:
+        """The bundle that a device is brought to: what it was given, else what its class gets; None: it is held."""
+        progress = self.devices[device]
+        if self.choice is None:
+            return self.digest
+        return progress.candidate or self.choice.digest_for(progress.device_class)
 
     def with_status(self, *statuses: DeviceStatus) -> list[str]:
         """The devices in any of these statuses, sorted."""

@@ -100,7 +100,7 @@ elif HOW == "landlock":
     privileges.gain_none()
     landlock.restrict([int(MODEL)])
 elif HOW == "decoder":
-    unpacking.confine()
+    unpacking.confine(64 << 20)
 
 limits = {
     name: resource.getrlimit(number)[0]

@@ -18,12 +18,15 @@ from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.storage.store import Store
-from edgeflock_agent.storage.unpacking import unpacked
+from edgeflock_agent.storage.unpacking import memory_limit, unpacked
 from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Blob, EncodedBlob, encode_blob, split
 from edgeflock_deploy.canonical import sha256_hex
-from edgeflock_deploy.codec import encode
+from edgeflock_deploy.codec import encode, nodes, primed_zstd
+from edgeflock_deploy.codec.container import Cut, assemble
+from edgeflock_deploy.codec.wire import varint
 from edgeflock_deploy.errors import Untrusted
+from edgeflock_deploy.reasons import Reason
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -90,6 +93,26 @@ def test_a_container_of_garbage_ends_in_one_refusal(tmp_path: Path) -> None:
     (tmp_path / "garbage").write_bytes(random_bytes(5_000, "garbage"))
     with pytest.raises(Untrusted, match="does not decode"):
         list(unpacked(tmp_path / "garbage", 1_000_000, None))
+
+
+def test_a_container_that_takes_more_memory_than_it_may_is_refused_with_that_reason(tmp_path: Path) -> None:
+    side = 1024
+    node = bytes([nodes.PALETTE, 2, 0]) + b"".join(map(varint, (side, 1, 0, side // 2, 0)))
+    palette = primed_zstd.compress(bytes(1))
+    skeleton = bytes([nodes.ZSTD, 0]) + varint(len(palette)) + palette
+    length = side * side // 4
+    container = tmp_path / "container"  # some bytes that ask for a million elements, each computed with as a word
+    container.write_bytes(assemble(length, [Cut(0, length)], skeleton, [node], None))
+    with pytest.raises(Untrusted, match="more than 1000000 bytes of memory") as refused:
+        list(unpacked(container, length, None, memory_bytes=1_000_000))
+    assert refused.value.reason is Reason.MEMORY_OVER_BUDGET
+    assert len(b"".join(unpacked(container, length, None))) == length  # what the manifest's sizes allow is enough
+
+
+def test_the_memory_of_a_decoder_grows_with_what_the_manifest_declares_and_its_worst_part_has_an_end() -> None:
+    megabyte = 1 << 20
+    assert memory_limit(megabyte, megabyte) < 160 * megabyte
+    assert 0 < memory_limit(100 * megabyte, 0) - memory_limit(99 * megabyte, 0) < 20 * megabyte
 
 
 def test_what_decodes_is_confined_and_has_nothing_of_the_agents(

@@ -190,6 +190,16 @@ def test_a_crash_says_by_which_signal_and_every_further_request_says_so_too(tiny
     assert tiny.failure.reason is Reason.CRASHED
 
 
+def test_a_model_file_that_is_cut_short_ends_the_process_that_has_it_mapped_and_nothing_else(tmp_path: Path) -> None:
+    model = tmp_path / "m.tflite"
+    model.write_bytes((DATA / "tiny_slow.tflite").read_bytes())
+    with ModelProcess.start(model) as process:
+        os.truncate(model, 0)
+        with pytest.raises(HardStop, match="SIGBUS") as stopped:
+            process.infer([bytes(32)])
+    assert stopped.value.reason is Reason.CRASHED
+
+
 def test_a_child_that_hangs_is_killed() -> None:
     with ModelProcess.start(DATA / "tiny.tflite", timeout_s=0.5) as process:
         os.kill(process.pid, signal.SIGSTOP)

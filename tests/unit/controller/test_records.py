@@ -12,7 +12,7 @@ from edgeflock_controller.rehearsal.records import boards_of
 from edgeflock_controller.rehearsal.regression import HARMLESS
 from edgeflock_controller.rehearsal.windows import Candidate, Windows
 from edgeflock_controller.store import Store
-from edgeflock_deploy.judge.judge import observations
+from edgeflock_deploy.judge.observations import observations
 from edgeflock_deploy.messages import AgentEvent, Conditions, DeviceState, TrialSettings, VariantWindow, Window
 
 DAY_S = 86_400.0

@@ -86,7 +86,7 @@ def test_what_is_assumed_of_unknown_boards_is_what_the_model_of_unlike_boards_sa
      ("peak_rss_bytes +30%", "peak_rss_bytes", 0.29), ("errors +5%", "accuracy", 0.03)],
 )  # fmt: skip
 def test_a_regression_shows_in_the_metric_that_it_names(text: str, metric: str, at_least: float) -> None:
-    from edgeflock_deploy.judge.judge import observations
+    from edgeflock_deploy.judge.observations import observations
 
     worse = [observations(w)[metric] for w in observed(board(), 300, parse_regression(text))]  # type: ignore[index]
     assert statistics.fmean(worse) >= at_least
@@ -143,9 +143,11 @@ def test_devices_that_sleep_are_waited_for_no_longer_than_the_rules_say() -> Non
 
 
 def test_a_device_that_comes_and_goes_takes_longer_and_still_commits() -> None:
-    steady, flapping = (rehearse(plot(2, here_s=here, away_s=120.0), 5) for here in (None, 90.0))
-    assert (steady.ending, flapping.ending) == ("succeeded", "succeeded")
-    assert flapping.duration_s > steady.duration_s
+    steady, flapping = (
+        [rehearse(plot(1, here_s=here, away_s=120.0), seed) for seed in range(10)] for here in (None, 60.0)
+    )
+    assert {run.ending for run in (*steady, *flapping)} == {"succeeded"}
+    assert sum(run.duration_s for run in flapping) > 1.5 * sum(run.duration_s for run in steady)
 
 
 def test_the_shipped_policy_promotes_a_harmless_candidate_and_stops_a_slow_one() -> None:
@@ -157,12 +159,12 @@ def test_the_shipped_policy_promotes_a_harmless_candidate_and_stops_a_slow_one()
 
 
 def test_outcomes_count_every_run_once() -> None:
-    runs: list[Run] = [rehearse(plot(2, "latency +60% on 50%"), seed) for seed in range(6)]
+    runs: list[Run] = [rehearse(plot(4, "latency +60% on 50%"), seed) for seed in range(6)]
     found = outcomes(runs)
     assert sum(of["runs"] for of in found["endings"].values()) == found["runs"] == 6
     assert found["endings"]["rolled back"]["share"] == 1.0
     assert found["fail_s"]["p10"] <= found["fail_s"]["p50"] <= found["fail_s"]["p90"]
-    assert {one["device"] for one in found["blamed"]} <= {"b0", "b1"}
+    assert {one["device"] for one in found["blamed"]} <= {"b0", "b1", "b2", "b3"}
     assert outcomes([])["runs"] == 0
 
 

@@ -34,9 +34,10 @@ def test_fleet_wealth_is_half_product_and_half_mean_with_unheard_devices_at_one(
     together = per_bet.prod(axis=0).mean()
     apart = (per_bet.mean(axis=1).sum() + unheard) / (len(fleet) + unheard)
     wealths = [wealth_after(xs) for xs in fleet]
-    assert math.exp(betting.over_devices(wealths, len(fleet) + unheard)) == pytest.approx(
-        (together + apart) / 2, rel=1e-9
-    )
+    sums = tuple(map(sum, zip(*wealths, strict=True)))
+    purses = sum(betting.purse(betting.mixture(wealth)) for wealth in wealths)
+    log_wealth = betting.over_devices(sums, purses, len(fleet), len(fleet) + unheard)
+    assert math.exp(log_wealth) == pytest.approx((together + apart) / 2, rel=1e-8)
 
 
 @given(SHARES, SHARES)
@@ -57,4 +58,4 @@ def test_a_single_observation_can_never_lose_everything() -> None:
 
 
 def test_nobody_heard_means_wealth_one() -> None:
-    assert betting.over_devices([], 5) == 0.0
+    assert betting.over_devices(betting.START, 0, 0, 5) == 0.0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgeflock_deploy.judge import judge
+from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages import VariantWindow, Window
 from edgeflock_deploy.policy.rules import Policy
@@ -39,10 +39,10 @@ def test_memory_needs_no_pairing_but_is_no_pass_by_itself(window: MakeWindow, po
 
 def test_what_unpaired_windows_say_is_an_alert_in_the_sentence(window: MakeWindow, policy: MakePolicy) -> None:
     rules = policy(guardrails=("latency_ms_p50",))
-    bad = judge.alert(_heard(window, rules, 3, ratio=2.5, **UNPAIRED), "a", rules)
+    bad = sentences.alert(_heard(window, rules, 3, ratio=2.5, **UNPAIRED), "a", rules)
     assert bad == "ALERT: latency_ms_p50 is 2.5 times the incumbent's (3 unpaired windows: no evidence)"
-    assert judge.alert(_heard(window, rules, 1, **UNPAIRED), "a", rules) == "1 unpaired window: no evidence"
-    assert judge.alert(_heard(window, rules, 3), "a", rules) is None
+    assert sentences.alert(_heard(window, rules, 1, **UNPAIRED), "a", rules) == "1 unpaired window: no evidence"
+    assert sentences.alert(_heard(window, rules, 3), "a", rules) is None
 
 
 def test_paired_windows_beside_unpaired_ones_count_as_ever(window: MakeWindow, policy: MakePolicy) -> None:
@@ -52,7 +52,7 @@ def test_paired_windows_beside_unpaired_ones_count_as_ever(window: MakeWindow, p
         mixed = judge.observe(mixed, window("a", number, ratio=2.5, **UNPAIRED), rules)
     assert judge.passes(mixed, "a", rules, 60)
     assert not judge.passes(mixed, "a", rules, 61)
-    assert "ALERT" in judge.pass_sentence(mixed, "a", rules)
+    assert "ALERT" in sentences.pass_sentence(mixed, "a", rules)
     assert (mixed.of("a").windows, mixed.of("a").unpaired) == (63, 3)
 
 

@@ -2,10 +2,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fastjsonschema
 import pytest
 
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.policy.policy_file import load_policy, parse_policy, shipped_policies
+from edgeflock_deploy.policy.policy_file import (
+    load_policy,
+    parse_policy,
+    policy_schema,
+    shipped_policies,
+    shipped_text,
+    toml_values,
+)
 
 GOOD = """
 version = 1
@@ -20,7 +28,7 @@ pass_margin = 0.10
 """
 
 
-@pytest.mark.parametrize("name", ["demo", "install", "standard"])
+@pytest.mark.parametrize("name", ["cautious", "demo", "fast", "install", "standard"])
 def test_shipped_policies_are_found_by_name(name: str) -> None:
     assert name in shipped_policies()
     assert load_policy(name).name == name
@@ -68,7 +76,9 @@ def test_a_wrong_policy_is_refused_with_the_place_and_the_mend(old: str, new: st
 
 
 def test_an_unknown_policy_lists_the_shipped_ones() -> None:
-    with pytest.raises(BadInput, match="no such policy or file; shipped policies: demo, install, standard"):
+    with pytest.raises(
+        BadInput, match="no such policy or file; shipped policies: cautious, demo, fast, install, standard"
+    ):
         load_policy("brave")
 
 
@@ -83,3 +93,38 @@ def test_a_trial_may_serve_and_says_how_long_its_blocks_are() -> None:
     assert (trial.mode, trial.block_requests, trial.block_s) == ("serving", 8, 0.5)
     with pytest.raises(BadInput, match=r"trial\.mode: Input should be 'shadow' or 'serving'"):
         parse_policy(serving.replace('"serving"', '"mirror"'), "mine.toml")
+
+
+@pytest.mark.parametrize("name", shipped_policies())
+def test_every_shipped_policy_is_valid_by_the_schema_as_another_validator_reads_it(name: str) -> None:
+    fastjsonschema.compile(policy_schema())(toml_values(shipped_text(name), name))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("version = 1", "version = 2"),
+        ("version = 1", "versoin = 1"),
+        ("window_pairs", "window_pair"),
+        ("devices = 1", "devices = 0"),
+        ("fail_margin", "margin"),
+        ("latency_ms_p50", "speed"),
+    ],
+)
+def test_the_schema_refuses_wrong_keys_types_and_bounds(old: str, new: str) -> None:
+    validate = fastjsonschema.compile(policy_schema())
+    validate(toml_values(GOOD, "mine.toml"))
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        validate(toml_values(GOOD.replace(old, new), "mine.toml"))
+
+
+def test_every_shipped_policy_says_in_its_first_line_what_it_is_for_and_why_beside_its_numbers() -> None:
+    for name in shipped_policies():
+        lines = shipped_text(name).splitlines()
+        assert lines[0].startswith("# ")
+        assert sum("#" in line for line in lines) > 2
+
+
+def test_a_policy_that_is_not_shipped_has_no_text() -> None:
+    with pytest.raises(BadInput, match="none that comes with the product; shipped policies: cautious, demo"):
+        shipped_text("../secrets")

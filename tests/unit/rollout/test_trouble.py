@@ -19,22 +19,23 @@ MakePolicy = Callable[..., Policy]
 
 
 def test_a_slow_variant_is_taken_back_from_those_who_got_it_and_only_them(fleet: MakeFleet, policy: MakePolicy) -> None:
-    world = fleet(policy(1, 2, 100.0))
+    world = fleet(policy(1, 3, 100.0))
     world.proves("a")
-    world.trial("b")
-    world.windows("b", 20, ratio=12.0)
+    for device in "bc" * 10:
+        world.window(device, ratio=12.0)
     rollout = world.rollout
     assert rollout.phase is RolloutPhase.ROLLING_BACK
     assert rollout.verdict is not None
     assert rollout.verdict.kind is VerdictKind.FAIL
     assert [stage.phase for stage in rollout.stages] == [StagePhase.PASSED, StagePhase.FAILED, StagePhase.SKIPPED]
-    assert world.asked(Phase.REVERT) == ["a", "b"]
-    assert {world.desired[device].digest for device in "ab"} == {"old-digest"}
+    assert world.asked(Phase.REVERT) == ["a", "b", "c"]
+    assert {world.desired[device].digest for device in "abc"} == {"old-digest"}
     world.goes_back("a")
-    assert world.phase() is RolloutPhase.ROLLING_BACK
     world.goes_back("b")
+    assert world.phase() is RolloutPhase.ROLLING_BACK
+    world.goes_back("c")
     assert world.phase() is RolloutPhase.ROLLED_BACK
-    assert world.rollout.reason.endswith("; 2 devices back on their own bundle")
+    assert world.rollout.reason.endswith("; 3 devices back on their own bundle")
 
 
 def test_a_stale_trial_report_is_no_return(fleet: MakeFleet, policy: MakePolicy) -> None:
@@ -50,7 +51,8 @@ def test_a_sleeping_device_does_not_hold_up_the_rollback(fleet: MakeFleet, polic
     world.trial("a")
     world.trial("b")
     world.goes("b", online=False)
-    world.windows("a", 20, ratio=12.0)
+    for device in "ab" * 8:  # what it had still sent
+        world.window(device, ratio=12.0)
     world.goes_back("a")
     assert world.phase() is RolloutPhase.ROLLED_BACK
     assert "1 offline, to go back on waking" in world.rollout.reason

@@ -1,0 +1,103 @@
+"""Who measures what next: a campaign has a few boards of each class measure every candidate, one after the other.
+
+Decided here: the same boards measure all candidates, because only they can be compared; a class wants `boards` of them,
+goes on with fewer where there are not so many, and is done when none of its boards has anything left to measure. A
+board that does not answer, or that cannot for its own trouble, gives its place to another one. What was measured before
+and is fresh is not measured again. Not known here: clocks, messages and what the numbers are. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Board(NamedTuple):
+    """A device that may measure. `idle`: no rollout is at work on it, and nobody else has it measure."""
+
+    device: str
+    device_class: str
+    online: bool
+    idle: bool
+
+
+class Task(NamedTuple):
+    """One bundle to be measured by one device."""
+
+    device: str
+    digest: str
+
+
+class ClassPlan(NamedTuple):
+    """What a class has before it: what to ask now, and why it is waited for; None: it is done."""
+
+    ask: tuple[Task, ...]
+    waits: str | None
+
+
+def plan_class(
+    candidates: Sequence[str],
+    boards: Iterable[Board],
+    results: Mapping[str, frozenset[str]],
+    asked: Iterable[Task],
+    failed: Iterable[Task],
+    wanted_boards: int,
+) -> ClassPlan:
+    """What a class's boards are to measure next.
+
+    Args:
+        candidates: digests, in the order in which a board takes them.
+        boards: of the class.
+        results: which devices of the class have a fresh result of each digest.
+        asked: what is being measured now, by anybody, for this campaign.
+        failed: what came to nothing for the device's own trouble; such a device is asked no more.
+        wanted_boards: how many boards are to measure each candidate.
+    """
+    out, asked = {task.device for task in failed}, tuple(asked)
+    at_work = {task.device: task for task in asked}
+    done = {device for device in _all_devices(results) if not _left(candidates, results, device)}
+    usable = [
+        board
+        for board in boards
+        if board.online and board.device not in out | done and (board.idle or board.device in at_work)
+    ]
+    usable.sort(key=lambda board: (board.device not in at_work, -_measured(candidates, results, board), board.device))
+    chosen = usable[: max(0, wanted_boards - len(done))]
+    ask = [
+        Task(board.device, _left(candidates, results, board.device)[0])
+        for board in chosen
+        if board.device not in at_work
+    ]
+    working = [board.device for board in chosen]
+    if working:
+        return ClassPlan(tuple(ask), f"{', '.join(sorted(working))} measure{'s' if len(working) == 1 else ''}")
+    busy = sorted(board.device for board in boards if board.online and not board.idle and board.device not in out)
+    if busy and not done:
+        return ClassPlan((), f"{busy[0]}{f' and {len(busy) - 1} more' if len(busy) > 1 else ''} busy")
+    return ClassPlan((), None)
+
+
+def why_unmeasured(boards: Sequence[Board], failures: Iterable[str]) -> str:
+    """Why a class has no result of any candidate, in words."""
+    reasons = list(dict.fromkeys(failures))
+    if reasons:
+        return f"it was never measured: {'; '.join(reasons)}"
+    if not any(board.online for board in boards):
+        return (
+            f"it was never measured: none of its {len(boards)} boards is online"
+            if len(boards) > 1
+            else ("it was never measured: its board is not online")
+        )
+    return "it was never measured: its boards were busy all the while"
+
+
+def _left(candidates: Sequence[str], results: Mapping[str, frozenset[str]], device: str) -> list[str]:
+    return [digest for digest in candidates if device not in results.get(digest, frozenset())]
+
+
+def _measured(candidates: Sequence[str], results: Mapping[str, frozenset[str]], board: Board) -> int:
+    return len(candidates) - len(_left(candidates, results, board.device))
+
+
+def _all_devices(results: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*results.values())

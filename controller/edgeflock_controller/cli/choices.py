@@ -1,0 +1,97 @@
+"""The variant per class in words and tables, for `front`, `deploy`, `rollouts show` and `why`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from edgeflock_controller.cli.render import console, table
+from edgeflock_controller.client import Client
+
+Json = dict[str, Any]
+
+_COLUMNS = {
+    "accuracy": ("accuracy", 1.0, ".4f"),
+    "latency_ms_p50": ("p50 ms", 1.0, ".3g"),
+    "latency_ms_p95": ("p95 ms", 1.0, ".3g"),
+    "rss_bytes": ("peak MB", 1e-6, ".2f"),
+    "energy_mj": ("energy mJ", 1.0, ".3g"),
+    "raw_bytes": ("raw KB", 1e-3, ",.1f"),
+    "wire_bytes": ("wire KB", 1e-3, ",.1f"),
+}
+_LOOK_S = 0.5
+
+
+def class_table(name: str, shown: Json) -> Table:
+    """What boards of a class measured of each variant; the worst board's numbers. `chosen` is a variant, or None."""
+    rows = []
+    for row in shown["rows"]:
+        cells = [_cell(row["values"].get(metric), scale, form) for metric, (_, scale, form) in _COLUMNS.items()]
+        mark = "chosen" if row["variant"] == shown["chosen"] else ""
+        state = Text(mark, style="green") if mark else Text("on the front" if row["on_front"] else "")
+        rows.append([row["variant"], str(len(row["boards"])), *cells, state])
+    heads = [f">{head}" for head, _, _ in _COLUMNS.values()]
+    return table(f"Class {name}", ["variant", ">boards", *heads, ""], rows)
+
+
+def sentences(shown: Json) -> Iterator[str]:
+    """What stands below a class's table: what was chosen and why, the reference, and why variants are out."""
+    if shown["why"] is not None:
+        yield f"{shown['chosen'] or 'held'}: {shown['why']}"
+    if shown["reference"] is not None:
+        yield f"accuracy_drop is counted from {shown['reference']}"
+    for row in shown["rows"]:
+        unknown = [f"{metric}: {value['why']}" for metric, value in row["values"].items() if value["why"]]
+        why = "; ".join([*([row["why"]] if row["why"] else []), *unknown])
+        if why:
+            yield f"{row['variant']}: {why}"
+
+
+def print_classes(classes: dict[str, Json]) -> None:
+    """Print each class's table with its sentences."""
+    out = console()
+    for name, shown in classes.items():
+        out.print(class_table(name, shown))
+        for sentence in sentences(shown):
+            out.print(sentence, soft_wrap=True)
+
+
+def of_rollout(choice: Json) -> dict[str, Json]:
+    """The classes of a rollout's choice, as `class_table` takes them."""
+    return {name: one | {"chosen": one["variant"]} for name, one in choice["classes"].items()}
+
+
+def print_choice(rollout: Json) -> None:
+    """Print what each class of a rollout gets, if each has its own variant."""
+    choice = rollout.get("choice")
+    if choice is not None:
+        console().print(f"chosen per class: {choice['objective']}, {choice['require'] or 'no requirement'}")
+        print_classes(of_rollout(choice))
+
+
+def follow_campaign(store: Path, campaign: Json, say: Callable[[str], None]) -> Json:
+    """Follow a campaign to its end; what changes is said in lines."""
+    said: list[str] = []
+    while True:
+        lines = [f"{one['device']} measures {one['variant']}" for one in campaign["measuring"]]
+        lines += [f"{one['device']} could not: {one['why']}" for one in campaign["failures"]]
+        for line in lines:
+            if line not in said:
+                said.append(line)
+                say(line)
+        if campaign["ended_at"] is not None:
+            return campaign
+        time.sleep(_LOOK_S)
+        with Client(store) as client:
+            campaign = client.campaign(campaign["id"])
+
+
+def _cell(value: Json | None, scale: float, form: str) -> str:
+    if value is None or value["value"] is None:
+        return "-"
+    return format(value["value"] * scale, form)

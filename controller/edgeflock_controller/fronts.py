@@ -1,0 +1,49 @@
+"""What is known of a version's variants on a class of devices: its results from the database, as a table.
+
+Decided here: a result is fresh while it is of the same bundle, class and runtime and not older than `FRESH_S`. What the
+table says is decided in `choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgeflock_compression.quantization.capabilities import why_not
+from edgeflock_controller.choice.facts import Facts, Variant, facts
+from edgeflock_controller.measurements import Result
+from edgeflock_controller.registry import Bundle
+from edgeflock_controller.store import Store
+
+FRESH_S = 30 * 86_400.0
+
+
+def fresh(store: Store, digest: str, device_class: str, runtimes: Iterable[str], at: float) -> list[Result]:
+    """The fresh results of a bundle on a class whose devices have these runtimes now."""
+    known = set(runtimes)
+    return [
+        result
+        for result in store.measurements.results(digest)
+        if result.device_class == device_class and result.runtime in known and at - result.at <= FRESH_S
+    ]
+
+
+def barred(bundle: Bundle, device_class: str, runtimes: Iterable[str]) -> str | None:
+    """Why devices of a class need not even measure a bundle; None: they may."""
+    allowed = bundle.manifest.device_classes
+    if allowed is not None and device_class not in allowed:
+        return f"it is for {', '.join(allowed)}"
+    whys = [why for runtime in sorted(set(runtimes)) if runtime and (why := why_not(bundle.manifest.modes, runtime))]
+    return f"it would not run rightly: {whys[0]}" if whys else None
+
+
+def class_facts(
+    store: Store, bundles: Sequence[Bundle], device_class: str, runtimes: Iterable[str], at: float
+) -> Facts:
+    """The table of a class over these bundles."""
+    known = tuple(runtimes)
+    variants = []
+    for bundle in bundles:
+        results = fresh(store, bundle.digest, device_class, known, at)
+        answers = {result.device: result.answer for result in results}
+        variants.append(Variant(bundle.digest, bundle.manifest, answers, barred(bundle, device_class, known)))
+    return facts(variants)

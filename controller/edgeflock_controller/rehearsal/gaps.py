@@ -1,0 +1,110 @@
+"""What is missing for a rollout, or makes it longer, said before it begins: a sentence each. Pure.
+
+Nothing here forbids anything. What would be computed wrongly on a device is refused elsewhere (`offers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from edgeflock_controller.rehearsal.board import Board
+from edgeflock_controller.rehearsal.layout import Layout
+from edgeflock_controller.rehearsal.subject import Subject
+from edgeflock_controller.rehearsal.windows import Candidate, pairs_in_window
+from edgeflock_deploy.judge.verdict import count
+from edgeflock_deploy.policy.rules import Policy
+
+_P95_PAIRS = 130
+_NAMED = 3
+
+
+def gaps(subject: Subject, policy: Policy, layout: Layout) -> list[str]:
+    """Everything that an operator should know is missing; empty: nothing is."""
+    boards = subject.boards
+    return [
+        *_too_few_online(boards, layout),
+        *_nothing_judged(policy),
+        *_no_evidence(subject.candidate, boards, policy),
+        *_no_meter(subject, policy),
+        *_latency(boards, policy),
+        *_differs(subject.candidate, policy),
+        *_unrecorded(boards),
+    ]
+
+
+def _too_few_online(boards: Sequence[Board], layout: Layout) -> Iterator[str]:
+    online = sum(board.online for board in boards)
+    for stage in layout.stages[:-1]:
+        if stage.target > online:
+            yield f"stage {stage.number} wants {count(stage.target, 'device')}, {online} of {len(boards)} are online"
+            return
+    if not online:
+        yield f"none of {count(len(boards), 'device')} is online: it begins when one wakes"
+    elif layout.asleep:
+        yield f"{_some(layout.asleep)}: offline; each gets it when it wakes, and the rollout does not wait for it"
+
+
+def _nothing_judged(policy: Policy) -> Iterator[str]:
+    if not policy.guardrail:
+        yield f"policy {policy.name} has no guardrail: whatever warms up well is committed, and no regression is found"
+
+
+def _no_evidence(candidate: Candidate, boards: Sequence[Board], policy: Policy) -> Iterator[str]:
+    if not policy.guardrail:
+        return
+    if not candidate.has_slice:
+        yield "the bundle has no evaluation slice: boards have nothing to replay, and accuracy is not known"
+    fresh = [board.device for board in boards if board.committed is None]
+    if fresh:
+        yield (
+            f"{_some(fresh)}: nothing of {candidate.model} is committed there, so there is nothing to compare with; "
+            "bring a first version with --policy install"
+        )
+
+
+def _no_meter(subject: Subject, policy: Policy) -> Iterator[str]:
+    if not any(str(guardrail.metric) == "energy_mj" for guardrail in policy.guardrail):
+        return
+    without = [board.device for board in subject.boards if not board.measures_energy]
+    if without:
+        yield f"{_some(without)}: no meter that may judge, so the guardrail on energy_mj has no data there"
+
+
+def _latency(boards: Sequence[Board], policy: Policy) -> Iterator[str]:
+    metrics = {guardrail.metric for guardrail in policy.guardrail}
+    latencies = sorted(metric for metric in metrics if metric.startswith(("latency_ms", "service_ms")))
+    if not latencies:
+        return
+    if policy.trial.mode != "serving" and (served := [m for m in latencies if m.startswith("service_ms")]):
+        yield f"{', '.join(served)}: measured in a serving trial alone, and this is a {policy.trial.mode} one"
+    emulated = [board.device for board in boards if board.emulated]
+    if emulated:
+        yield f"{_some(emulated)}: emulated, so {', '.join(latencies)} is not judged there"
+    if "latency_ms_p95" in metrics:
+        few = [b.device for b in boards if not b.emulated and pairs_in_window(b, policy.trial) < _P95_PAIRS]
+        if few:
+            yield (
+                f"{_some(few)}: a window there has fewer than {_P95_PAIRS} pairs, so latency_ms_p95 has no data; "
+                "raise window_max_s (or window_pairs) in the policy's [trial]"
+            )
+
+
+def _differs(candidate: Candidate, policy: Policy) -> Iterator[str]:
+    for guardrail in policy.guardrail:
+        if guardrail.metric == "agreement" and candidate.differs > guardrail.fail_margin:
+            yield (
+                f"{candidate.variant} answers {100 * candidate.differs:.1f} % of the items otherwise than its parent: "
+                f"beyond the guardrail on agreement ({100 * guardrail.fail_margin:g} %)"
+            )
+
+
+def _unrecorded(boards: Sequence[Board]) -> Iterator[str]:
+    assumed = [board.device for board in boards if board.windows_from == "assumed"]
+    if assumed:
+        yield f"{_some(assumed)}: no trial was recorded here or on a like board, so how it scatters is assumed"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

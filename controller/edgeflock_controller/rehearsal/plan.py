@@ -1,0 +1,77 @@
+"""A plan: what a rollout would do, what its canary can see, what is risked, and what is missing. Pure.
+
+Put together here from `layout` (who, bytes, how long), `power` (what is detected) and `gaps`. The same subject, policy
+and seed give the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from edgeflock_controller.rehearsal.gaps import gaps
+from edgeflock_controller.rehearsal.layout import Layout, lay_out
+from edgeflock_controller.rehearsal.power import REHEARSED, Detected, detects
+from edgeflock_controller.rehearsal.run import Plot, open_rollout
+from edgeflock_controller.rehearsal.subject import Subject, sources_in_words
+from edgeflock_deploy.policy.rules import Policy
+
+Json = dict[str, Any]
+SEED = 0
+
+
+class Plan(NamedTuple):
+    """All that is told. `detects` has one entry for each guardrail that can be rehearsed, in the policy's order."""
+
+    layout: Layout
+    detects: tuple[Detected, ...]
+    not_rehearsed: tuple[str, ...]
+    missing: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+def make_plan(subject: Subject, policy: Policy, selector: str, tell: Callable[[str], None] = lambda _: None) -> Plan:
+    """Make the plan of a deployment that would begin now; `tell` hears what is being rehearsed."""
+    plot = Plot(subject.candidate, subject.boards, policy, selector, subject.at)
+    tell("who and how long")
+    layout = lay_out(plot, subject.manifest, subject.holds, SEED)
+    opening = open_rollout(plot)
+    seen = [guardrail for guardrail in policy.guardrail if guardrail.metric in REHEARSED]
+    canary = max(1, len(layout.stages[0].devices))
+    found = []
+    for guardrail in seen if any(board.online for board in subject.boards) else ():
+        tell(f"{guardrail.metric} worse")
+        found.append(detects(plot, guardrail, canary, opening))
+    return Plan(
+        layout,
+        tuple(found),
+        tuple(guardrail.metric for guardrail in policy.guardrail if guardrail not in seen),
+        tuple(gaps(subject, policy, layout)),
+        tuple(sources_in_words(subject.boards)),
+    )
+
+
+def plan_json(plan: Plan, subject: Subject, policy: Policy, selector: str) -> Json:
+    """The plan as JSON, sizes in bytes, times in seconds, shares between 0 and 1."""
+    layout = plan.layout
+    return {
+        "model": subject.candidate.model,
+        "version": subject.candidate.version,
+        "variant": subject.candidate.variant,
+        "digest": subject.candidate.digest,
+        "selector": selector,
+        "policy": policy.name,
+        "devices": len(subject.boards),
+        "devices_online": sum(board.online for board in subject.boards),
+        "devices_current": len(layout.current),
+        "devices_asleep": len(layout.asleep),
+        "stages": [stage._asdict() for stage in layout.stages],
+        "sites": layout.sites,
+        "wire_bytes": sum(site["wire_bytes"] for site in layout.sites.values()),
+        "duration_s": layout.duration_s,
+        "endings": layout.endings,
+        "detects": [found._asdict() for found in plan.detects],
+        "not_rehearsed": plan.not_rehearsed,
+        "missing": plan.missing,
+        "sources": plan.sources,
+    }

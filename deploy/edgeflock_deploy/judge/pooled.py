@@ -1,0 +1,107 @@
+"""Evidence of many devices added up, so that a verdict on a fleet of any size costs the same.
+
+Nothing is decided here. Every sum is of whole numbers (see `betting`): a device's old part is taken out and its new one
+put in, and what stands here is exactly what adding up all devices anew would give, whatever came first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edgeflock_deploy.judge import betting
+
+BIN = 1 / 8
+"""Devices of a class are counted by their log wealth on harmlessness, rounded down to eighths."""
+STRONG = 10 * betting.ONE
+"""A purse of ten times what one started with: strong evidence on the scale of Jeffreys (1961)."""
+_TOP_BIN = 16 * 8  # more is not counted, which is always allowed; it keeps the bins few
+
+
+class MetricEvidence(NamedTuple):
+    """What one device showed of one metric: sums for display, log wealths (see `betting`) for the verdict.
+
+    `purse` and `harmless_bin` are read off the wealths, and kept because the sums need them again; `beyond` says of an
+    exact metric that it is above its fail margin.
+    """
+
+    windows: int = 0
+    total: float = 0.0  # sum of the observations z
+    worst: float = 0.0  # the largest z
+    harm: betting.LogWealth = betting.START
+    harmless: betting.LogWealth = betting.START
+    purse: int = betting.ONE
+    harmless_bin: int = 0
+    beyond: bool = False
+
+
+def harmless_bin(harmless: betting.LogWealth) -> int:
+    """The bin that a device's evidence of harmlessness is counted in."""
+    return min(_TOP_BIN, math.floor(betting.mixture(harmless) / BIN))
+
+
+class Pooled(NamedTuple):
+    """One metric of a fleet: what `betting.over_devices` takes, and how many devices are beyond an exact margin."""
+
+    heard: int = 0
+    together: betting.LogWealth = betting.START
+    apart: int = 0
+    beyond: int = 0
+
+    def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> Pooled:
+        """The sums with a device's part before exchanged for its part after."""
+        out, into = before or _NOTHING, after or _NOTHING
+        s1, s2, s3, s4, s5, s6, s7, s8 = self.together  # written out as in `betting.stake`
+        o1, o2, o3, o4, o5, o6, o7, o8 = out.harm
+        i1, i2, i3, i4, i5, i6, i7, i8 = into.harm
+        parts = (s1 - o1 + i1, s2 - o2 + i2, s3 - o3 + i3, s4 - o4 + i4)
+        together = (*parts, s5 - o5 + i5, s6 - o6 + i6, s7 - o7 + i7, s8 - o8 + i8)
+        return Pooled(
+            self.heard + (after is not None) - (before is not None),
+            together,
+            self.apart + into.purse - out.purse,
+            self.beyond + into.beyond - out.beyond,
+        )
+
+
+_NOTHING = MetricEvidence(purse=0)
+
+
+class ClassPooled(NamedTuple):
+    """One metric of one device class: how many devices by their evidence of harmlessness, and of strong harm.
+
+    `strong` counts devices whose own evidence of harm is at `STRONG` or more.
+    """
+
+    bins: Mapping[int, int] = {}
+    strong: int = 0
+
+    def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> ClassPooled:
+        """The counts with a device's part before exchanged for its part after."""
+        bins, count = self.bins, self.strong
+        if (before and before.harmless_bin) != (after and after.harmless_bin) or (before is None) != (after is None):
+            bins = dict(bins)
+            if before is not None:
+                bins[before.harmless_bin] -= 1
+                if not bins[before.harmless_bin]:
+                    del bins[before.harmless_bin]
+            if after is not None:
+                bins[after.harmless_bin] = bins.get(after.harmless_bin, 0) + 1
+        count += (after is not None and after.purse >= STRONG) - (before is not None and before.purse >= STRONG)
+        return ClassPooled(bins, count)
+
+    def of_the_least(self, devices: int, heard: int) -> float:
+        """Log of the product of the `devices` smallest wealths on harmlessness, among `heard` devices of the class.
+
+        A device that gave no data counts with the wealth 1 that it starts with.
+        """
+        silent = heard - sum(self.bins.values())
+        total, left = 0, devices
+        for number in sorted({*self.bins, 0} if silent else self.bins):
+            there = self.bins.get(number, 0) + (silent if number == 0 else 0)
+            total += number * min(left, there)
+            left -= min(left, there)
+            if not left:
+                break
+        return total * BIN if not left else 0.0
