@@ -26,6 +26,7 @@ from edgeflock_controller.audit import Act
 from edgeflock_controller.choosing_routes import choosing_routes
 from edgeflock_controller.commands import SOMEBODY, Commands, Wish
 from edgeflock_controller.core import Core
+from edgeflock_controller.explanation import Case
 from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, decoded_blob, take_container
 from edgeflock_controller.upkeep import Upkeep
 from edgeflock_controller.upkeep_routes import Acting, upkeep_routes
@@ -66,6 +67,13 @@ class RecordsBody(_Body):
 
     model: str
     devices: tuple[str, ...]
+
+
+class WhyQuery(_Body):
+    """What `GET /v1/rollouts/{id}/why` takes; `at` in seconds since 1970, None: now."""
+
+    at: float | None = None
+    everything: bool = False
 
 
 class RollbackBody(_Body):
@@ -171,6 +179,22 @@ def _foresight(core: Core, commands: Commands) -> list[Route]:
     return [Route("/v1/prospects", prospect, methods=["POST"]), Route("/v1/records", records, methods=["POST"])]
 
 
+def _cases(core: Core, commands: Commands) -> list[Route]:
+    """The routes by which one rollout is shown and explained: found on the core's thread, put together beside it."""
+
+    async def case(request: Request) -> Case:
+        return await asyncio.wrap_future(core.call(lambda: commands.case(request.path_params["name"])))
+
+    async def show(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool((await case(request)).view))
+
+    async def why(request: Request) -> Response:
+        asked = WhyQuery.model_validate(dict(request.query_params))
+        return JSONResponse(await run_in_threadpool((await case(request)).why, asked.at, asked.everything))
+
+    return [Route("/v1/rollouts/{name}", show), Route("/v1/rollouts/{name}/why", why)]
+
+
 def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starlette:
     """Build the application.
 
@@ -219,8 +243,7 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         *_publishing(core, commands, trust, act),
         Route("/v1/rollouts", ask(lambda _: commands.rollouts), methods=["GET"]),
         Route("/v1/rollouts", deploy, methods=["POST"]),
-        Route("/v1/rollouts/{name}", ask(lambda r: lambda: commands.rollout(r.path_params["name"]))),
-        Route("/v1/rollouts/{name}/why", ask(lambda r: lambda: commands.why(r.path_params["name"]))),
+        *_cases(core, commands),
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
         *_foresight(core, commands),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _TIMEOUT_S = 60.0
+_REPLAY_S = 600.0  # a journal of a million events takes its minute
 _RECORDS_AT_ONCE = 20  # so that the service's core is never held up for long
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -196,9 +197,11 @@ class Client:
         """One rollout, by its id or an unambiguous beginning of it."""
         return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}")
 
-    def why(self, name: str) -> Json:
-        """What a rollout decided and from what."""
-        return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}/why")
+    def why(self, name: str, *, at: float | None = None, everything: bool = False) -> Json:
+        """What a rollout decided and from what: until now, or until `at`, in seconds since 1970."""
+        asked: Json = ({} if at is None else {"at": at}) | ({"everything": True} if everything else {})
+        path = f"/v1/rollouts/{_segment('rollout', name)}/why"
+        return self._object("GET", path, params=asked, timeout=_REPLAY_S)
 
     def steer(
         self, name: str, wish: Literal["pause", "resume", "abort"], *, keep: bool = False, by: str | None = None

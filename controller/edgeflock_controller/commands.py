@@ -12,6 +12,7 @@ from edgeflock_controller import views
 from edgeflock_controller.audit import Act, Kind
 from edgeflock_controller.choosing import Choosing
 from edgeflock_controller.core import Core
+from edgeflock_controller.explanation import Case
 from edgeflock_controller.naming import check_model, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
 from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
@@ -148,7 +149,11 @@ class Commands:
         return {
             "at": self._clock(),
             "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
-            "devices": [self._store.prospects.device(row, model) for row in devices.values()],
+            "devices": [
+                _started(row, self._store.twins.committed(row.device, model)).model_dump(mode="json")
+                | self._store.prospects.device(row, model)
+                for row in devices.values()
+            ],
         }
 
     def records(self, model: str, devices: Sequence[str]) -> Json:
@@ -191,8 +196,12 @@ class Commands:
         return {"rollout": rollout, "without_previous": without}
 
     def rollouts(self) -> list[Json]:
-        """All rollouts, oldest first."""
-        return self._store.journal.summaries()
+        """All rollouts, oldest first, without what there is of every single device."""
+        live = self._rollouts.live()
+        return [
+            views.headline_view(live[one["id"]]) if one["id"] in live else one
+            for one in self._store.journal.summaries()
+        ]
 
     def rollout(self, name: str) -> Json:
         """One rollout, by its id or an unambiguous beginning of it.
@@ -200,16 +209,26 @@ class Commands:
         Raises:
             BadInput: no such rollout, or several.
         """
-        summary = self._find(name)
-        return summary | {"windows_received": self._store.telemetry.count_windows(summary["id"])}
+        return self.case(name).view()
 
-    def why(self, name: str) -> Json:
+    def why(self, name: str, at: float | None = None, everything: bool = False) -> Json:
         """What a rollout decided and from what, computed anew from its journal.
+
+        Raises:
+            BadInput: no such rollout, or several, or nothing had happened to it at that time.
+        """
+        return self.case(name).why(at, everything)
+
+    def case(self, name: str) -> Case:
+        """One rollout as it is now, to be shown or explained; that may take long, and needs not this thread.
 
         Raises:
             BadInput: no such rollout, or several.
         """
-        return views.why_view(self._store.journal.read(self._find(name)["id"]))
+        rollout: str = self._find(name)["id"]
+        found = self._rollouts.case(rollout)
+        assert found is not None, "a rollout that has a name has a journal"
+        return Case(self._store, found, self._store.telemetry.count_windows(rollout))
 
     def steer(self, name: str, wish: Wish, by: str, keep: bool = False) -> Json:
         """Hold a rollout, let it go on, or end it.

@@ -91,7 +91,7 @@ def test_a_rollout_keeps_the_tags_and_the_local_time_that_its_devices_had_at_the
     publish(desk)
     rollout = deploy(desk, "id=pi-4")
     desk.upkeep.tag("id=pi-4", {"site": "roof"}, [], "ann@hq")
-    started: Any = desk.store.journal.read(rollout["id"])[0].event
+    started: Any = next(desk.store.journal.read(rollout["id"])).event
     assert (started.devices[0].tags, started.devices[0].utc_offset_s) == ({"site": "attic"}, 7200)
 
 
