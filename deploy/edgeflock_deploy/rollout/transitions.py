@@ -87,7 +87,6 @@ DEVICE: Moves = {
     (D.COMMITTED, D.WAITING): "runs something else again",
     (D.COMMITTED, D.SET_ASIDE): "it alone shows harm",
     (D.COMMITTED, D.REVERTING): "the rollout goes back",
-    (D.COMMITTED, D.SET_ASIDE): "trouble of its own",
     (D.SET_ASIDE, D.WAITING): "resumed: a second try",
     (D.SET_ASIDE, D.COMMITTED): "its class gets what it runs",
     (D.SET_ASIDE, D.REVERTING): "the rollout goes back",
