@@ -135,6 +135,8 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
     bets = _bets(policy)
     if not bets:
         return Finding()
+    if _at_most(evidence.fleet, bets, devices) < math.log(fail_needs(policy)):
+        return Finding()
     total, worst = _weighed(evidence.fleet, bets, devices)
     if total < math.log(fail_needs(policy)):
         return Finding()
@@ -253,6 +255,23 @@ def _weighed(fleet: _Fleet, bets: list[Guardrail], devices: int) -> tuple[float,
     ]
     most = max(range(len(bets)), key=lambda at: wealths[at][0] + math.log(wealths[at][1]))
     return betting.log_weighted_mean(wealths), bets[most]
+
+
+def _at_most(fleet: _Fleet, bets: list[Guardrail], devices: int) -> float:
+    """Log of a wealth that the whole fleet's is below for sure: no mean is above its largest term.
+
+    A harmless candidate is looked at after every window, and hardly ever needs the exact number.
+    """
+    sums = [fleet[guardrail.metric] for guardrail in bets if guardrail.metric in fleet]
+    alike = max((max(pooled.together) for pooled in sums), default=0) / betting.UNIT
+    apart = max(
+        (
+            (pooled.apart + betting.ONE * max(0, devices - pooled.heard)) / max(1, devices, pooled.heard)
+            for pooled in sums
+        ),
+        default=betting.ONE,
+    )
+    return max(alike, math.log(max(apart / betting.ONE, 1.0))) + 1e-6  # far above what rounding may do
 
 
 def _rest(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -> tuple[str, float]:
