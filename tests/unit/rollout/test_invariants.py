@@ -208,7 +208,7 @@ def history(fleet: MakeFleet, policy: MakePolicy, seed: int | random.Random, act
     names = "abcdefg"[: rng.randint(1, 7)]
     now = 1000.0 + rng.choice([0, 12 * 3600, 21 * 3600])
     world = fleet(
-        policy(1, 2, 100.0, max_in_trial=limit, stages=stages, **judged, **rules),
+        policy(*rng.choice([(1, 2), (3, 5)]), 100.0, max_in_trial=limit, stages=stages, **judged, **rules),
         {name: rng.choice(["pi", "zero"]) for name in names},
         offline=rng.sample("abcdefg", 2),
         mode=mode,
