@@ -11,6 +11,7 @@ import logging
 from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.liveness import Liveness
 from edgeflock_controller.twins import Twins
+from edgeflock_controller.unheard import Unheard
 from edgeflock_deploy.messages import Outcome, Phase, Presence, Reported, ReportedModel
 from edgeflock_deploy.rollout.events import DeviceSeen
 
@@ -24,6 +25,7 @@ class Fleet:
 
     def __init__(self, twins: Twins, freezes: Freezes) -> None:
         self.liveness = Liveness()
+        self._unheard = Unheard()
         self._twins, self._freezes = twins, freezes
         # A presence may overtake the first report; it is retained, so that forgetting it in a crash does no harm.
         self._unknown: dict[str, bool] = {}
@@ -68,6 +70,13 @@ class Fleet:
         for model, entry in said.models.items():
             self._twins.put_said(said.device, model, entry, at)
             self._note_committed(said.device, model, entry, at)
+
+    def has_not_heard(self, said: Reported, now_s: float) -> bool:
+        """Whether a report shows that the device waits in vain for its newest word, and is to be told again."""
+        told = self._twins.newest_generations(said.device)
+        models = said.models
+        lags = any(model not in models or models[model].generation < newest for model, newest in told.items())
+        return self._unheard.reported(said.device, lags, now_s)
 
     def fallen_silent(self, now_s: float) -> list[str]:
         """Note as offline those of which nothing has been heard for too long; says which."""

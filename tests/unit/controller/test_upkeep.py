@@ -17,6 +17,7 @@ from edgeflock_controller.upkeep import Upkeep
 from edgeflock_deploy.bundle import Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey
+from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import Reported
 from edgeflock_deploy.policy.policy_file import load_policy
 
@@ -52,7 +53,14 @@ class Desk(NamedTuple):
 @pytest.fixture
 def desk(store: Store) -> Desk:
     key = SigningKey.generate("controller")
-    core = Core(store, "mqtt://127.0.0.1:1", key, lambda: 1000.0, lambda: 1000.0, lambda: "name")
+    core = Core(
+        store,
+        lambda on_connect: Link("mqtt://127.0.0.1:1", "c", on_connect=on_connect),
+        key,
+        lambda: 1000.0,
+        lambda: 1000.0,
+        lambda: "name",
+    )
     commands = Commands(core, lambda: "0000")
     made = Desk(core, store, commands, Upkeep(core, lambda name: str(commands.rollout(name)["id"])))
     for device in ("pi-1", "pi-2", "pi-3"):
