@@ -42,6 +42,7 @@ class Wish(NamedTuple):
     objective: str
     require: str
     boards: int  # of each class, to measure each variant
+    runs: int  # fresh processes on each
     by: str
     start_at: float | None = None
 
@@ -100,6 +101,7 @@ class Choosing:
             require=wish.require,
             boards=wish.boards,
             start_at=wish.start_at,
+            runs=wish.runs,
             sample_ms=sample_ms(wanted),
             started_at=at,
             deadline_at=at + CAMPAIGN_S,
