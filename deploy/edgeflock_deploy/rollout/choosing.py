@@ -78,7 +78,13 @@ def candidates_in_stage(rollout: Rollout) -> int:
 def may_be_asked(rollout: Rollout, at: float) -> Iterator[tuple[Group, Members]]:
     """The devices of the current stage that may be asked now, the pace aside."""
     windows = rollout.policy.window
-    return (entry for entry in _awake(rollout) if not windows or is_open(windows, at, entry[0].utc_offset_s))
+    opened: dict[int | None, bool] = {}  # by offset: thousands of devices live in a few dozen time zones
+    for group, members in _awake(rollout):
+        offset = group.utc_offset_s
+        if offset not in opened:
+            opened[offset] = is_open(windows, at, offset)
+        if opened[offset]:
+            yield group, members
 
 
 def next_opening(rollout: Rollout, at: float) -> float | None:
