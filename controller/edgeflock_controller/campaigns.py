@@ -53,6 +53,16 @@ class Campaigns:
         """Begin a campaign; one whose variants are all known ends at once."""
         return self._go_on(campaign, campaign.started_at)
 
+    def overtaken(self, model: str, rollout: str, by_campaign: str | None, at: float) -> None:
+        """A rollout of the model was started: campaigns other than the one that it came of end without one."""
+        for campaign in self._store.measurements.live_campaigns():
+            if campaign.model == model and campaign.id != by_campaign:
+                for asking in self._askings(campaign):
+                    self._withdraw(asking)
+                why = f"{rollout} of the same model was started meanwhile"
+                ended = campaign.model_copy(update={"ended_at": at, "failed": why, "waits": {}})
+                self._store.measurements.put_campaign(ended)
+
     def heard(self, said: Reported, at: float) -> None:
         """Take in what a device says of what it was asked to measure."""
         if not said.measured:
@@ -200,7 +210,8 @@ class Campaigns:
             rollout.devices[row.device].status in _AT_WORK for rollout in self._rollouts.concerned(row.device)
         )
         asked = bool(self._store.measurements.askings(row.device))
-        return Board(row.device, row.device_class, bool(row.online), not at_work and not asked)
+        frozen = self._store.freezes.of("device", row.device) is not None
+        return Board(row.device, row.device_class, bool(row.online), not at_work and not asked, frozen)
 
     def _askings(self, campaign: Campaign) -> list[Asking]:
         return [one for one in self._store.measurements.askings() if one.campaign == campaign.id]

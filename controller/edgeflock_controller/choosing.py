@@ -76,9 +76,7 @@ class Choosing:
                 model is being measured already.
         """
         wanted = parse_wanted(wish.objective, wish.require)
-        freeze = self._store.freezes.of("model", wish.model)
-        if freeze is not None:
-            raise BadInput(f"model {wish.model}", str(freeze), f"`edgeflock unfreeze model {wish.model}` after that")
+        self._check_not_frozen(wish.model)
         bundles = self._candidates(wish.model, wish.version)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
@@ -147,7 +145,13 @@ class Choosing:
         held = sorted(one for one in classes if rollout.choice.digest_for(one) is None)
         return {one: self._campaigns.choose_for(campaign, one, self._clock()) for one in held}
 
+    def _check_not_frozen(self, model: str) -> None:
+        freeze = self._store.freezes.of("model", model)
+        if freeze is not None:
+            raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
+
     def _launch(self, campaign: Campaign, choice: Choice, at: float) -> str:
+        self._check_not_frozen(campaign.model)
         devices = selected(self._store, campaign.selector).values()
         committed = self._store.twins.committed
         started = Started(
