@@ -150,7 +150,11 @@ class Campaigns:
         choice = Choice(objective=campaign.objective, require=campaign.require, campaign=campaign.id, classes=classes)
         ended = campaign.model_copy(update={"ended_at": at, "choice": choice})
         if not any(one.digest for one in classes.values()):
-            failed = "no class gets a variant: " + "; ".join(f"{name}: {one.why}" for name, one in classes.items())
+            whys: dict[str, list[str]] = defaultdict(list)
+            for name, one in classes.items():
+                whys[one.why].append(name)
+            held = "; ".join(f"{', '.join(names)}: {why}" for why, names in whys.items())
+            failed = f"no class gets a variant: {held}"
             log.warning("campaign %s: %s", campaign.id, failed)
             return ended.model_copy(update={"failed": failed})
         assert self.launch is not None, "whoever begins campaigns says how their rollouts are started"

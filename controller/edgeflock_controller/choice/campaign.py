@@ -60,14 +60,8 @@ def plan_class(
     out, asked = {task.device for task in failed}, tuple(asked)
     at_work = {task.device: task for task in asked}
     done = {device for device in _all_devices(results) if not _left(candidates, results, device)}
-    usable = [
-        board
-        for board in boards
-        if board.online
-        and not board.frozen
-        and board.device not in out | done
-        and (board.idle or board.device in at_work)
-    ]
+    awake = [board for board in boards if board.online and not board.frozen and board.device not in out]
+    usable = [board for board in awake if board.device not in done and (board.idle or board.device in at_work)]
     usable.sort(key=lambda board: (board.device not in at_work, -_measured(candidates, results, board), board.device))
     chosen = usable[: max(0, wanted_boards - len(done))]
     ask = [
@@ -78,7 +72,6 @@ def plan_class(
     working = [board.device for board in chosen]
     if working:
         return ClassPlan(tuple(ask), f"{', '.join(sorted(working))} measure{'s' if len(working) == 1 else ''}")
-    awake = [board for board in boards if board.online and not board.frozen and board.device not in out]
     busy = sorted(board.device for board in awake if not board.idle)
     if busy and not done:
         return ClassPlan((), f"{busy[0]}{f' and {len(busy) - 1} more' if len(busy) > 1 else ''} busy")
