@@ -56,7 +56,7 @@ class Campaigns:
     def overtaken(self, model: str, rollout: str, by_campaign: str | None, at: float) -> None:
         """A rollout of the model was started: campaigns other than the one that it came of end without one."""
         for campaign in self._store.measurements.live_campaigns():
-            if campaign.model == model and campaign.id != by_campaign:
+            if campaign.model == model and campaign.id != by_campaign and campaign.objective:
                 for asking in self._askings(campaign):
                     self._withdraw(asking)
                 why = f"{rollout} of the same model was started meanwhile"
@@ -146,6 +146,8 @@ class Campaigns:
     def _end(self, campaign: Campaign, at: float) -> Campaign:
         for asking in self._askings(campaign):
             self._withdraw(asking)
+        if not campaign.objective:
+            return campaign.model_copy(update={"ended_at": at})
         classes = {name: self.choose_for(campaign, name, at) for name in self._classes(campaign)}
         choice = Choice(objective=campaign.objective, require=campaign.require, campaign=campaign.id, classes=classes)
         ended = campaign.model_copy(update={"ended_at": at, "choice": choice})

@@ -5,9 +5,10 @@ What is measured next, and when a campaign ends, stands in `campaigns`; what a c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from edgeflock_controller.audit import Kind
 from edgeflock_controller.campaigns import CAMPAIGN_S
 from edgeflock_controller.choice.front import shown_metrics, with_front
 from edgeflock_controller.choice.wanted import Wanted, parse_wanted
@@ -32,12 +33,15 @@ _ENOUGH = 1.5  # times the samples that a p95 needs
 
 
 class Wish(NamedTuple):
-    """A deployment of the variant per class, as the operator asked for it; `version` None: the newest."""
+    """A deployment of the variant per class, as the operator asked for it; `version` None: the newest.
+
+    Without an objective, and a policy, boards only measure.
+    """
 
     model: str
     version: int | None
     selector: str
-    policy: Policy
+    policy: Policy | None
     objective: str
     require: str
     boards: int  # of each class, to measure each variant
@@ -51,6 +55,7 @@ class Choosing:
     Args:
         core: the service's core, on whose thread this runs.
         start: starts a rollout, given what is noted of it; gives it as it is shown.
+        note: enters into the audit log: who, action, detail, result, and what it is about.
         new_rollout: makes a rollout's id.
         new_suffix: four letters that keep an id apart from those of a store that was lost.
         entered: a device as it enters a rollout, with what it has committed.
@@ -60,11 +65,13 @@ class Choosing:
         self,
         core: Core,
         start: Callable[[Started, str, str], Json],
+        note: Callable[[str, str, str, str, Mapping[Kind, Iterable[str]]], None],
         new_rollout: Callable[[], str],
         new_suffix: Callable[[], str],
         entered: Callable[[Device, str | None], StartedDevice],
     ) -> None:
         self._store, self._campaigns, self._clock = core.store, core.campaigns, core.clock
+        self._note = note
         self._start, self._new_rollout, self._new_suffix, self._entered = start, new_rollout, new_suffix, entered
         core.campaigns.launch = self._launch
 
@@ -75,8 +82,8 @@ class Choosing:
             BadInput: unknown model, version, device, class or tag, a frozen model, a wish that cannot be read, or the
                 model is being measured already.
         """
-        wanted = parse_wanted(wish.objective, wish.require)
-        self._check_not_frozen(wish.model)
+        if wish.objective:
+            self._check_not_frozen(wish.model)
         bundles = self._candidates(wish.model, wish.version)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
@@ -96,11 +103,18 @@ class Choosing:
             require=wish.require,
             boards=wish.boards,
             runs=wish.runs,
-            sample_ms=sample_ms(wanted),
+            sample_ms=sample_ms(parse_wanted(wish.objective, wish.require)) if wish.objective else _USUAL_MS,
             started_at=at,
             deadline_at=at + CAMPAIGN_S,
         )
-        return self._view(self._campaigns.begin(campaign))
+        begun = self._campaigns.begin(campaign)
+        if begun.rollout is None:
+            what = f"{wish.model}@{begun.version} on {wish.selector}"
+            detail = f"{what}: {AUTO}, {wish.objective}, {wish.require or 'no requirement'}" if wish.objective else what
+            result = begun.failed or f"began to measure, {begun.id}"
+            about: dict[Kind, list[str]] = {"model": [wish.model], "device": list(begun.devices)}
+            self._note(wish.by, "deploy" if wish.objective else "measure", detail, result, about)
+        return self._view(begun)
 
     def campaign(self, name: str) -> Json:
         """How far a campaign is.
@@ -124,15 +138,15 @@ class Choosing:
         classes = sorted({row.device_class for row in rows})
         if device_class is not None and device_class not in classes:
             raise BadInput(f"device class {device_class}", "is unknown", existing("device classes", classes))
-        at, last = self._clock(), self._store.measurements.last_campaign(model)
+        at, campaigns = self._clock(), self._store.measurements.last_campaigns(model)
         number = bundles[0].manifest.version
-        made = last.choice if last is not None and last.version == number else None
+        made = next((one.choice for one in campaigns if one.choice is not None and one.version == number), None)
         shown = {}
         for name in classes if device_class is None else [device_class]:
             known = class_facts(self._store, bundles, name, {r.runtime for r in rows if r.device_class == name}, at)
             chosen = made.classes.get(name) if made is not None else None
             shown[name] = _class_view(known.rows, known.reference, made, chosen)
-        now = None if last is None else self._view(last)
+        now = self._view(campaigns[0]) if campaigns else None
         return {"model": model, "version": number, "classes": shown, "campaign": now}
 
     def chosen_since(self, rollout: Rollout) -> dict[str, ClassChoice]:
@@ -151,6 +165,7 @@ class Choosing:
             raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
 
     def _launch(self, campaign: Campaign, choice: Choice, at: float) -> str:
+        assert campaign.policy is not None, "a campaign without one is not launched"
         self._check_not_frozen(campaign.model)
         devices = selected(self._store, campaign.selector).values()
         committed = self._store.twins.committed

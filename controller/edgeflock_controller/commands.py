@@ -40,7 +40,7 @@ class Commands:
         self._rollouts = core.rollouts
         self._clock = core.clock
         self._new_suffix = new_suffix
-        self.choosing = Choosing(core, self._start, self._new_id, new_suffix, _started)
+        self.choosing = Choosing(core, self._start, self._note, self._new_id, new_suffix, _started)
 
     def register(self, bundle: Bundle, by: str = SOMEBODY) -> Json:
         """Take a bundle in whose signature and containers have been checked.

@@ -279,6 +279,18 @@ def test_a_restart_in_mid_campaign_loses_nothing(hq: Headquarters, store: Store)
     assert again.chosen() == {"tiny": "int8"}
 
 
+def test_a_campaign_without_an_objective_only_measures(hq: Headquarters) -> None:
+    hq.device("t1", "tiny")
+    hq.begin(objective="", policy=None)
+    with hq.store.transaction():
+        hq.campaigns.overtaken("digits", "r9", None, AT)  # a rollout takes nothing from it
+    hq.answers("t1")
+    hq.answers("t1")
+    assert (hq.campaign().ended_at, hq.campaign().rollout, hq.campaign().failed) == (AT, None, None)
+    assert hq.launched == []
+    assert hq.begin(id="m2-abcd").rollout == "r1-abcd"  # what it measured is known from here on
+
+
 def test_a_frozen_board_measures_nothing(hq: Headquarters) -> None:
     hq.device("t1", "tiny")
     with hq.store.transaction():
