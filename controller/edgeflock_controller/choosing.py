@@ -218,6 +218,8 @@ def sample_ms(wanted: Wanted) -> float:
 def _class_view(rows: list[Any], reference: str | None, made: Choice | None, chosen: ClassChoice | None) -> Json:
     metrics = shown_metrics(rows) if made is None else parse_wanted(made.objective, made.require).metrics
     fronted = with_front(rows, metrics)
+    if chosen is not None and any(row.values for row in rows) and not any(row.values for row in chosen.rows):
+        chosen = None  # it was measured since
     return {
         "metrics": list(metrics),
         "reference": reference,
