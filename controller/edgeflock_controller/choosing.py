@@ -5,10 +5,10 @@ What is measured next, and when a campaign ends, stands in `campaigns`; what a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from edgeflock_controller.audit import Kind
+from edgeflock_controller.audit import Act, Kind
 from edgeflock_controller.campaigns import CAMPAIGN_S
 from edgeflock_controller.choice.front import shown_metrics, with_front
 from edgeflock_controller.choice.wanted import Wanted, parse_wanted
@@ -47,6 +47,7 @@ class Wish(NamedTuple):
     boards: int  # of each class, to measure each variant
     runs: int  # fresh processes on each
     by: str
+    start_at: float | None = None
 
 
 class Choosing:
@@ -55,7 +56,6 @@ class Choosing:
     Args:
         core: the service's core, on whose thread this runs.
         start: starts a rollout, given what is noted of it; gives it as it is shown.
-        note: enters into the audit log: who, action, detail, result, and what it is about.
         new_rollout: makes a rollout's id.
         new_suffix: four letters that keep an id apart from those of a store that was lost.
         entered: a device as it enters a rollout, with what it has committed.
@@ -65,13 +65,11 @@ class Choosing:
         self,
         core: Core,
         start: Callable[[Started, str, str], Json],
-        note: Callable[[str, str, str, str, Mapping[Kind, Iterable[str]]], None],
         new_rollout: Callable[[], str],
         new_suffix: Callable[[], str],
         entered: Callable[[Device, str | None], StartedDevice],
     ) -> None:
         self._store, self._campaigns, self._clock = core.store, core.campaigns, core.clock
-        self._note = note
         self._start, self._new_rollout, self._new_suffix, self._entered = start, new_rollout, new_suffix, entered
         core.campaigns.launch = self._launch
 
@@ -102,19 +100,19 @@ class Choosing:
             objective=wish.objective,
             require=wish.require,
             boards=wish.boards,
+            start_at=wish.start_at,
             runs=wish.runs,
             sample_ms=sample_ms(parse_wanted(wish.objective, wish.require)) if wish.objective else _USUAL_MS,
             started_at=at,
             deadline_at=at + CAMPAIGN_S,
         )
-        begun = self._campaigns.begin(campaign)
-        if begun.rollout is None:
-            what = f"{wish.model}@{begun.version} on {wish.selector}"
-            detail = f"{what}: {AUTO}, {wish.objective}, {wish.require or 'no requirement'}" if wish.objective else what
-            result = begun.failed or f"began to measure, {begun.id}"
-            about: dict[Kind, list[str]] = {"model": [wish.model], "device": list(begun.devices)}
-            self._note(wish.by, "deploy" if wish.objective else "measure", detail, result, about)
-        return self._view(begun)
+        what = f"{campaign.model}@{campaign.version} on {wish.selector}"
+        if wish.policy is not None:
+            wishes = f"{wish.objective}, {wish.require or 'no requirement'}"
+            what += f", for {AUTO} ({wishes}), policy {wish.policy.name}"
+        about: dict[Kind, Iterable[str]] = {"model": [wish.model], "device": campaign.devices}
+        self._store.audit.append(Act(wish.by, "measure", what, about), at, campaign.id)
+        return self._view(self._campaigns.begin(campaign))
 
     def campaign(self, name: str) -> Json:
         """How far a campaign is.
@@ -181,10 +179,16 @@ class Choosing:
             devices=tuple(self._entered(row, committed(row.device, campaign.model)) for row in devices),
             by=campaign.by,
             choice=choice,
+            start_at=campaign.start_at,
+            bundle_bytes=self._largest(choice),
         )
         got = ", ".join(f"{name}: {one.variant or 'held'}" for name, one in choice.classes.items())
         what = f"{campaign.model}@{campaign.version} {AUTO} ({got}) to {campaign.selector}"
         return str(self._start(started, "deploy", f"{what}, policy {campaign.policy.name}")["id"])
+
+    def _largest(self, choice: Choice) -> int:
+        bundles = (self._store.registry.bundle(one.digest) for one in choice.classes.values() if one.digest)
+        return max((bundle.manifest.wire_bytes for bundle in bundles if bundle is not None), default=0)
 
     def _candidates(self, model: str, version: int | None) -> list[Bundle]:
         check_model(self._store, model)

@@ -1,9 +1,10 @@
 """The store: one SQLite database in WAL mode and a folder of containers. One thread owns it: the service's core.
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
-`registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
-`comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes` and `audit` (what people
-gave, forbade and did), `prospects` (what all that tells a plan), `measurements` (what boards measured of bundles).
+`registry` (what is published), `twins` (what devices are told and say), `journal` and `snapshots` (rollouts),
+`telemetry` (hot rows), `comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes`
+and `audit` (what people gave, forbade and did), `prospects` (what all that tells a plan), `measurements` (what boards
+measured of bundles).
 """
 
 from __future__ import annotations
@@ -26,10 +27,17 @@ from edgeflock_controller.measurements import Measurements
 from edgeflock_controller.prospects import Prospects
 from edgeflock_controller.registry import Registry
 from edgeflock_controller.schema import migrate
+from edgeflock_controller.snapshots import Snapshots
 from edgeflock_controller.tags import Tags
 from edgeflock_controller.telemetry import Telemetry
 from edgeflock_controller.twins import Twins
-from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.errors import BadInput, EdgeflockError
+
+_TERM = "term"
+
+
+class TakenOver(EdgeflockError):
+    """Another service works on this store: this one must store nothing and say nothing any more."""
 
 
 class Store:
@@ -37,18 +45,21 @@ class Store:
 
     Args:
         folder: the store's folder; made if missing.
+        connection: an open database of this release, in place of the folder's.
 
     Raises:
         BadInput: the folder cannot be used, or its database was written by a newer release.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, connection: sqlite3.Connection | None = None) -> None:
         self.folder = folder
-        self._connection = _open(folder)
+        self._connection = _open(folder) if connection is None else connection
+        self._file = str(self._connection.execute("PRAGMA database_list").fetchone()["file"])
         self.containers = Containers(folder / "containers")
         self.registry = Registry(self._connection)
         self.twins = Twins(self._connection)
         self.journal = Journal(self._connection)
+        self.snapshots = Snapshots(self._connection)
         self.telemetry = Telemetry(self._connection)
         self.comings = Comings(self._connection)
         self.prospects = Prospects(self._connection, self.twins, self.comings)
@@ -75,6 +86,16 @@ class Store:
             raise
         self._connection.execute(commit)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Journal]:
+        """The journal over a connection that only reads, for another thread: going through it may take a minute."""
+        if not self._file:  # a database in memory has one connection
+            yield self.journal
+            return
+        with contextlib.closing(sqlite3.connect(f"{Path(self._file).as_uri()}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            yield Journal(connection)
+
     def get_meta(self, key: str) -> str | None:
         """A single remembered value."""
         row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -83,6 +104,25 @@ class Store:
     def set_meta(self, key: str, value: str) -> None:
         """Remember a single value."""
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def next_term(self) -> int:
+        """Begin a service's term on this store; call inside a transaction. Every earlier term is over by it."""
+        term = int(self.get_meta(_TERM) or 0) + 1
+        self.set_meta(_TERM, str(term))
+        return term
+
+    def check_term(self, term: int) -> None:
+        """Make sure that a term has not ended; call first in each transaction that decides anything.
+
+        The lock on the folder keeps a second service out where the kernel sees both. Where it does not (a network file
+        system, a container's copy of the lock), this does: generations are given out inside such transactions, so what
+        a service says whose term is over is older than what the newer one says, and devices ignore it.
+
+        Raises:
+            TakenOver: a newer service began its own.
+        """
+        if self.get_meta(_TERM) != str(term):
+            raise TakenOver(f"term {term} is over: another service works on the store in {self.folder}")
 
     def close(self) -> None:
         """Close the database."""

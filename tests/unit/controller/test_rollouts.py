@@ -3,14 +3,26 @@ from __future__ import annotations
 import pytest
 
 from edgeflock_controller.expiry import LIFE_S, expiry
+from edgeflock_controller.explanation import why_view
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
-from edgeflock_controller.views import why_view
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Outcome, Phase, Reported, ReportedModel
+from edgeflock_controller.views import rollout_view
+from edgeflock_deploy.messages import (
+    DesiredModel,
+    DeviceState,
+    Outcome,
+    Outcomes,
+    Phase,
+    Reported,
+    ReportedModel,
+    VariantWindow,
+    Window,
+)
 from edgeflock_deploy.policy.policy_file import load_policy
+from edgeflock_deploy.policy.rules import Guardrail
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout.events import DeviceSeen, Paused, Resumed, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout.events import DeviceSeen, Paused, Resumed, Started, StartedDevice, Ticked, WindowClosed
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
 
 IDLE = DeviceState.IDLE
@@ -87,7 +99,11 @@ def test_a_rollout_that_ended_is_replayed_no_more_but_can_be_explained(store: St
     assert store.journal.unfinished() == []
     (summary,) = store.journal.summaries()
     assert summary["phase"] == "SUCCEEDED"
-    assert why_view(store.journal.read("r1"))["rollout"] == summary
+    why = why_view(store.journal.read("r1"))["rollout"]
+    assert {key: why[key] for key in summary if key != "verdict"} | {"verdict": summary["verdict"]} == summary
+    ended = rollouts.case("r1")
+    assert ended is not None
+    assert rollout_view(ended.rollout) == why
 
 
 def test_what_changes_nothing_is_not_journaled(store: Store) -> None:
@@ -95,11 +111,11 @@ def test_what_changes_nothing_is_not_journaled(store: Store) -> None:
     with store.transaction():
         rollouts.start(started("r1", "pi-1"))
         rollouts.see(says("pi-1", DeviceState.TRIAL, Phase.TRIAL), "r1")
-    before = len(store.journal.read("r1"))
+    before = len(list(store.journal.read("r1")))
     with store.transaction():
         assert not rollouts.apply("r1", Ticked(at=102.0))
         rollouts.see(says("pi-1", DeviceState.TRIAL, Phase.TRIAL, at=103.0), "r1")
-    assert len(store.journal.read("r1")) == before
+    assert len(list(store.journal.read("r1"))) == before
 
 
 def test_a_transaction_that_fails_leaves_neither_event_nor_word_nor_memory(store: Store) -> None:
@@ -109,7 +125,7 @@ def test_a_transaction_that_fails_leaves_neither_event_nor_word_nor_memory(store
         rollouts.start(started("r1", "pi-1"))
         raise RuntimeError
     rollouts.restore(before)
-    assert store.journal.read("r1") == []
+    assert not list(store.journal.read("r1"))
     assert store.twins.desired("pi-1") == {}
     assert not rollouts.live()
     assert not set(rollouts.take_moved())
@@ -160,7 +176,7 @@ def test_needed_are_what_devices_are_to_run_what_running_rollouts_bring_and_the_
 
 
 def test_a_device_that_failed_for_its_own_reasons_gets_a_second_try_after_a_resume(store: Store) -> None:
-    rollouts, fleet = Rollouts(store), Fleet(store.twins)
+    rollouts, fleet = Rollouts(store), Fleet(store.twins, store.freezes)
 
     def hear(seq: int, said: ReportedModel) -> None:
         report = Reported(
@@ -197,3 +213,21 @@ def test_a_device_that_failed_for_its_own_reasons_gets_a_second_try_after_a_resu
     with store.transaction():
         hear(3, full.model_copy(update={"generation": generation}))
     assert rollouts.live()["r1"].devices["pi-1"].status is DeviceStatus.SET_ASIDE
+
+
+@pytest.mark.parametrize("gates", [True, False])
+def test_the_journal_keeps_how_answers_were_spread_only_where_drift_is_looked_at(store: Store, gates: bool) -> None:
+    rails = (Guardrail(metric="drift", fail_margin=0.05),) if gates else ()
+    policy = load_policy("standard").model_copy(update={"guardrail": rails})
+    rollouts = Rollouts(store)
+    sides = {side: VariantWindow(n=4, outcomes=Outcomes(classes=(3, 1))) for side in ("old", "new")}
+    window = Window(
+        device="pi-1", boot_id="b", seq=1, device_class="a", rollout="r1", model="m", number=0, old_digest="o",
+        new_digest="new", duration_s=1.0, pairs=4, agreement=1.0, **sides,
+    )  # fmt: skip
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1", committed="o").model_copy(update={"policy": policy}))
+        rollouts.window(window, 101.0)
+    kept = [entry.event for entry in store.journal.read("r1")][-1]
+    assert isinstance(kept, WindowClosed)
+    assert kept.window.new.outcomes.classes == ((3, 1) if gates else ())
