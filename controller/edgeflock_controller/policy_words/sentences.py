@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edgeflock_controller.policy_words.durations import duration
 from edgeflock_controller.policy_words.least import Least
-from edgeflock_deploy.judge.judge import fail_needs, pass_needs
+from edgeflock_deploy.judge.judge import fail_needs, pass_needs, rest_needs
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.policy.limits import DAYS, Halt, MaintenanceWindow
 from edgeflock_deploy.policy.rules import BRAKES, Guardrail, Metric, Policy, Stage
@@ -69,7 +69,9 @@ def _evidence(policy: Policy, least: Least) -> Iterator[str]:
     yield "however often one looks."
     stages = "" if len(policy.stage) == 1 else f" ({len(policy.stage)} stages share alpha)"
     yield f"A FAIL needs evidence {fail_needs(policy):,.0f}{stages}, the PASS of a device {pass_needs(policy):,.0f}"
-    yield "for each guardrail."
+    yield "for each guardrail, or, beyond 20 devices, of its class."
+    rest = f"without the strongest the evidence must still be {rest_needs(policy):.2g}"
+    yield f"No device alone takes a fleet back: {rest}."
     if least.to_pass is None:
         yield "No device can pass."
         return
@@ -124,34 +126,34 @@ def _size(stage: Stage, last: bool) -> str:
 
 def _guardrail(guardrail: Guardrail, least: Least) -> str:
     metric, good, fewest = guardrail.metric, guardrail.pass_margin, least.to_fail[guardrail.metric]
-    said = f"{_beyond(metric, guardrail.fail_margin)}"
+    said = _beyond(metric, guardrail.fail_margin)
     if metric in BRAKES:
-        held = "never" if fewest is None else f"after {count(fewest, 'window')} at the least"
-        return f"{said} holds the rollout once, for a person to look ({held} on one device); it takes nothing back."
+        after = "" if fewest is None else f", on one device after {count(fewest, 'window')} at the least"
+        return f"{said} holds the rollout once{after}, for a person to look; nothing is taken back for it."
     if good is None:
         said += " is a regression; no PASS is asked of it."
     else:
-        said += f" is a regression; shown to be below {_amount(metric, good)} is good enough."
+        where = ", on boards that measure it" if guardrail.where_measured else ""
+        said += f" is a regression; shown to be below {_amount(metric, good)} is good enough{where}."
     if metric == "silence":
-        said += " It is judged by the devices that have not got the candidate, whatever the windows say."
+        said += " Two boards must have fallen silent for a FAIL."
     elif fewest is None:
         said += " It never fails a rollout."
     else:
         said += f" On one device, even the worst there is fails after {count(fewest, 'window')} at the least."
-    if guardrail.where_measured:
-        said += " A device that cannot measure it needs no PASS of it."
     return said if guardrail.weight == 1 else f"{said} Its weight among the guardrails is {guardrail.weight:g}."
 
 
 def _beyond(metric: Metric, margin: float) -> str:
     """What is beyond a fail margin, as the subject of a sentence."""
     much = _amount(metric, margin)
+    oftener = f"more than {1 + margin:g} times as often as their peers without it"
     words: dict[Metric, str] = {
         "accuracy": f"A drop of more than {much}",
         "agreement": f"More than {much} of the answers differing",
-        "errors": f"More than {much} of the inferences failing, beyond the incumbent's",
-        "crashes": f"A restart of its process in more than {much} of the windows",
-        "silence": f"Falling silent more than {1 + margin:g} times as often as devices without the candidate",
+        "errors": f"More than {much} more of its inferences failing",
+        "crashes": f"Its process started anew in more than {much} of the windows",
+        "silence": f"Boards with the candidate falling silent {oftener}",
         "drift": f"A mix of answers that is more than {much} away from the incumbent's",
         "peak_rss_bytes": f"More than {much} more memory",
         "energy_mj": f"More than {much} more energy",
@@ -160,7 +162,10 @@ def _beyond(metric: Metric, margin: float) -> str:
 
 
 def _amount(metric: Metric, margin: float) -> str:
-    return f"{100 * margin:g} points" if metric == "accuracy" else f"{100 * margin:g} %"
+    hundredths = f"{100 * margin:g}"
+    if metric not in ("accuracy", "errors"):
+        return f"{hundredths} %"
+    return f"{hundredths} point" if hundredths == "1" else f"{hundredths} points"
 
 
 def _window(window: MaintenanceWindow) -> str:

@@ -100,17 +100,20 @@ def test_the_fewest_windows_are_those_after_which_the_judge_says_the_word() -> N
 
 
 def test_a_brake_holds_and_what_no_pass_is_asked_of_says_so() -> None:
-    more = (
-        '[[guardrail]]\nmetric = "drift"\nfail_margin = 0.05\n[[guardrail]]\nmetric = "crashes"\nfail_margin = 0.02\n'
-    )
+    more = '[[guardrail]]\nmetric = "drift"\nfail_margin = 0.05\n'
+    more += '[[guardrail]]\nmetric = "crashes"\nfail_margin = 0.02\n'
+    more += '[[guardrail]]\nmetric = "silence"\nfail_margin = 0.5\n'
     more += '[[guardrail]]\nmetric = "energy_mj"\nfail_margin = 0.1\npass_margin = 0.2\nwhere_measured = true\n'
     words = said(PLAIN + more)
     assert words["guardrail drift"].startswith("A mix of answers that is more than 5 % away from the incumbent's holds")
-    assert "never" not in words["guardrail drift"]
-    assert "takes nothing back" in words["guardrail drift"]
+    assert "on one device after " in words["guardrail drift"]
+    assert words["guardrail drift"].endswith("for a person to look; nothing is taken back for it.")
     assert "in more than 2 % of the windows is a regression; no PASS is asked of it." in words["guardrail crashes"]
-    assert "needs no PASS of it" in words["guardrail energy_mj"]
-    assert words["guardrail errors"].startswith("More than 1 % of the inferences failing, beyond the incumbent's is")
+    assert "is good enough, on boards that measure it." in words["guardrail energy_mj"]
+    assert words["guardrail errors"].startswith("More than 1 point more of its inferences failing is a regression")
+    assert "fails after" in words["guardrail errors"]
+    assert "falling silent more than 1.5 times as often as their peers without it" in words["guardrail silence"]
+    assert "Two boards must have fallen silent for a FAIL." in words["guardrail silence"]
 
 
 def test_what_a_policy_says_is_said_in_words() -> None:
@@ -138,7 +141,7 @@ def test_what_a_policy_says_is_said_in_words() -> None:
     )
     assert words["rate"] == "The devices of a site (tag site) are asked no faster than 0.5 MB/s brings the bundle."
     assert words["halt rule"] == "Pauses when 3 devices and 10 % of the devices that were asked are offline."
-    assert words["guardrail accuracy"].startswith("A drop of more than 1 points is a regression")
+    assert words["guardrail accuracy"].startswith("A drop of more than 1 point is a regression")
     assert "takes part in the last stage" in words["joining"]
 
 
