@@ -126,34 +126,34 @@ def _size(stage: Stage, last: bool) -> str:
 
 def _guardrail(guardrail: Guardrail, least: Least) -> str:
     metric, good, fewest = guardrail.metric, guardrail.pass_margin, least.to_fail[guardrail.metric]
-    said = _beyond(metric, guardrail.fail_margin)
+    said = f"{_beyond(metric, guardrail.fail_margin)}"
     if metric in BRAKES:
-        after = "" if fewest is None else f", on one device after {count(fewest, 'window')} at the least"
-        return f"{said} holds the rollout once{after}, for a person to look; nothing is taken back for it."
+        held = "never" if fewest is None else f"after {count(fewest, 'window')} at the least"
+        return f"{said} holds the rollout once, for a person to look ({held} on one device); it takes nothing back."
     if good is None:
         said += " is a regression; no PASS is asked of it."
     else:
-        where = ", on boards that measure it" if guardrail.where_measured else ""
-        said += f" is a regression; shown to be below {_amount(metric, good)} is good enough{where}."
+        said += f" is a regression; shown to be below {_amount(metric, good)} is good enough."
     if metric == "silence":
-        said += " Two boards must have fallen silent for a FAIL."
+        said += " Two devices must fall silent for a FAIL, whatever the windows say."
     elif fewest is None:
         said += " It never fails a rollout."
     else:
         said += f" On one device, even the worst there is fails after {count(fewest, 'window')} at the least."
+    if guardrail.where_measured:
+        said += " A device that cannot measure it needs no PASS of it."
     return said if guardrail.weight == 1 else f"{said} Its weight among the guardrails is {guardrail.weight:g}."
 
 
 def _beyond(metric: Metric, margin: float) -> str:
     """What is beyond a fail margin, as the subject of a sentence."""
     much = _amount(metric, margin)
-    oftener = f"more than {1 + margin:g} times as often as their peers without it"
     words: dict[Metric, str] = {
         "accuracy": f"A drop of more than {much}",
         "agreement": f"More than {much} of the answers differing",
-        "errors": f"More than {much} more of its inferences failing",
-        "crashes": f"Its process started anew in more than {much} of the windows",
-        "silence": f"Boards with the candidate falling silent {oftener}",
+        "errors": f"More than {much} of the inferences failing, beyond the incumbent's",
+        "crashes": f"A restart of its process in more than {much} of the windows",
+        "silence": f"Falling silent more than {1 + margin:g} times as often as devices without the candidate",
         "drift": f"A mix of answers that is more than {much} away from the incumbent's",
         "peak_rss_bytes": f"More than {much} more memory",
         "energy_mj": f"More than {much} more energy",
@@ -163,7 +163,7 @@ def _beyond(metric: Metric, margin: float) -> str:
 
 def _amount(metric: Metric, margin: float) -> str:
     hundredths = f"{100 * margin:g}"
-    if metric not in ("accuracy", "errors"):
+    if metric != "accuracy":
         return f"{hundredths} %"
     return f"{hundredths} point" if hundredths == "1" else f"{hundredths} points"
 

@@ -100,20 +100,17 @@ def test_the_fewest_windows_are_those_after_which_the_judge_says_the_word() -> N
 
 
 def test_a_brake_holds_and_what_no_pass_is_asked_of_says_so() -> None:
-    more = '[[guardrail]]\nmetric = "drift"\nfail_margin = 0.05\n'
-    more += '[[guardrail]]\nmetric = "crashes"\nfail_margin = 0.02\n'
-    more += '[[guardrail]]\nmetric = "silence"\nfail_margin = 0.5\n'
+    more = (
+        '[[guardrail]]\nmetric = "drift"\nfail_margin = 0.05\n[[guardrail]]\nmetric = "crashes"\nfail_margin = 0.02\n'
+    )
     more += '[[guardrail]]\nmetric = "energy_mj"\nfail_margin = 0.1\npass_margin = 0.2\nwhere_measured = true\n'
     words = said(PLAIN + more)
     assert words["guardrail drift"].startswith("A mix of answers that is more than 5 % away from the incumbent's holds")
-    assert "on one device after " in words["guardrail drift"]
-    assert words["guardrail drift"].endswith("for a person to look; nothing is taken back for it.")
+    assert "never" not in words["guardrail drift"]
+    assert "takes nothing back" in words["guardrail drift"]
     assert "in more than 2 % of the windows is a regression; no PASS is asked of it." in words["guardrail crashes"]
-    assert "is good enough, on boards that measure it." in words["guardrail energy_mj"]
-    assert words["guardrail errors"].startswith("More than 1 point more of its inferences failing is a regression")
-    assert "fails after" in words["guardrail errors"]
-    assert "falling silent more than 1.5 times as often as their peers without it" in words["guardrail silence"]
-    assert "Two boards must have fallen silent for a FAIL." in words["guardrail silence"]
+    assert "needs no PASS of it" in words["guardrail energy_mj"]
+    assert words["guardrail errors"].startswith("More than 1 % of the inferences failing, beyond the incumbent's is")
 
 
 def test_what_a_policy_says_is_said_in_words() -> None:
@@ -168,3 +165,11 @@ def test_the_commands_list_show_check_and_give_the_schema(tmp_path: Path) -> Non
     assert '"doubts": [' in run("check", str(mine), "--json")
     assert '"additionalProperties": false' in run("schema")
     assert "shipped policies: cautious" in run("check", "brave", code=2)
+
+
+def test_what_is_never_passed_or_only_brakes_says_so() -> None:
+    policy = load_policy("standard")
+    words = {one.about: one.text for one in passages(policy, least_windows(policy))}
+    assert "in more than 2 % of the windows is a regression; no PASS is asked of it." in words["guardrail crashes"]
+    assert words["guardrail drift"].endswith("it takes nothing back.")
+    assert "Two devices must fall silent for a FAIL" in words["guardrail silence"]

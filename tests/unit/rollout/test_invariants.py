@@ -8,12 +8,15 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout import transitions
+from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 from edgeflock_deploy.rollout.draft import Move
 from edgeflock_deploy.rollout.events import (
     EVENTS,
@@ -195,8 +198,8 @@ STAGES: list[dict[int, dict[str, Any]]] = [
 ]
 
 
-def history(fleet: MakeFleet, policy: MakePolicy, seed: int) -> Fleet:
-    rng = random.Random(seed)
+def history(fleet: MakeFleet, policy: MakePolicy, seed: int | random.Random, acts: int = 120) -> Fleet:
+    rng = random.Random(seed) if isinstance(seed, int) else seed
     limit = rng.choice([None, 1, 2])
     rails = rng.choice([("latency_ms_p50",), ("latency_ms_p50", "accuracy", "peak_rss_bytes")])
     rules, stages = rng.choice(RULES), rng.choice(STAGES)
@@ -216,9 +219,17 @@ def history(fleet: MakeFleet, policy: MakePolicy, seed: int) -> Fleet:
         bundle_bytes=300,
     )
     world.watch = Watch(world).check
-    for _ in range(120):
+    for _ in range(acts):
         random_act(world, rng)
     return world
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_promises_hold_in_the_histories_that_look_for_a_broken_one(
+    fleet: MakeFleet, policy: MakePolicy, rng: random.Random
+) -> None:
+    history(fleet, policy, rng, acts=60)
 
 
 def rare_moves(fleet: MakeFleet, policy: MakePolicy) -> set[Move]:
@@ -233,13 +244,31 @@ def rare_moves(fleet: MakeFleet, policy: MakePolicy) -> set[Move]:
     stranded.goes_back("a")
     scheduled = fleet(policy(100.0), "a", start_at=5000.0)
     scheduled.abort("revert")
-    return current.moves | stranded.moves | scheduled.moves
+    worlds = (current, stranded, scheduled, changing_class(fleet, policy))
+    return set().union(*(world.moves for world in worlds))
+
+
+def changing_class(fleet: MakeFleet, policy: MakePolicy) -> Fleet:
+    """Devices that become boards of a class without a variant, or of one with another; and one whose class gets one."""
+    one = ClassChoice(variant="small", digest="new-digest", why="measured")
+    other = ClassChoice(variant="large", digest="else", why="measured")
+    choice = Choice(objective="min energy_mj", classes={"pi": one, "zero": other})
+    world = fleet(policy(2, 100.0), {"a": "pi", "b": "pi", "c": "pi", "d": "odd"}, choice=choice)
+    world.trial("a")
+    world.windows("a", 13)
+    world.classes |= {"a": "zero", "c": "odd"}
+    world.seen("a")
+    world.seen("c")
+    world.pause()
+    runs_it = ClassChoice(variant="old", digest="old-digest", why="measured")
+    world.feed(Resumed(at=world.now, by="op", choices={"odd": runs_it}))
+    return world
 
 
 def test_the_promises_hold_in_random_histories_which_make_every_move_there_is(
     fleet: MakeFleet, policy: MakePolicy
 ) -> None:
-    worlds = [history(fleet, policy, seed) for seed in range(200)]
+    worlds = [history(fleet, policy, seed) for seed in range(150)]
     assert {world.rollout.phase for world in worlds} == set(RolloutPhase)
     moves = rare_moves(fleet, policy).union(*(world.moves for world in worlds))
     assert moves == {*transitions.ROLLOUT, *transitions.STAGE, *transitions.DEVICE}
