@@ -154,7 +154,8 @@ def main() -> None:
         "restart by snapshot and tail, s", "events in the tail", "snapshot, MB", "journal, MB",
         "one decision, ms (median, longest)", "peak memory, MB",
     )  # fmt: skip
-    command = f"python -m benchmarks.rollout.replay --events {given.events} --devices {given.devices}"
+    command = f"python -m benchmarks.rollout.replay --events {given.events} --devices {given.devices} --policies "
+    command += " ".join(given.policies)
     note = f"{given.devices:,} devices of three classes, all in trial at once. CPU seconds of one core. Live: journal, "
     note += (
         "decision, snapshots and SQLite, without MQTT. After each restart the state had the same bytes as the live one."
@@ -184,8 +185,8 @@ def measure(policy: str, events: int, devices: int) -> tuple[object, ...]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return (
         policy, len(chosen.guardrail), f"{events:,}", f"{live_s / events * 1e6:.0f}",
-        f"{replay_s:.1f}", f"{restart_s:.2f}", f"{found.tail:,}", f"{newest / 1e6:.1f}", f"{megabytes:,.0f}", f"{median_s * 1e3:.2f}, {longest_s * 1e3:.1f}",
-        f"{peak:,.0f}",
+        f"{replay_s:.1f}", f"{restart_s:.2f}", f"{found.tail:,}", f"{newest / 1e6:.1f}", f"{megabytes:,.0f}",
+        f"{median_s * 1e3:.2f}, {longest_s * 1e3:.1f}", f"{peak:,.0f}",
     )  # fmt: skip
 
 
