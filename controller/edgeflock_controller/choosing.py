@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from edgeflock_controller.audit import Act
 from edgeflock_controller.campaigns import CAMPAIGN_S
 from edgeflock_controller.choice.front import shown_metrics, with_front
 from edgeflock_controller.choice.wanted import Wanted, parse_wanted
 from edgeflock_controller.core import Core
 from edgeflock_controller.fronts import class_facts
 from edgeflock_controller.measurements import Campaign
-from edgeflock_controller.naming import check_model, existing, selected
+from edgeflock_controller.naming import check_model, check_policy, existing, selected
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -41,7 +42,9 @@ class Wish(NamedTuple):
     objective: str
     require: str
     boards: int  # of each class, to measure each variant
+    runs: int  # fresh processes on each
     by: str
+    start_at: float | None = None
 
 
 class Choosing:
@@ -79,6 +82,7 @@ class Choosing:
         if freeze is not None:
             raise BadInput(f"model {wish.model}", str(freeze), f"`edgeflock unfreeze model {wish.model}` after that")
         bundles = self._candidates(wish.model, wish.version)
+        check_policy(self._store, wish.policy)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
                 mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"
@@ -96,9 +100,16 @@ class Choosing:
             objective=wish.objective,
             require=wish.require,
             boards=wish.boards,
+            start_at=wish.start_at,
+            runs=wish.runs,
             sample_ms=sample_ms(wanted),
             started_at=at,
             deadline_at=at + CAMPAIGN_S,
+        )
+        wishes = f"{wish.objective}, {wish.require or 'no requirement'}"
+        what = f"{campaign.model}@{campaign.version} {AUTO} ({wishes}) to {wish.selector}, policy {wish.policy.name}"
+        self._store.audit.append(
+            Act(wish.by, "measure", what, {"model": [wish.model], "device": campaign.devices}), at, campaign.id
         )
         return self._view(self._campaigns.begin(campaign))
 
@@ -160,10 +171,16 @@ class Choosing:
             devices=tuple(self._entered(row, committed(row.device, campaign.model)) for row in devices),
             by=campaign.by,
             choice=choice,
+            start_at=campaign.start_at,
+            bundle_bytes=self._largest(choice),
         )
         got = ", ".join(f"{name}: {one.variant or 'held'}" for name, one in choice.classes.items())
         what = f"{campaign.model}@{campaign.version} {AUTO} ({got}) to {campaign.selector}"
         return str(self._start(started, "deploy", f"{what}, policy {campaign.policy.name}")["id"])
+
+    def _largest(self, choice: Choice) -> int:
+        bundles = (self._store.registry.bundle(one.digest) for one in choice.classes.values() if one.digest)
+        return max((bundle.manifest.wire_bytes for bundle in bundles if bundle is not None), default=0)
 
     def _candidates(self, model: str, version: int | None) -> list[Bundle]:
         check_model(self._store, model)

@@ -26,6 +26,7 @@ class Device(NamedTuple):
     """A device as it last spoke. `seq` counts its messages since its boot `boot_id`; times are seconds since 1970.
 
     `tags_declared` are those that the board was started with; `tags` are they and what headquarters gave, which wins.
+    `windows_dropped` and `events_dropped` were lost on the device while it could not be heard.
     """
 
     device: str
@@ -42,6 +43,8 @@ class Device(NamedTuple):
     utc_offset_s: int | None = None
     tags_declared: Mapping[str, str] = MappingProxyType({})
     tags: Mapping[str, str] = MappingProxyType({})
+    windows_dropped: int = 0
+    events_dropped: int = 0
 
 
 class Twins:
@@ -77,6 +80,8 @@ class Twins:
             "last_seen": at,
             "tags": json.dumps(readable(said.tags)),
             "utc_offset_s": said.utc_offset_s,
+            "windows_dropped": said.windows_dropped,
+            "events_dropped": said.events_dropped,
         }
         columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
         self._connection.execute(f"INSERT OR REPLACE INTO devices ({columns}) VALUES ({values})", row)  # noqa: S608 - the names above
@@ -159,6 +164,13 @@ class Twins:
             "SELECT max(generation) FROM desired WHERE device = ? AND model = ?", (device, model)
         ).fetchone()
         return int(row[0] or 0)
+
+    def newest_generations(self, device: str) -> dict[str, int]:
+        """The generation of the word that holds, by model."""
+        rows = self._connection.execute(
+            "SELECT model, max(generation) AS generation FROM desired WHERE device = ? GROUP BY model", (device,)
+        )
+        return {row["model"]: row["generation"] for row in rows}
 
     def words(self) -> list[Word]:
         """The word that holds, of every device and model."""

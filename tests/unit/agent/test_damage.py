@@ -16,7 +16,7 @@ from update_story import MODEL, Headquarters, Order, PlayedAgent, World
 
 from edgeflock_agent.cli import main
 from edgeflock_agent.machine.deadlines import MEND_AGAIN_S
-from edgeflock_agent.machine.effects import FetchManifest, Load, Switch
+from edgeflock_agent.machine.effects import FetchManifest, Load, Report, Switch
 from edgeflock_agent.machine.events import (
     BlobsReady,
     Booted,
@@ -87,6 +87,17 @@ def test_rot_of_the_incumbent_does_not_end_a_trial_and_is_mended_when_the_candid
     state, _ = walk(state, Ticked(Now(1_200.0, NOW.mono_s + 100.0)))
     assert state.state is S.FAILED
     assert FetchManifest(OLD) in step(state, Ticked(Now(1_200.0, NOW.mono_s + 101.0)))[1]
+
+
+def test_a_trial_makes_way_when_what_served_is_damaged_and_nothing_is_left_to_serve() -> None:
+    rotten = frozenset({OLD, OLDER, FACTORY})
+    for state, effects in (
+        step(at(S.TRIAL), Damaged(rotten, NOW)),
+        step(at(S.TRIAL), Booted(frozenset(), NOW)),
+    ):
+        assert (state.state, state.reason, state.candidate) == (S.FAILED, Reason.DISK_ERROR, None)
+        assert [effect for effect in effects if isinstance(effect, Report)]
+        assert FetchManifest(OLD) in step(state, Ticked(NOW))[1]
 
 
 def test_the_bundle_of_the_image_serves_a_board_that_was_never_told_anything() -> None:
@@ -228,7 +239,7 @@ def test_bake_copies_what_an_agent_serves_and_says_what_it_was(world: World, fol
     image = str(tmp_path / "image")
     done = CliRunner().invoke(main, ["bake", "--state", str(folder), image])
     assert (done.exit_code, done.output) == (0, f"digits: bundle {world.digests['c'][:12]}\n")
-    assert Baked(tmp_path / "image").bundles(world.trust) == {MODEL: BakedBundle(world.digests["c"], 3)}
+    assert Baked(tmp_path / "image").bundles(world.trust) == {MODEL: BakedBundle(world.digests["c"], 3, 0, ("c",))}
     again = CliRunner().invoke(main, ["bake", "--state", str(folder), image])
     assert (again.exit_code, again.output.count("\n")) == (2, 1)
     status = CliRunner().invoke(main, ["status", "--state", str(folder), "--json"])
