@@ -133,9 +133,9 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
                 return Finding(sentences.failed(evidence, guardrail, blamed, "compared exactly"))
             return Finding(None, blamed[0], sentences.suspected(evidence, guardrail, blamed[0], "compared exactly"))
     bets = weighing.bets_of(policy)
-    if not bets or weighing.is_far_from(evidence, bets, devices, math.log(fail_needs(policy))):
-        return Finding()
-    if weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(fail_needs(policy)):
+    if not bets or weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(
+        fail_needs(policy)
+    ):
         return Finding()
     total, worst = weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)
     if total < math.log(fail_needs(policy)):
@@ -164,7 +164,7 @@ def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
     """Say why the rollout must be held for a person to look, once; None if it need not."""
     for guardrail in policy.guardrail:
         if guardrail.metric in BRAKES and guardrail.metric in evidence.fleet and not evidence.braked:
-            if weighing.is_far_from(evidence, [guardrail], devices, math.log(fail_needs(policy))):
+            if weighing.at_most(evidence.fleet, 0.0, [guardrail], devices) < math.log(fail_needs(policy)):
                 continue
             total, _ = weighing.weighed(evidence.fleet, 0.0, [guardrail], devices)
             if total >= math.log(fail_needs(policy)):

@@ -23,20 +23,6 @@ def bets_of(policy: Policy) -> list[Guardrail]:
     return [guardrail for guardrail in policy.guardrail if guardrail.metric not in (EXACT, *BRAKES)]
 
 
-def is_far_from(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -> bool:
-    """Whether no guardrail's log wealth can be `need`, nor then their mean; it spares most windows the logarithms."""
-    if evidence.silence.log_wealth >= need:
-        return False
-    units, purses = need * betting.UNIT, math.exp(need) * betting.ONE
-    for guardrail in bets:
-        pooled = evidence.fleet.get(guardrail.metric, _NONE)
-        # The mean of the two halves is at most the larger one, and the eight sceptics have at most what the best has.
-        apart = pooled.apart + betting.ONE * max(0, devices - pooled.heard)
-        if max(pooled.together) >= units or apart >= purses * max(1, devices, pooled.heard):
-            return False
-    return True
-
-
 def weighed(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) -> tuple[float, Guardrail]:
     """Log wealth over all guardrails, `silence` among them, and the guardrail that has most of it."""
     wealths = []
