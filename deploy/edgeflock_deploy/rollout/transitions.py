@@ -1,6 +1,6 @@
 """Which phase may follow which: of a rollout, of a stage, and of a device's status; with the reason in a few words.
 
-Nothing is decided from these tables: the diagrams of the documentation are drawn from them, and a test holds that they
+Nothing is decided from these tables: the diagrams of the documentation are drawn from them, and tests hold that they
 are exactly the moves that `machine` makes. One event may make several: the last device passes, the stage, the rollout.
 """
 
