@@ -94,6 +94,7 @@ class Agent:
     ) -> None:
         self.identity, self.store, self.capture, self._trust = identity, store, capture, trust
         self._clocks, self._beat_s, self._stopping = now, beat_s, False
+        self._tick_at_s = self._beat_at_s = 0.0  # both monotonic
         self._unsaved = False  # the disk did not take the last record; it is offered again at each beat
         self._session = b""
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -144,28 +145,36 @@ class Agent:
 
     def run(self) -> None:
         """Connect and work until `stop`."""
+        self.connect()
+        while not self._stopping:
+            self.turn()
+        self._shut_down()
+
+    def connect(self) -> None:
+        """Begin to hear the controller."""
         self.link.subscribe(topics.desired(self.identity.device), lambda _topic, payload: self._inbox.put(payload))
         self.link.subscribe(topics.SESSION, lambda _topic, payload: self._inbox.put(Session(payload)))
         self.link.start()
         self.report()
-        tick_at_s = beat_at_s = self.now().mono_s
-        while not self._stopping:
-            now_s = self.now().mono_s
-            rests = (work.rest_until_s for work in self.work.values() if work.rest_until_s > now_s)
-            self._take(min((tick_at_s, *rests)) - now_s)
-            for model in list(self.work):
-                self.next_window(model)
-            now_s = self.now().mono_s
-            if now_s >= tick_at_s:
-                self._tick()
-                self.on_tick()
-                tick_at_s = now_s + TICK_S
-            if now_s >= beat_at_s:
-                if self._unsaved:
-                    self._save()
-                self.report()
-                beat_at_s = now_s + self._beat_s
-        self._shut_down()
+        self._tick_at_s = self._beat_at_s = self.now().mono_s
+
+    def turn(self) -> None:
+        """Handle one message, or what is due by now."""
+        now_s = self.now().mono_s
+        rests = (work.rest_until_s for work in self.work.values() if work.rest_until_s > now_s)
+        self._take(min((self._tick_at_s, *rests)) - now_s)
+        for model in list(self.work):
+            self.next_window(model)
+        now_s = self.now().mono_s
+        if now_s >= self._tick_at_s:
+            self._tick()
+            self.on_tick()
+            self._tick_at_s = now_s + TICK_S
+        if now_s >= self._beat_at_s:
+            if self._unsaved:
+                self._save()
+            self.report()
+            self._beat_at_s = now_s + self._beat_s
 
     def in_words(self) -> str:
         """How it stands, in a line."""

@@ -152,7 +152,12 @@ class Jobs:
         return TurnCame(work.digest)
 
     def warm(self, work: Work) -> Event:
-        """Load, check the golden cases, measure, and hold the numbers against what was declared."""
+        """Load, check the golden cases, measure, and hold the numbers against what was declared.
+
+        Its hashes are looked at again: it may have queued for the bench since they were, or the agent have died.
+        """
+        if self._store.intact(work.digest, self._trust, work.form) is None:
+            return HardStopped(work.digest, Reason.DISK_ERROR, "its files were damaged on this disk since they came")
         manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
             if old is None or self._fits(work, manifest):

@@ -43,7 +43,7 @@ class _Body(BaseModel):
 
 
 class DeployBody(_Body):
-    """What `POST /v1/rollouts` takes; `version` None is the newest that has the variant."""
+    """What `POST /v1/rollouts` takes; `version` None is the newest that has the variant, `start_at` None is now."""
 
     model: str
     version: int | None = None
@@ -51,6 +51,7 @@ class DeployBody(_Body):
     selector: str
     policy: Policy
     by: str
+    start_at: float | None = None
 
 
 class ProspectBody(_Body):
@@ -89,6 +90,13 @@ class SteerBody(_Body):
 
     by: str
     keep: bool = False
+
+
+class ApproveBody(_Body):
+    """What `POST /v1/rollouts/{id}/approve` takes; `stage` counts from 1, None is the one that is waited for."""
+
+    by: str
+    stage: int | None = None
 
 
 class _Tokened:
@@ -217,7 +225,9 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         body = DeployBody.model_validate_json(await request.body())
 
         def work() -> Any:
-            return commands.deploy(body.model, body.version, body.variant, body.selector, body.policy, body.by)
+            return commands.deploy(
+                body.model, body.version, body.variant, body.selector, body.policy, body.by, body.start_at
+            )
 
         wanted = f"{body.model} {body.variant} to {body.selector}, policy {body.policy.name}"
         return await act(Act(body.by, "deploy", wanted, {"model": [body.model]}), work)
@@ -233,6 +243,12 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         what = Act(body.by, wish, name, {"rollout": [name]})
         return await act(what, lambda: commands.steer(name, wish, body.by, keep=body.keep))
 
+    async def approve(request: Request) -> Response:
+        body = ApproveBody.model_validate_json(await request.body())
+        name = request.path_params["name"]
+        what = Act(body.by, "approve", name, {"rollout": [name]})
+        return await act(what, lambda: commands.approve(name, body.stage, body.by))
+
     routes = [
         Route("/v1/status", ask(lambda _: commands.status)),
         Route("/v1/devices", ask(lambda _: commands.devices)),
@@ -244,6 +260,7 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         Route("/v1/rollouts", ask(lambda _: commands.rollouts), methods=["GET"]),
         Route("/v1/rollouts", deploy, methods=["POST"]),
         *_cases(core, commands),
+        Route("/v1/rollouts/{name}/approve", approve, methods=["POST"]),
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
         *_foresight(core, commands),

@@ -32,6 +32,7 @@ class ChoosingBody(BaseModel):
     require: str = ""
     boards: int = Field(2, ge=1, le=100)
     by: str
+    start_at: float | None = None
 
 
 def choosing_routes(core: Core, choosing: Choosing, act: Acting) -> list[Route]:

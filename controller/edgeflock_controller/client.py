@@ -139,10 +139,11 @@ class Client:
         *,
         version: int | None = None,
         by: str | None = None,
+        start_at: float | None = None,
     ) -> Json:
-        """Start a rollout."""
+        """Start a rollout, at once or at a time (seconds since 1970)."""
         body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
-        body |= {"policy": policy.model_dump(mode="json"), "by": by or _who()}
+        body |= {"policy": policy.model_dump(mode="json"), "by": by or _who(), "start_at": start_at}
         return self._object("POST", "/v1/rollouts", json=body)
 
     def deploy_auto(
@@ -156,10 +157,12 @@ class Client:
         boards: int = 2,
         version: int | None = None,
         by: str | None = None,
+        start_at: float | None = None,
     ) -> Json:
         """Have boards measure what is not known, then start a rollout of each class's own variant; the campaign."""
         body: Json = {"model": model, "version": version, "selector": selector, "by": by or _who()}
-        body |= {"objective": objective, "require": require, "boards": boards, "policy": policy.model_dump(mode="json")}
+        body |= {"objective": objective, "require": require, "boards": boards, "start_at": start_at}
+        body["policy"] = policy.model_dump(mode="json")
         return self._object("POST", "/v1/campaigns", json=body)
 
     def campaign(self, name: str) -> Json:
@@ -209,6 +212,12 @@ class Client:
         """Hold a rollout, let it go on, or end it."""
         return self._object(
             "POST", f"/v1/rollouts/{_segment('rollout', name)}/{wish}", json={"by": by or _who(), "keep": keep}
+        )
+
+    def approve(self, name: str, stage: int | None = None, *, by: str | None = None) -> Json:
+        """Let a stage (from 1) begin that wants approval; without one, that which the rollout waits for."""
+        return self._object(
+            "POST", f"/v1/rollouts/{_segment('rollout', name)}/approve", json={"by": by or _who(), "stage": stage}
         )
 
     def dead_letters(self) -> list[Json]:

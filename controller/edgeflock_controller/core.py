@@ -3,7 +3,8 @@
 The order in which it takes them is the order of everything that is stored. Each turn is one transaction over all that
 waits in the queue, and only after its commit are commands answered and devices told: persist, then send. An input that
 fails takes back what it did and nothing else. Decisions are made in `edgeflock_deploy.rollout`, meanings are found in
-`fleet`; this file carries one to the other.
+`fleet`; this file carries one to the other. The link and both clocks come in, and `turn` is all that its thread does:
+whoever has another clock can take the turns.
 """
 
 from __future__ import annotations
@@ -16,15 +17,24 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from edgeflock_controller.campaigns import Campaigns
+from edgeflock_controller.entrants import late_comers
 from edgeflock_controller.fleet import Fleet
-from edgeflock_controller.publishing import Publisher
+from edgeflock_controller.publishing import BrokerLink, Publisher
 from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.keys import SigningKey
-from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import AgentEvent, CapturePiece, Malformed, Presence, Unknown, Window, decode_up
-from edgeflock_deploy.rollout.events import Ticked
+from edgeflock_deploy.messages import (
+    AgentEvent,
+    CapturePiece,
+    Malformed,
+    Presence,
+    Reported,
+    Unknown,
+    Window,
+    decode_up,
+)
+from edgeflock_deploy.rollout.events import Joined, Ticked
 
 TICK_S = 1.0
 HOUSEKEEPING_S = 60.0  # how often expiries and the broker's memory are looked at
@@ -64,7 +74,7 @@ class Core:
 
     Args:
         store: the open store; this thread alone uses it from now on.
-        broker_url: where the broker is.
+        make_link: makes the connection to the broker; it gets the function to be called after each connect.
         key: the controller key.
         clock: seconds since 1970.
         monotonic: seconds that no correction of the clock moves.
@@ -74,7 +84,7 @@ class Core:
     def __init__(
         self,
         store: Store,
-        broker_url: str,
+        make_link: Callable[[Callable[[], None]], BrokerLink],
         key: SigningKey,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -83,15 +93,16 @@ class Core:
         self.store = store
         self.rollouts = Rollouts(store)
         self.campaigns = Campaigns(store, self.rollouts)
-        self.link = Link(broker_url, f"edgeflock-controller-{key.public.keyid}", on_connect=self._on_connect)
+        self.link = make_link(self._on_connect)
         self.clock = clock
         self.monotonic = monotonic
         self.failed = threading.Event()
-        self._fleet = Fleet(store.twins)
+        self._fleet = Fleet(store.twins, store.freezes)
         self._inputs: queue.Queue[_Message | _Call | _Connected | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="core")
         self._tick_at_s = self._housekeeping_at_s = 0.0  # both monotonic
         with store.transaction():
+            self._term = store.next_term()
             self.rollouts.recover()
         self._publisher = Publisher(store, self.link, key, new_name)
         self.link.subscribe(topics.EPOCH, self._on_message)
@@ -124,6 +135,10 @@ class Core:
         """Have a device's word published anew, after this turn; call on the core's thread."""
         self._publisher.desire([device])
 
+    def show(self, device: str) -> None:
+        """Have rollouts see how a device is, after an operator changed something about it; on the core's thread."""
+        self._show(device, self.clock())
+
     def _on_message(self, topic: str, payload: bytes) -> None:
         self._inputs.put(_Message(topic, payload))
 
@@ -134,17 +149,23 @@ class Core:
         try:
             going = True
             while going:
-                going = self._turn()
+                going = self.turn()
         except Exception:
             log.exception("the service stops: its state could not be stored, or a fault of ours struck")
             self.failed.set()
 
-    def _turn(self) -> bool:
-        inputs = self._gather()
+    def turn(self, wait_s: float = _POLL_S) -> bool:
+        """Take what is in the queue, waiting so long for the first of it; False once it was told to end.
+
+        Raises:
+            TakenOver: another service works on the store; nothing was done.
+        """
+        inputs = self._gather(wait_s)
         at, now_s = self.clock(), self.monotonic()
         keeping_house = now_s >= self._housekeeping_at_s
         turn = _Turn()
         with self.store.transaction():
+            self.store.check_term(self._term)
             for item in inputs:
                 if item is not None:
                     self._take(item, turn, at, now_s)
@@ -180,10 +201,10 @@ class Core:
             self.rollouts.apply(name, Ticked(at=at))
         self.campaigns.tick(at)
 
-    def _gather(self) -> list[_Message | _Call | _Connected | None]:
+    def _gather(self, wait_s: float) -> list[_Message | _Call | _Connected | None]:
         inputs = []
         try:
-            inputs.append(self._inputs.get(timeout=_POLL_S))
+            inputs.append(self._inputs.get(timeout=wait_s) if wait_s else self._inputs.get_nowait())
             while len(inputs) < _TURN_INPUTS:
                 inputs.append(self._inputs.get_nowait())
         except queue.Empty:
@@ -240,12 +261,18 @@ class Core:
         elif isinstance(said, AgentEvent):
             turn.events.append(said)
         else:
-            if isinstance(said, Presence):
-                self._fleet.presence(said, now_s)
-            else:
-                self._fleet.reported(said, at, now_s)
-                self.campaigns.heard(said, at)
-            self._show(said.device, at)
+            self._hear_of_twin(said, at, now_s)
+
+    def _hear_of_twin(self, said: Presence | Reported, at: float, now_s: float) -> None:
+        if isinstance(said, Presence):
+            self._fleet.presence(said, now_s)
+        else:
+            self._fleet.reported(said, at, now_s)
+            self.campaigns.heard(said, at)
+            if self._fleet.has_not_heard(said, now_s):
+                log.info("device %s has not heard what it was told last: it is told again", said.device)
+                self.tell(said.device)
+        self._show(said.device, at)
 
     def _show(self, device: str, at: float) -> None:
         """Note whether the device came or went, and have its rollouts see how it is."""
@@ -254,3 +281,6 @@ class Core:
             event = self._fleet.seen(device, rollout.model, rollout.id, at)
             if event is not None:
                 self.rollouts.see(event, rollout.id)
+        row = self.store.twins.device(device)
+        for name, entered in late_comers(self.store, row, self.rollouts.live()) if row is not None else ():
+            self.rollouts.apply(name, Joined(at=at, device=entered))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 
+from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.liveness import Liveness
 from edgeflock_controller.twins import Twins
+from edgeflock_controller.unheard import Unheard
 from edgeflock_deploy.messages import Outcome, Phase, Presence, Reported, ReportedModel
 from edgeflock_deploy.rollout.events import DeviceSeen
 
@@ -21,9 +23,10 @@ log = logging.getLogger(__name__)
 class Fleet:
     """The devices as their own words paint them."""
 
-    def __init__(self, twins: Twins) -> None:
+    def __init__(self, twins: Twins, freezes: Freezes) -> None:
         self.liveness = Liveness()
-        self._twins = twins
+        self._unheard = Unheard()
+        self._twins, self._freezes = twins, freezes
         # A presence may overtake the first report; it is retained, so that forgetting it in a crash does no harm.
         self._unknown: dict[str, bool] = {}
 
@@ -66,6 +69,13 @@ class Fleet:
             self._twins.put_said(said.device, model, entry, at)
             self._note_committed(said.device, model, entry, at)
 
+    def has_not_heard(self, said: Reported, now_s: float) -> bool:
+        """Whether a report shows that the device waits in vain for its newest word, and is to be told again."""
+        told = self._twins.newest_generations(said.device)
+        models = said.models
+        lags = any(model not in models or models[model].generation < newest for model, newest in told.items())
+        return self._unheard.reported(said.device, lags, now_s)
+
     def fallen_silent(self, now_s: float) -> list[str]:
         """Note as offline those of which nothing has been heard for too long; says which."""
         online = [row.device for row in self._twins.devices().values() if row.online]
@@ -91,6 +101,7 @@ class Fleet:
             online=row.online,
             digest=said.digest if said is not None else None,
             utc_offset_s=row.utc_offset_s,
+            frozen=self._freezes.of("device", device) is not None,
         )
         if said is None or said.rollout != rollout:
             return bare

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.store import Store
@@ -17,13 +18,38 @@ from edgeflock_controller.views import label
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import Encoding, split
 from edgeflock_deploy.keys import SigningKey
-from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import Desired
 
 # A retained message follows its subscription at once; this long without the sentinel, and the broker does not have it.
 _SENTINEL_WAIT_S = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class BrokerLink(Protocol):
+    """What the service needs of its connection to the broker; `edgeflock_deploy.link.Link` is one."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
+
+    def start(self) -> None:
+        """Begin connecting."""
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until the broker is there; False when it is not by then."""
+
+    def stop(self) -> None:
+        """Send what is queued and disconnect."""
+
+    def subscribe(self, topic: str, handler: Callable[[str, bytes], None]) -> None:
+        """Hear a topic or filter."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1; kept until the broker has acknowledged it."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the broker has acknowledged everything; False when it has not by then."""
 
 
 class Publisher:
@@ -36,7 +62,7 @@ class Publisher:
         new_name: makes a name that was never used before: for a broker's life, and for a session.
     """
 
-    def __init__(self, store: Store, link: Link, key: SigningKey, new_name: Callable[[], str]) -> None:
+    def __init__(self, store: Store, link: BrokerLink, key: SigningKey, new_name: Callable[[], str]) -> None:
         self.chunk_bytes = 0  # chunk payload bytes published since this service started
         self._store = store
         self._link = link

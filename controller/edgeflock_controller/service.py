@@ -28,7 +28,7 @@ from edgeflock_controller.core import Core
 from edgeflock_controller.store import Store, StoreLock
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust
-from edgeflock_deploy.link import parse_broker
+from edgeflock_deploy.link import Link, parse_broker
 
 EMBEDDED = "embedded"
 _WATCH_S = 1.0
@@ -80,7 +80,15 @@ def serve(settings: Settings, stopping: threading.Event, ready: Callable[[Runnin
         listener = stack.enter_context(_listen(settings.host, settings.port))
         embedded = EmbeddedBroker.start(settings.store) if settings.broker == EMBEDDED else None
         broker_url = settings.broker if embedded is None else embedded.url
-        core = Core(store, broker_url, key, time.time, time.monotonic, lambda: secrets.token_hex(8))
+        name = f"edgeflock-controller-{key.public.keyid}"
+        core = Core(
+            store,
+            lambda on_connect: Link(broker_url, name, on_connect=on_connect),
+            key,
+            time.time,
+            time.monotonic,
+            lambda: secrets.token_hex(8),
+        )
         commands = Commands(core, lambda: secrets.token_hex(2))
         token = secrets.token_urlsafe(32)
         url = f"http://{settings.host}:{listener.getsockname()[1]}"

@@ -31,7 +31,13 @@ from edgeflock_controller.snapshots import Snapshots
 from edgeflock_controller.tags import Tags
 from edgeflock_controller.telemetry import Telemetry
 from edgeflock_controller.twins import Twins
-from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.errors import BadInput, EdgeflockError
+
+_TERM = "term"
+
+
+class TakenOver(EdgeflockError):
+    """Another service works on this store: this one must store nothing and say nothing any more."""
 
 
 class Store:
@@ -39,14 +45,15 @@ class Store:
 
     Args:
         folder: the store's folder; made if missing.
+        connection: an open database of this release, in place of the folder's.
 
     Raises:
         BadInput: the folder cannot be used, or its database was written by a newer release.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, connection: sqlite3.Connection | None = None) -> None:
         self.folder = folder
-        self._connection = _open(folder)
+        self._connection = _open(folder) if connection is None else connection
         self._file = str(self._connection.execute("PRAGMA database_list").fetchone()["file"])
         self.containers = Containers(folder / "containers")
         self.registry = Registry(self._connection)
@@ -97,6 +104,25 @@ class Store:
     def set_meta(self, key: str, value: str) -> None:
         """Remember a single value."""
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def next_term(self) -> int:
+        """Begin a service's term on this store; call inside a transaction. Every earlier term is over by it."""
+        term = int(self.get_meta(_TERM) or 0) + 1
+        self.set_meta(_TERM, str(term))
+        return term
+
+    def check_term(self, term: int) -> None:
+        """Make sure that a term has not ended; call first in each transaction that decides anything.
+
+        The lock on the folder keeps a second service out where the kernel sees both. Where it does not (a network file
+        system, a container's copy of the lock), this does: generations are given out inside such transactions, so what
+        a service says whose term is over is older than what the newer one says, and devices ignore it.
+
+        Raises:
+            TakenOver: a newer service began its own.
+        """
+        if self.get_meta(_TERM) != str(term):
+            raise TakenOver(f"term {term} is over: another service works on the store in {self.folder}")
 
     def close(self) -> None:
         """Close the database."""

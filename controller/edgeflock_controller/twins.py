@@ -165,6 +165,13 @@ class Twins:
         ).fetchone()
         return int(row[0] or 0)
 
+    def newest_generations(self, device: str) -> dict[str, int]:
+        """The generation of the word that holds, by model."""
+        rows = self._connection.execute(
+            "SELECT model, max(generation) AS generation FROM desired WHERE device = ? GROUP BY model", (device,)
+        )
+        return {row["model"]: row["generation"] for row in rows}
+
     def words(self) -> list[Word]:
         """The word that holds, of every device and model."""
         rows = self._connection.execute(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeflock_controller.freezes import Freeze
+from edgeflock_controller.policy_words.sentences import limits
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
@@ -86,6 +87,11 @@ def headline_view(rollout: Rollout) -> Json:
     whole = rollout.model_dump(mode="json", exclude={"evidence", "policy", "devices"})
     return whole | {
         "policy": rollout.policy.name,
+        "stages": [
+            state | {"wants_approval": rules.approval}
+            for state, rules in zip(whole["stages"], rollout.policy.stage, strict=True)
+        ],
+        "limits": [passage.text for passage in limits(rollout.policy)],
         "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),
         "devices_total": len(rollout.devices),
         "devices_reached": rollout.devices_reached,

@@ -11,7 +11,7 @@ from edgeflock_agent.machine.effects import Effect, FetchManifest, Load, Persist
 from edgeflock_agent.machine.events import Booted, Damaged, Stopping
 from edgeflock_agent.machine.moves import WORKING, S, Stepped, end, fetch, give_way, incumbent_failed, remember_bad
 from edgeflock_agent.machine.state import BundleFacts, ModelState
-from edgeflock_deploy.messages import Outcome, Slots
+from edgeflock_deploy.messages import Outcome, Phase, Slots
 from edgeflock_deploy.reasons import Reason
 
 MAX_ATTEMPTS = 3  # an agent that died so often while warming or trying a candidate gives it up
@@ -26,6 +26,8 @@ def booted(state: ModelState, event: Booted) -> Stepped:
     if wanted != state.slots.active:
         state = _active_lost(state, wanted)
     state, serve = tries.started(state, event.now)
+    if _stands_in_the_way(state):
+        return _make_way(state)
     if state.state in WORKING:
         resumed, effects = _resume(state, event)
         return resumed, (*serve, *effects)
@@ -86,7 +88,27 @@ def damaged(state: ModelState, event: Damaged) -> Stepped:
     if wanted == after.slots.active:  # a place to go back to is lost for now; the controller sees it in the slots
         return after, (Persist(), Report())
     serve: Effect = Load(after.slots.active) if after.slots.active is not None else Switch(None)
-    return _active_lost(after, wanted), (Persist(), serve, Report())
+    after = _active_lost(after, wanted)
+    if _stands_in_the_way(after):
+        ended, effects = _make_way(after)
+        return ended, (*effects, serve)
+    return after, (Persist(), serve, Report())
+
+
+def _stands_in_the_way(state: ModelState) -> bool:
+    """Whether nothing serves, and what is to serve waits while a candidate is only to be tried."""
+    damaged_one = state.slots.active is None and state.mending not in (None, state.candidate)
+    alone = damaged_one or state.retry_at_s is not None
+    return alone and state.state in WORKING and state.phase is Phase.TRIAL
+
+
+def _make_way(state: ModelState) -> Stepped:
+    """The trial ends and says so: it has nothing to be compared with, and applications wait for what served."""
+    if state.slots.active is not None:
+        detail = f"what serves, {state.slots.active[:12]}, is loaded later: the board went down with it too often"
+        return end(state, Outcome.FAILED, Reason.INCUMBENT_CRASH_LOOP, detail)
+    detail = f"the files of {(state.mending or '')[:12]}, which served, are damaged, and nothing else is left to serve"
+    return end(state, Outcome.FAILED, Reason.DISK_ERROR, detail)
 
 
 def _active_lost(state: ModelState, lost: str | None) -> ModelState:

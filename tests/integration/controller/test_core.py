@@ -47,7 +47,15 @@ class Headquarters:
         names = itertools.count()
         self.store = Store(folder)
         clock, life = lambda: self.now_s, os.urandom(4).hex()
-        self.core = Core(self.store, url, CONTROLLER, clock, clock, lambda: f"{life}-{next(names)}")
+        name = f"edgeflock-controller-{CONTROLLER.public.keyid}"
+        self.core = Core(
+            self.store,
+            lambda on_connect: Link(url, name, on_connect=on_connect),
+            CONTROLLER,
+            clock,
+            clock,
+            lambda: f"{life}-{next(names)}",
+        )
         self.commands = Commands(self.core, lambda: "0000")
         self.core.start()
         wait_for("the connection", lambda: self.core.link.connected)
@@ -241,6 +249,7 @@ def test_each_connection_of_the_service_is_a_session_of_its_own(hq: Headquarters
     link.subscribe(topics.SESSION, lambda _, payload: sessions.append(payload))
     link.start()
     wait_for("a session", lambda: sessions)
+    assert isinstance(hq.core.link, Link)
     hq.core.link.drop()
     wait_for("another session", lambda: len(set(sessions)) == 2)
     link.stop()

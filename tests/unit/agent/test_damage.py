@@ -125,6 +125,17 @@ def test_rot_of_the_incumbent_does_not_end_a_trial_and_is_mended_when_the_candid
     assert FetchManifest(OLD) in step(state, Ticked(Now(1_200.0, NOW.mono_s + 101.0)))[1]
 
 
+def test_a_trial_makes_way_when_what_served_is_damaged_and_nothing_is_left_to_serve() -> None:
+    rotten = frozenset({OLD, OLDER, FACTORY})
+    for state, effects in (
+        step(at(S.TRIAL), Damaged(rotten, NOW)),
+        step(at(S.TRIAL), Booted(frozenset(), NOW)),
+    ):
+        assert (state.state, state.reason, state.candidate) == (S.FAILED, Reason.DISK_ERROR, None)
+        assert [effect for effect in effects if isinstance(effect, Report)]
+        assert FetchManifest(OLD) in step(state, Ticked(NOW))[1]
+
+
 def test_the_bundle_of_the_image_serves_a_board_that_was_never_told_anything() -> None:
     booted = Booted(frozenset({FACTORY}), NOW, BakedBundle(FACTORY, 7))
     state, effects = step(fresh("digits"), booted)

@@ -165,7 +165,7 @@ def test_needed_are_what_devices_are_to_run_what_running_rollouts_bring_and_the_
 
 
 def test_a_device_that_failed_for_its_own_reasons_gets_a_second_try_after_a_resume(store: Store) -> None:
-    rollouts, fleet = Rollouts(store), Fleet(store.twins)
+    rollouts, fleet = Rollouts(store), Fleet(store.twins, store.freezes)
 
     def hear(seq: int, said: ReportedModel) -> None:
         report = Reported(

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.schema import MIGRATIONS, VERSION
-from edgeflock_controller.store import Store, StoreLock
+from edgeflock_controller.store import Store, StoreLock, TakenOver
 from edgeflock_deploy.bundle import BlobRole, Form, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
 
@@ -147,3 +147,13 @@ def test_a_broker_has_only_what_it_acknowledged_in_this_life(store: Store) -> No
     assert store.registry.sent("second") == set()
     store.registry.mark_sent("digest", "second")
     assert store.registry.sent("first") == set()
+
+
+def test_a_service_whose_term_is_over_may_decide_nothing(store: Store) -> None:
+    with store.transaction():
+        first = store.next_term()
+        store.check_term(first)
+        second = store.next_term()
+    store.check_term(second)
+    with pytest.raises(TakenOver, match="term 1 is over"):
+        store.check_term(first)

@@ -1,0 +1,326 @@
+"""A board: the real agent on a simulated disk, wire and clock; it is switched on, killed, cut off from power, replaced.
+
+What touches the agent goes through `enter`, where a power cut ends it, wherever it strikes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from file_system import Tree, put_on_disk
+
+from edgeflock_agent.agent import Agent
+from edgeflock_agent.device import Identity
+from edgeflock_agent.machine.moves import WORKING
+from edgeflock_agent.machine.state import Now
+from edgeflock_agent.reports import last_will
+from edgeflock_agent.storage.baked import Baked
+from edgeflock_agent.storage.store import Store
+from world.agenda import Agenda, Entry
+from world.broker import Broker, Link
+from world.bundles import MODEL, Published
+from world.disk import BoardDisk, PowerCut
+from world.fiber import Fiber
+from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs
+
+WALL_S = 1_750_000_000.0  # when every world begins
+_LAZY_S = 6.0  # a board at work looks at its timers at least so often; the real one does each second
+
+
+class Watcher(Protocol):
+    """Who looks at boards from outside."""
+
+    def loaded(self, board: str, variant: str, found: dict[str, str]) -> None:
+        """A board has given an interpreter files with these hashes, as this variant."""
+
+    def looked(self, board: Board) -> None:
+        """A board has done something."""
+
+    def struck(self, board: str, fault: str) -> None:
+        """A fault struck."""
+
+
+class SimulatedAgent(Agent):
+    """The real agent without threads."""
+
+    def __init__(self, board: Board, identity: Identity, store: Store, trust: object) -> None:
+        self.board = board
+        super().__init__(identity, store, trust, board.make_link, beat_s=board.beat_s, now=board.clocks)  # type: ignore[arg-type]
+        self._heartbeat.stop()
+        for lane in (self.delivery, self.bench, self.serving_lane):
+            lane.stop(0.0)
+        self.delivery = BoardLane(board, 0.05, waits=True)
+        self.bench, self.serving_lane = BoardLane(board, 8.0), BoardLane(board, 0.4, boots=True)
+        self.jobs = PlayedJobs.of(self.jobs, board)
+        self.begun_at_s = board.now_s
+
+    def _take(self, timeout_s: float) -> None:
+        if self.board.booting and self._inbox.empty():
+            self.board.slack_s += timeout_s
+        super()._take(0.0)
+
+    def idle(self) -> bool:
+        return self._inbox.empty()
+
+    def due_s(self) -> float:
+        """When it has something to do by itself, on its monotonic clock."""
+        rests = [work.rest_until_s for work in self.work.values() if work.rest_until_s > self.now().mono_s]
+        working = any(state.state in WORKING for state in self.models.values())
+        lazy_s = self._tick_at_s + (_LAZY_S if working or self.loading else self._beat_s)
+        return min([self._beat_at_s, lazy_s, *rests])
+
+
+class Board:
+    """One board.
+
+    Args:
+        name: its device id.
+        agenda: what happens when.
+        broker: where it connects.
+        published: what there is.
+        folder: for its disks.
+        effects: what each variant does on it, by name.
+        rng: decides what chance decides here.
+        watcher: looks on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        device_class: str,
+        agenda: Agenda,
+        broker: Broker,
+        published: Published,
+        folder: Path,
+        effects: dict[str, str],
+        rng: random.Random,
+        watcher: Watcher,
+        *,
+        beat_s: float,
+        blank: bool,
+    ) -> None:
+        self.name, self.device_class, self.rng, self.watcher, self.beat_s = name, device_class, rng, watcher, beat_s
+        self.climate, self.liar, self.blank = Climate(rng), 0.0, blank
+        self.agent: SimulatedAgent | None = None
+        self.disk: BoardDisk | None = None
+        self.link: Link | None = None
+        self.booting, self.slack_s, self.wall_off_s, self.boots = False, 0.0, 0.0, 0
+        self.cut_off = False
+        self._agenda, self._broker, self._published, self._folder = agenda, broker, published, folder
+        self._effects = effects
+        self._windows: dict[str, int] = {}
+        self._fiber: Fiber | None = None
+        self._waking: Entry | None = None
+        self._timer: Entry | None = None
+        self._on_since_s = 0.0
+        self._disks = 0
+        self._left: Tree = {}  # what is on the disk of a board without power
+
+    # --- power --------------------------------------------------------------------------------------------------------
+
+    def switch_on(self) -> None:
+        """Boot, unless it runs."""
+        if self.agent is not None:
+            return
+        if self.disk is None:
+            self._disks += 1
+            place = self._folder / f"{self.name}-{self._disks}"
+            put_on_disk(self._left, place)
+            self.disk = BoardDisk(place, self._left)
+        self.boots += 1
+        self._on_since_s, self.slack_s, self._fiber = self._agenda.now_s, 0.0, None
+        self.enter(self._boot)
+
+    def _boot(self) -> None:
+        assert self.disk is not None
+        identity = Identity(
+            device=self.name,
+            device_class=self.device_class,
+            runtime="none",
+            boot_id=f"{self.name}-{self.boots}",
+            broker="mqtt://h:1",
+        )
+        baked = Baked(None if self.blank else self._published.baked)
+        store = Store(self.disk.root / "state", self.disk, baked=baked)
+        self.agent = SimulatedAgent(self, identity, store, self._published.trust)
+        self.booting = True
+        try:
+            self.agent.boot()
+        finally:
+            self.booting = False
+        self.agent.connect()
+        self.wake()
+
+    def kill(self) -> None:
+        """The agent is killed; the board and its disk stay."""
+        self._end(silently=False)
+
+    def cut_power(self) -> None:
+        """The power goes; the next boot finds what is on the disk then."""
+        assert self.disk is not None
+        self.disk.dead = True
+        self._end(silently=True)
+        self._left = self.disk.after_a_cut(self.rng)
+        shutil.rmtree(self.disk.root, ignore_errors=True)
+        self.disk = None
+
+    def stop(self) -> None:
+        """The agent is stopped in good order."""
+        if self.agent is not None:
+            self.enter(self.agent._shut_down)
+        self._end(silently=False)
+
+    def replace(self) -> None:
+        """Another board comes in its place, under its name and with an empty disk."""
+        self._end(silently=True)
+        self.disk, self._left = None, {}
+
+    def _end(self, *, silently: bool) -> None:
+        fiber, self._fiber = self._fiber, None
+        disk = self.disk
+        was_dead = disk.dead if disk is not None else False
+        if fiber is not None and not fiber.over:
+            if disk is not None:
+                disk.dead = True  # what a dying thread still does reaches no disk
+            with contextlib.suppress(PowerCut):
+                fiber.resume(PowerCut())
+            if disk is not None:
+                disk.dead = was_dead
+        if self.link is not None:
+            self.link.vanish(silently=silently)
+        for timer in (self._waking, self._timer):
+            if timer is not None:
+                timer.call_off()
+        self.agent = self.link = self._waking = self._timer = None
+
+    # --- what the agent is given --------------------------------------------------------------------------------------
+
+    @property
+    def now_s(self) -> float:
+        return self._agenda.now_s
+
+    def clocks(self) -> Now:
+        mono_s = self._agenda.now_s - self._on_since_s + self.slack_s + 1.0
+        return Now(WALL_S + self._agenda.now_s + self.wall_off_s, mono_s)
+
+    def make_link(self, on_connect: Callable[[], None]) -> Link:
+        will = last_will(self.name, f"{self.name}-{self.boots}")
+        self.link = Link(self._broker, f"agent-{self.name}", on_connect, will)
+        self.link.arrived = self._arrived
+        if self.cut_off:
+            self.link.cut()
+        return self.link
+
+    def effect_on(self, variant: str) -> Effect:
+        return EFFECTS[self._effects.get(variant, "harmless")]
+
+    def effect_of(self, digest: str) -> Effect:
+        return self.effect_on(self._published.variants[digest].variant)
+
+    def windows_of(self, digest: str) -> int:
+        """How many windows of a candidate this board has closed before."""
+        self._windows[digest] = self._windows.get(digest, 0) + 1
+        return self._windows[digest] - 1
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def enter(self, do: Callable[[], None]) -> bool:
+        """Do something with the agent; False where the power went meanwhile."""
+        try:
+            do()
+        except PowerCut:
+            self.watcher.struck(self.name, "power_cut")
+            self.cut_power()
+            self._agenda.after(self.rng.uniform(1.0, 40.0), self.switch_on)
+            return False
+        return True
+
+    def later(self, delay_s: float, do: Callable[[], None]) -> None:
+        """Do something unless the agent has ended by then."""
+        agent = self.agent
+
+        def guarded() -> None:
+            if self.agent is agent and agent is not None:
+                self.enter(do)
+
+        self._agenda.after(delay_s, guarded)
+
+    def wake(self, delay_s: float = 0.005) -> None:
+        """Have the agent take its turns soon."""
+        at_s = self._agenda.now_s + delay_s
+        if self._waking is not None and not self._waking.off and self._waking.at_s <= at_s:
+            return
+        if self._waking is not None:
+            self._waking.call_off()
+        self._waking = self._agenda.at(at_s, self._turn)
+
+    def work(self, lane: BoardLane, job: Callable[[], None], *, waits: bool) -> None:
+        """Do a lane's job now; one that waits goes on when something comes."""
+        if not waits:
+            job()
+            lane.done()
+            self.wake()
+            return
+
+        self._lane = lane
+        self._fiber = Fiber(job)
+        self._go_on()
+
+    def wait(self, until_s: float, given_up: Callable[[], bool]) -> None:
+        """Called by a job: wait for a message, until then, or until nobody wants its end any more."""
+        assert self._fiber is not None
+        self._given_up = given_up
+        if self._timer is not None:
+            self._timer.call_off()
+        self._timer = self._agenda.at(until_s, self._enter_and_go_on)
+        self._fiber.park()
+
+    def _enter_and_go_on(self) -> None:
+        self.enter(self._go_on)
+
+    def _go_on(self) -> None:
+        fiber = self._fiber
+        if fiber is None or self.agent is None:
+            return
+        fiber.resume()
+        if fiber.over and self._fiber is fiber:
+            self._fiber = None
+            if self._timer is not None:
+                self._timer.call_off()
+            self._lane.done()
+            self.wake()
+
+    def _arrived(self) -> None:
+        if self._fiber is not None:
+            self._agenda.after(0.0, self._enter_and_go_on)
+        if self.agent is not None and not self.booting:
+            self.wake()
+
+    def _turn(self) -> None:
+        self._waking = None
+        agent = self.agent
+        if agent is None:
+            return
+
+        def turns() -> None:
+            agent.turn()
+            while not agent.idle():
+                agent.turn()
+
+        if self.enter(turns) and self.agent is agent:
+            if self._fiber is not None and self._given_up():
+                self.enter(self._go_on)
+            if self.agent is agent:
+                self.wake(max(0.01, agent.due_s() - agent.now().mono_s))
+                self.watcher.looked(self)
+
+    @property
+    def serving(self) -> str | None:
+        """The digest that really answers, if any."""
+        serving = self.agent.serving.get(MODEL) if self.agent is not None else None
+        return serving.digest if serving is not None and serving.process.alive else None

@@ -1,0 +1,78 @@
+"""What must be so in the end, once the faults have stopped: everything has come to rest, and everything adds up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeflock_deploy.rollout.events import WindowClosed
+from edgeflock_deploy.rollout.machine import step
+from world.bundles import MODEL
+
+if TYPE_CHECKING:
+    from world.world import World
+
+_RESTING = ("COMMITTED", "ROLLED_BACK", "FAILED", "IDLE")
+
+
+def not_converged(world: World) -> list[str]:
+    """What has not come to rest yet: rollouts that go on, boards that do not answer what they were told last."""
+    service = world.headquarters.service
+    if service is None:
+        return ["the service does not run"]
+    going_on = [
+        f"rollout {name} is {rollout.phase.value}: {rollout.reason}"
+        for name, rollout in service.core.rollouts.live().items()
+        if rollout.phase.value != "PAUSED"
+    ]
+    return going_on + [what for board in world.boards if (what := _unlike(world, board.name)) is not None]
+
+
+def _unlike(world: World, name: str) -> str | None:
+    wanted = world.headquarters.store.twins.desired(name).get(MODEL)
+    said = world.checks.reports.get(name, {}).get("models", {}).get(MODEL)
+    board = world.checks.boards[name]
+    if board.agent is None:
+        return f"{name} is off"
+    if wanted is None:
+        return None
+    if said is None:
+        return f"{name} says nothing of the model"
+    if said["generation"] != wanted.generation:
+        return f"{name} answers generation {said['generation']}, it was told {wanted.generation}"
+    if said["state"] not in (*_RESTING, "TRIAL"):
+        return f"{name} is {said['state']}"
+    if said["digest"] != wanted.digest and said["state"] not in ("TRIAL", "FAILED"):
+        return f"{name} serves {said['digest']}, it was told {wanted.digest}"
+    return None
+
+
+def count_problems(world: World) -> list[str]:
+    """What does not add up: journals that do not give the state that lives, windows that count twice or never were."""
+    service = world.headquarters.service
+    if service is None:
+        return []
+    store, found = service.core.store, []
+    live = service.core.rollouts.live()
+    for shown in store.journal.summaries():
+        name = shown["id"]
+        rollout: Any = None
+        for entry in store.journal.read(name):
+            rollout, _ = step(rollout, entry.event)
+        if name in live and live[name] != rollout:
+            found.append(f"the journal of {name} gives another rollout than the one that lives")
+        if shown["phase"] != rollout.phase.value:
+            found.append(f"{name} is shown as {shown['phase']}, its journal says {rollout.phase.value}")
+        heard = [entry.event.window for entry in store.journal.read(name) if isinstance(entry.event, WindowClosed)]
+        keys = {(window.device, window.boot_id, window.number) for window in heard}
+        counted = sum(own.windows for own in rollout.evidence.devices.values())
+        if counted > len(keys):
+            found.append(f"{name} counts {counted} windows of {len(keys)}")
+        made = {
+            (board, boot, number)
+            for board, all_ in world.checks.windows.items()
+            for r, boot, number in all_
+            if r == name
+        }
+        if not keys <= made:
+            found.append(f"{name} counts windows that no board has sent")
+    return found

@@ -1,0 +1,74 @@
+"""A board's disk: a real folder in memory, of which a model knows what a power cut leaves; it fills up and rots."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+
+from file_system import FileSystem, Operation, Tree
+from recording_disk import RecordingDisk
+
+
+class PowerCut(BaseException):
+    """The board has no power any more: nothing that runs on it goes on."""
+
+
+class BoardDisk(RecordingDisk):
+    """One disk between two power cuts.
+
+    Args:
+        root: the folder, which holds `tree`.
+        tree: what was durable when the power came.
+    """
+
+    def __init__(self, root: Path, tree: Tree) -> None:
+        super().__init__(root)
+        self.full = self.dead = False
+        self.cut_after: int | None = None  # operations from now on
+        self._tree = tree
+
+    def change(self, operation: Operation) -> None:
+        if self.dead:
+            raise PowerCut
+        if self.full and operation.kind in ("open", "write", "make", "move"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.cut_after is not None:
+            self.cut_after -= 1
+            if self.cut_after < 0:
+                self.dead = True
+                raise PowerCut
+        super().change(operation)
+
+    def free_bytes(self, folder: Path) -> int:
+        return 0 if self.full else 10**9
+
+    def protect(self, path: Path) -> None:
+        """The model knows no permissions."""
+
+    def rot(self, rng: random.Random) -> bool:
+        """Turn one bit of a blob around, as disks do; False if there is none."""
+        blobs = sorted((self.root / "state" / "blobs").glob("*"))
+        if not blobs:
+            return False
+        path = rng.choice(blobs)
+        data = bytearray(path.read_bytes())
+        if not data:
+            return False
+        place = rng.randrange(len(data))
+        data[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        name = path.relative_to(self.root)
+        self.operations += [
+            Operation("write", name, offset=place, data=bytes(data[place : place + 1])),
+            Operation("sync", name),
+        ]
+        return True
+
+    def after_a_cut(self, rng: random.Random) -> Tree:
+        """What is on it when the power comes back."""
+        system = FileSystem(self._tree)
+        for operation in self.operations:
+            system.do(operation)
+        return system.after_a_cut(rng)

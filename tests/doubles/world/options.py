@@ -1,0 +1,151 @@
+"""All that makes one world unlike another, as one value that is drawn from a seed.
+
+Every count and chance of a fault is an option of its own, and each fault draws from a generator of its own, so that one
+can be turned off without moving the others: that is what `shrinking` does, and what `--set` is for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass, fields
+from typing import Any
+
+EFFECTS = ("harmless", "slow", "wrong", "hungry", "crashing", "hanging", "unloadable", "mismatching")
+POLICIES = ("cautious", "standard", "bold")
+
+
+@dataclass(frozen=True)
+class Options:
+    """One world. Counts are how often a fault strikes in `duration_s`, chances are per message.
+
+    `effect` is what the second version does on the boards that suffer (a share of them, at least one if not 0);
+    `late_effect` what the third does. `blank` boards come without the first version.
+    """
+
+    seed: int
+    boards: int = 3
+    classes: int = 1
+    blank: bool = False
+    beat_s: float = 20.0
+    policy: str = "standard"
+    effect: str = "harmless"
+    suffering: float = 1.0
+    late_effect: str = "harmless"
+    liars: int = 0
+    duration_s: float = 700.0
+    # the network
+    loss: float = 0.0
+    duplication: float = 0.0
+    reordering: float = 0.0
+    corruption: float = 0.0
+    partitions: int = 0
+    flapping: int = 0
+    broker_restarts: int = 0
+    broker_forgets: int = 0
+    broker_rewinds: int = 0
+    # boards
+    power_cuts: int = 0
+    kills: int = 0
+    full_disks: int = 0
+    rot: int = 0
+    clock_jumps: int = 0
+    no_clock: int = 0
+    bouts: int = 0
+    governors: int = 0
+    replaced: int = 0
+    reclassed: int = 0
+    asleep: int = 0
+    long_sleeps: int = 0
+    incumbent_crashes: int = 0
+    # headquarters
+    controller_crashes: int = 0
+    second_controllers: int = 0
+    commands: int = 0
+    supersede: int = 0
+
+    def unlike(self, other: Options) -> list[str]:
+        """The options, as `--set` takes them, in which this one is unlike another."""
+        names = [one.name for one in fields(self) if getattr(self, one.name) != getattr(other, one.name)]
+        return [f"{name}={getattr(self, name)}" for name in names if name != "seed"]
+
+    def but(self, *settings: str) -> Options:
+        """The same with options as `--set` takes them.
+
+        Raises:
+            ValueError: there is no such option, or it takes no such value.
+        """
+        changes: dict[str, Any] = {}
+        kinds = {one.name: one.type for one in fields(self)}
+        for setting in settings:
+            name, _, text = setting.partition("=")
+            if name not in kinds:
+                raise ValueError(f"no option {name!r}; there are {', '.join(kinds)}")
+            changes[name] = _value(str(kinds[name]), text)
+        return dataclasses.replace(self, **changes)
+
+    def in_words(self) -> str:
+        """Everything that is not as it is by itself."""
+        return " ".join([f"seed {self.seed}", *self.unlike(Options(self.seed))])
+
+
+def draw(seed: int) -> Options:
+    """The world of a seed: some faults at some strength, the others not at all."""
+    rng = random.Random(f"options {seed}")
+
+    def some(most: int, chance: float = 0.25) -> int:
+        return rng.randint(1, most) if rng.random() < chance else 0
+
+    def share(most: float, chance: float = 0.25) -> float:
+        return round(rng.uniform(most / 10, most), 4) if rng.random() < chance else 0.0
+
+    boards = rng.randint(1, 6)
+    bad = rng.random() < 0.5
+    return Options(
+        seed=seed,
+        boards=boards,
+        classes=rng.choice((1, 1, 2)),
+        blank=rng.random() < 0.2,
+        beat_s=rng.choice((15.0, 20.0, 30.0)),
+        policy=rng.choice(POLICIES),
+        effect=rng.choice(EFFECTS[1:]) if bad else "harmless",
+        suffering=rng.choice((1.0, 1.0, 0.3)),
+        late_effect=rng.choice(EFFECTS) if rng.random() < 0.3 else "harmless",
+        liars=some(1, 0.1),
+        duration_s=rng.choice((400.0, 700.0)),
+        loss=share(0.05),
+        duplication=share(0.2),
+        reordering=share(0.2),
+        corruption=share(0.02, 0.1),
+        partitions=some(3),
+        flapping=some(2, 0.1),
+        broker_restarts=some(2, 0.15),
+        broker_forgets=some(2, 0.15),
+        broker_rewinds=some(1, 0.1),
+        power_cuts=some(4),
+        kills=some(3, 0.15),
+        full_disks=some(2, 0.15),
+        rot=some(2, 0.15),
+        clock_jumps=some(2, 0.15),
+        no_clock=some(1, 0.15),
+        bouts=some(3),
+        governors=some(1, 0.15),
+        replaced=some(1, 0.1),
+        reclassed=some(1, 0.1),
+        asleep=some(2),
+        long_sleeps=some(1, 0.1),
+        incumbent_crashes=some(3, 0.15),
+        controller_crashes=some(3),
+        second_controllers=some(1, 0.1),
+        commands=some(3),
+        supersede=some(1, 0.2),
+    )
+
+
+def _value(kind: str, text: str) -> Any:
+    if kind == "bool":
+        if text not in ("True", "False"):
+            raise ValueError(f"{text!r} is not True or False")
+        return text == "True"
+    makers: dict[str, type] = {"int": int, "float": float, "str": str}
+    return makers[kind](text)
