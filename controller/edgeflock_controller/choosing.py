@@ -15,7 +15,7 @@ from edgeflock_controller.choice.wanted import Wanted, parse_wanted
 from edgeflock_controller.core import Core
 from edgeflock_controller.fronts import class_facts
 from edgeflock_controller.measurements import Campaign
-from edgeflock_controller.naming import check_model, existing, selected
+from edgeflock_controller.naming import check_model, check_policy, existing, selected
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -42,6 +42,7 @@ class Wish(NamedTuple):
     objective: str
     require: str
     boards: int  # of each class, to measure each variant
+    runs: int  # fresh processes on each
     by: str
     start_at: float | None = None
 
@@ -81,6 +82,7 @@ class Choosing:
         if freeze is not None:
             raise BadInput(f"model {wish.model}", str(freeze), f"`edgeflock unfreeze model {wish.model}` after that")
         bundles = self._candidates(wish.model, wish.version)
+        check_policy(self._store, wish.policy)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
                 mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"
@@ -99,6 +101,7 @@ class Choosing:
             require=wish.require,
             boards=wish.boards,
             start_at=wish.start_at,
+            runs=wish.runs,
             sample_ms=sample_ms(wanted),
             started_at=at,
             deadline_at=at + CAMPAIGN_S,

@@ -155,13 +155,14 @@ class Client:
         require: str = "",
         *,
         boards: int = 2,
+        runs: int = 3,
         version: int | None = None,
         by: str | None = None,
         start_at: float | None = None,
     ) -> Json:
         """Have boards measure what is not known, then start a rollout of each class's own variant; the campaign."""
         body: Json = {"model": model, "version": version, "selector": selector, "by": by or _who()}
-        body |= {"objective": objective, "require": require, "boards": boards, "start_at": start_at}
+        body |= {"objective": objective, "require": require, "boards": boards, "runs": runs, "start_at": start_at}
         body["policy"] = policy.model_dump(mode="json")
         return self._object("POST", "/v1/campaigns", json=body)
 

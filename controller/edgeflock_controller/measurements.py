@@ -65,6 +65,7 @@ class Campaign(Frozen):
     objective: str
     require: str
     boards: int = Field(ge=1)
+    runs: int = Field(3, ge=1, le=10)  # fresh processes per board and variant
     sample_ms: float
     started_at: float
     deadline_at: float
