@@ -13,7 +13,7 @@ from edgeflock_agent.machine.moves import WORKING, Stepped
 from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_deploy.messages import Slots
 
-REPAIR_AGAIN_S = 1800.0  # between two tries; a broker need not hold an old bundle any more
+REPAIR_AGAIN_S = 300.0  # between two tries, as for what served
 
 
 def lost(before: Slots, state: ModelState) -> ModelState:
