@@ -115,6 +115,11 @@ class ModelState(Frozen):
         told = self.held | {self.desired.digest if self.desired is not None else None}
         return self.but(bundles={digest: facts for digest, facts in self.bundles.items() if digest in told})
 
+    def is_measured(self, digest: str) -> bool:
+        """Whether a bundle was measured on this board, in the form in hand; one that is not known need not be."""
+        facts = self.bundles.get(digest)
+        return facts is None or facts.measurement is not None
+
     def form_of(self, digest: str) -> int:
         """Which form of a bundle is in hand."""
         facts = self.bundles.get(digest)

@@ -60,7 +60,7 @@ class Checks:
         self.disturbed_at_s: dict[str, float] = defaultdict(lambda: -1e9)
         self.words: dict[str, dict[int, Word]] = defaultdict(dict)
         self.reports: dict[str, dict[str, Any]] = {}
-        self.windows: dict[str, set[tuple[str, str, int]]] = defaultdict(set)
+        self.windows: dict[str, dict[tuple[str, str, int], str]] = defaultdict(dict)
         self.boards: dict[str, Board] = {}
         self.forgetful: set[str] = set()
         self._agenda, self._published, self._harmed, self._beat_s = agenda, published, harmed, beat_s
@@ -84,7 +84,8 @@ class Checks:
                 self._reported(up.device, json.loads(payload))
             elif up.kind == "window":
                 said = json.loads(payload)
-                self.windows[up.device].add((said["rollout"], said["boot_id"], said["number"]))
+                key = (said["rollout"], said["boot_id"], said["number"])
+                self.windows[up.device].setdefault(key, said["device_class"])
 
     def told(self, topic: str, payload: bytes) -> None:
         """Headquarters says something."""
@@ -180,7 +181,8 @@ class Checks:
         variant = self._published.variants[word.digest or ""].variant
         if board in self._harmed.get(variant, ()):
             self._against(f"{board} is told to commit {variant}, which does harm on it")
-        own = sum(rollout == word.rollout for rollout, _, _ in self.windows[board])
+        now = self.reports.get(board, {}).get("device_class")
+        own = sum(key[0] == word.rollout and of == now for key, of in self.windows[board].items())
         least = min(stage.min_windows for stage in policy.stage)
         if own < least:
             self._against(f"{board} is told to commit after {own} windows of its own, {least} are wanted")
