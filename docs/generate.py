@@ -1,7 +1,8 @@
 """Write the parts of the documentation that are read off the code.
 
 `docs/cli.md` is every command's `--help`; the tables of modules in ARCHITECTURE.md are the first sentences of their
-docstrings. `tests/unit/docs` holds that both are fresh.
+docstrings; the state diagrams in `docs/rollouts.md` are the tables of `transitions`. `tests/unit/docs` holds that all
+are fresh.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import click
 
 from edgeflock_agent.cli import main as agent
 from edgeflock_controller.cli import main as controller
+from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase, StagePhase
+from edgeflock_deploy.rollout.transitions import DEVICE, ROLLOUT, STAGE, diagram
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PACKAGES = ("deploy", "compression", "controller", "agent")
 WIDTH = 100
+_STATES = re.compile(r"(<!-- states: begin -->\n).*(<!-- states: end -->)", re.DOTALL)
 _MODULES = re.compile(r"(<!-- modules: .*? -->\n).*(<!-- end of modules -->)", re.DOTALL)
 
 
@@ -56,6 +60,20 @@ def architecture() -> str:
     return _MODULES.sub(lambda match: f"{match[1]}\n{tables}\n{match[2]}", text)
 
 
+def rollouts() -> str:
+    """docs/rollouts.md with its state diagrams as the code has them now."""
+    drawn = (
+        (
+            "A rollout",
+            diagram(ROLLOUT, RolloutPhase.WAITING_FOR_APPROVAL, RolloutPhase.SCHEDULED, RolloutPhase.RUNNING),
+        ),
+        ("A stage", diagram(STAGE, StagePhase.PENDING)),
+        ("A device in a rollout", diagram(DEVICE, DeviceStatus.WAITING)),
+    )
+    text = "\n".join(f"### {title}\n\n```mermaid\n{states}\n```\n" for title, states in drawn)
+    return _STATES.sub(lambda match: f"{match[1]}\n{text}\n{match[2]}", (DOCS / "rollouts.md").read_text())
+
+
 def module_table(package: str) -> str:
     """One Markdown table: each module below a source root, and the first sentence of its docstring."""
     lines = [f"### {package}", "", "| module | what it knows |", "|---|---|"]
@@ -68,12 +86,14 @@ def module_table(package: str) -> str:
 
 
 def main() -> int:
-    """Write both; with `--check` only say which is stale, by exit code 1."""
+    """Write all of it; with `--check` only say what is stale, by exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something is stale")
     check = parser.parse_args().check
     stale = False
-    for path, text in ((DOCS / "cli.md", cli_reference()), (ROOT / "ARCHITECTURE.md", architecture())):
+    pages = {DOCS / "cli.md": cli_reference, ROOT / "ARCHITECTURE.md": architecture, DOCS / "rollouts.md": rollouts}
+    for path, write in pages.items():
+        text = write()
         if not path.exists() or path.read_text() != text:
             stale = True
             sys.stdout.write(f"{'stale' if check else 'wrote'} {path.relative_to(ROOT)}\n")

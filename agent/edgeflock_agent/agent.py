@@ -264,11 +264,11 @@ class Agent:
         self.uploads.wanted(desired.captures_wanted)
 
     def _new_session(self, name: bytes) -> None:
-        """Another session than the last: the controller may have missed windows meanwhile."""
+        """Another session than the last: the controller may have missed windows and events."""
         if name != self._session:
             self._session = name
             self.outbox.headquarters_came()
-            self.reporter.resend_windows(self.hand.rollouts_in_trial())
+            self.reporter.send_again(self.hand.rollouts_in_trial())
             self.uploads.again()
 
     def _happened(self, message: Happened) -> None:

@@ -1,12 +1,11 @@
 """What the device says of itself, as messages: presence, the twin's `reported`, events and windows.
 
-Known here: how the agent's values become messages, their sequence numbers, and which windows may have to be sent again.
-Not known: when they are due.
+Known here: how the agent's values become messages, and their sequence numbers. Not known: when they
+are due.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
@@ -14,6 +13,7 @@ from edgeflock_agent.device import Identity
 from edgeflock_agent.machine import forms
 from edgeflock_agent.machine.state import ModelState
 from edgeflock_agent.outbox import Outbox, Sender
+from edgeflock_agent.sent_again import SentAgain
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_deploy import topics
@@ -31,9 +31,7 @@ from edgeflock_deploy.messages import (
     encode,
 )
 
-MAX_KEPT_WINDOWS = 240  # per rollout; the oldest go first. A device has its verdict long before
-
-_LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95")
+_LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "end_to_end_ms_p50", "end_to_end_ms_p95")
 
 
 def last_will(device: str, boot_id: str) -> tuple[str, bytes]:
@@ -58,7 +56,7 @@ class Reporter:
         self._traffic, self._free_bytes, self._beat_s = traffic, free_bytes, beat_s
         self._seq = 0
         self._windows: dict[str, int] = {}
-        self._kept: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=MAX_KEPT_WINDOWS))
+        self._sent = SentAgain()
         self.endpoint: str | None = None
         self.nan_answers: Callable[[], int] = lambda: 0
         self.utc_offset_s: Callable[[], int | None] = lambda: None
@@ -110,7 +108,9 @@ class Reporter:
             detail=why.detail,
             at=at,
         )
-        self._outbox.send("event", encode(message))
+        payload = encode(message)
+        self._sent.event(payload)
+        self._outbox.send("event", payload)
 
     def window(self, state: ModelState, rollout: str, old_digest: str, new_digest: str, sides: WindowSides) -> None:
         """Send a window. Numbers count per rollout from 0 in this boot, so a replayed window is known by its key."""
@@ -137,20 +137,19 @@ class Reporter:
             conditions=_labelled(sides.conditions, self._identity),
         )
         payload = encode(message)
-        self._kept[rollout].append(payload)
+        self._sent.window(rollout, payload)
         self._outbox.send("window", payload)
 
-    def resend_windows(self, running: Collection[str]) -> None:
-        """Send the windows of the running rollouts again; the controller knows by their keys which ones it has."""
-        self.forget_windows(running)
-        for payloads in self._kept.values():
-            for payload in payloads:
-                self._link.publish(topics.up(self._device, "window"), payload)
+    def send_again(self, running: Collection[str]) -> None:
+        """Send late events and the running rollouts' windows again; the controller knows by their keys what it has."""
+        for payload in self._sent.events():
+            self._link.publish(topics.up(self._device, "event"), payload)
+        for payload in self._sent.windows(running):
+            self._link.publish(topics.up(self._device, "window"), payload)
 
     def forget_windows(self, running: Collection[str]) -> None:
         """Drop the windows of rollouts that are over on this device."""
-        for rollout in self._kept.keys() - set(running):
-            del self._kept[rollout]
+        self._sent.forget(running)
 
     def capture(self, model: str, token: str, number: int, pieces: int, data: str, refused: str | None) -> None:
         """Send a piece of the inputs that the board keeps; see `CapturePiece`."""

@@ -26,6 +26,7 @@ from edgeflock_controller.audit import Act
 from edgeflock_controller.choosing_routes import choosing_routes
 from edgeflock_controller.commands import SOMEBODY, Commands, Wish
 from edgeflock_controller.core import Core
+from edgeflock_controller.explanation import Case
 from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, decoded_blob, take_container
 from edgeflock_controller.upkeep import Upkeep
 from edgeflock_controller.upkeep_routes import Acting, upkeep_routes
@@ -42,7 +43,7 @@ class _Body(BaseModel):
 
 
 class DeployBody(_Body):
-    """What `POST /v1/rollouts` takes; `version` None is the newest that has the variant."""
+    """What `POST /v1/rollouts` takes; `version` None is the newest that has the variant, `start_at` None is now."""
 
     model: str
     version: int | None = None
@@ -50,6 +51,7 @@ class DeployBody(_Body):
     selector: str
     policy: Policy
     by: str
+    start_at: float | None = None
 
 
 class ProspectBody(_Body):
@@ -68,6 +70,13 @@ class RecordsBody(_Body):
     devices: tuple[str, ...]
 
 
+class WhyQuery(_Body):
+    """What `GET /v1/rollouts/{id}/why` takes; `at` in seconds since 1970, None: now."""
+
+    at: float | None = None
+    everything: bool = False
+
+
 class RollbackBody(_Body):
     """What `POST /v1/rollbacks` takes."""
 
@@ -81,6 +90,13 @@ class SteerBody(_Body):
 
     by: str
     keep: bool = False
+
+
+class ApproveBody(_Body):
+    """What `POST /v1/rollouts/{id}/approve` takes; `stage` counts from 1, None is the one that is waited for."""
+
+    by: str
+    stage: int | None = None
 
 
 class _Tokened:
@@ -171,6 +187,22 @@ def _foresight(core: Core, commands: Commands) -> list[Route]:
     return [Route("/v1/prospects", prospect, methods=["POST"]), Route("/v1/records", records, methods=["POST"])]
 
 
+def _cases(core: Core, commands: Commands) -> list[Route]:
+    """The routes by which one rollout is shown and explained: found on the core's thread, put together beside it."""
+
+    async def case(request: Request) -> Case:
+        return await asyncio.wrap_future(core.call(lambda: commands.case(request.path_params["name"])))
+
+    async def show(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool((await case(request)).view))
+
+    async def why(request: Request) -> Response:
+        asked = WhyQuery.model_validate(dict(request.query_params))
+        return JSONResponse(await run_in_threadpool((await case(request)).why, asked.at, asked.everything))
+
+    return [Route("/v1/rollouts/{name}", show), Route("/v1/rollouts/{name}/why", why)]
+
+
 def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starlette:
     """Build the application.
 
@@ -193,7 +225,9 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         body = DeployBody.model_validate_json(await request.body())
 
         def work() -> Any:
-            return commands.deploy(body.model, body.version, body.variant, body.selector, body.policy, body.by)
+            return commands.deploy(
+                body.model, body.version, body.variant, body.selector, body.policy, body.by, body.start_at
+            )
 
         wanted = f"{body.model} {body.variant} to {body.selector}, policy {body.policy.name}"
         return await act(Act(body.by, "deploy", wanted, {"model": [body.model]}), work)
@@ -209,6 +243,12 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         what = Act(body.by, wish, name, {"rollout": [name]})
         return await act(what, lambda: commands.steer(name, wish, body.by, keep=body.keep))
 
+    async def approve(request: Request) -> Response:
+        body = ApproveBody.model_validate_json(await request.body())
+        name = request.path_params["name"]
+        what = Act(body.by, "approve", name, {"rollout": [name]})
+        return await act(what, lambda: commands.approve(name, body.stage, body.by))
+
     routes = [
         Route("/v1/status", ask(lambda _: commands.status)),
         Route("/v1/devices", ask(lambda _: commands.devices)),
@@ -219,8 +259,8 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         *_publishing(core, commands, trust, act),
         Route("/v1/rollouts", ask(lambda _: commands.rollouts), methods=["GET"]),
         Route("/v1/rollouts", deploy, methods=["POST"]),
-        Route("/v1/rollouts/{name}", ask(lambda r: lambda: commands.rollout(r.path_params["name"]))),
-        Route("/v1/rollouts/{name}/why", ask(lambda r: lambda: commands.why(r.path_params["name"]))),
+        *_cases(core, commands),
+        Route("/v1/rollouts/{name}/approve", approve, methods=["POST"]),
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
         *_foresight(core, commands),

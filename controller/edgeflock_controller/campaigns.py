@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from edgeflock_controller.choice.campaign import Board, ClassPlan, Task, plan_class, why_unmeasured
-from edgeflock_controller.choice.facts import NEVER_MEASURED
+from edgeflock_controller.choice.facts import NEVER_MEASURED, speaks_of_variant
 from edgeflock_controller.choice.front import choose
 from edgeflock_controller.choice.wanted import parse_wanted
 from edgeflock_controller.fronts import barred, class_facts, fresh
@@ -26,7 +26,6 @@ from edgeflock_deploy.messages import Measured, MeasureOrder, Outcome, Reported
 from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus
 
-RUNS = 3  # fresh processes per board and variant
 ANSWER_S = 900.0  # for one answer, the download included; then another board is asked
 CAMPAIGN_S = 7200.0  # for all of it; then what was measured must do
 _LOOK_S = 5.0  # between two looks at who may measure, while nothing is heard
@@ -157,17 +156,17 @@ class Campaigns:
         order = MeasureOrder(
             token=f"{campaign.id}-{number}",
             digest=task.digest,
-            runs=RUNS,
+            runs=campaign.runs,
             sample_ms=campaign.sample_ms,
-            expires_at=at + ANSWER_S + RUNS * campaign.sample_ms / 1e3,
+            expires_at=at + ANSWER_S + campaign.runs * campaign.sample_ms / 1e3,
         )
         self._store.measurements.ask(Asking(task.device, campaign.model, campaign.id, order))
         self._moved.add(task.device)
         return campaign.model_copy(update={"asked": number})
 
     def _answered(self, asking: Asking, answer: Measured, said: Reported, at: float) -> None:
-        blamed = answer.reason is not None and answer.reason.blames_variant
-        if answer.outcome is Outcome.SUCCEEDED or blamed:
+        told = answer.reason is not None and speaks_of_variant(answer.reason)
+        if answer.outcome is Outcome.SUCCEEDED or told:
             result = Result(said.device, answer.digest, said.device_class, said.runtime, at, answer)
             self._store.measurements.put_result(result)
             self._withdraw(asking)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from edgeflock_controller.audit import Act
 from edgeflock_controller.campaigns import CAMPAIGN_S
 from edgeflock_controller.choice.front import shown_metrics, with_front
 from edgeflock_controller.choice.wanted import Wanted, parse_wanted
@@ -41,7 +42,9 @@ class Wish(NamedTuple):
     objective: str
     require: str
     boards: int  # of each class, to measure each variant
+    runs: int  # fresh processes on each
     by: str
+    start_at: float | None = None
 
 
 class Choosing:
@@ -96,9 +99,16 @@ class Choosing:
             objective=wish.objective,
             require=wish.require,
             boards=wish.boards,
+            start_at=wish.start_at,
+            runs=wish.runs,
             sample_ms=sample_ms(wanted),
             started_at=at,
             deadline_at=at + CAMPAIGN_S,
+        )
+        wishes = f"{wish.objective}, {wish.require or 'no requirement'}"
+        what = f"{campaign.model}@{campaign.version} {AUTO} ({wishes}) to {wish.selector}, policy {wish.policy.name}"
+        self._store.audit.append(
+            Act(wish.by, "measure", what, {"model": [wish.model], "device": campaign.devices}), at, campaign.id
         )
         return self._view(self._campaigns.begin(campaign))
 
@@ -160,10 +170,16 @@ class Choosing:
             devices=tuple(self._entered(row, committed(row.device, campaign.model)) for row in devices),
             by=campaign.by,
             choice=choice,
+            start_at=campaign.start_at,
+            bundle_bytes=self._largest(choice),
         )
         got = ", ".join(f"{name}: {one.variant or 'held'}" for name, one in choice.classes.items())
         what = f"{campaign.model}@{campaign.version} {AUTO} ({got}) to {campaign.selector}"
         return str(self._start(started, "deploy", f"{what}, policy {campaign.policy.name}")["id"])
+
+    def _largest(self, choice: Choice) -> int:
+        bundles = (self._store.registry.bundle(one.digest) for one in choice.classes.values() if one.digest)
+        return max((bundle.manifest.wire_bytes for bundle in bundles if bundle is not None), default=0)
 
     def _candidates(self, model: str, version: int | None) -> list[Bundle]:
         check_model(self._store, model)

@@ -31,7 +31,9 @@ class ChoosingBody(BaseModel):
     objective: str
     require: str = ""
     boards: int = Field(2, ge=1, le=100)
+    runs: int = Field(3, ge=1, le=10)
     by: str
+    start_at: float | None = None
 
 
 def choosing_routes(core: Core, choosing: Choosing, act: Acting) -> list[Route]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _TIMEOUT_S = 60.0
+_REPLAY_S = 600.0  # a journal of a million events takes its minute
 _RECORDS_AT_ONCE = 20  # so that the service's core is never held up for long
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -138,10 +139,11 @@ class Client:
         *,
         version: int | None = None,
         by: str | None = None,
+        start_at: float | None = None,
     ) -> Json:
-        """Start a rollout."""
+        """Start a rollout, at once or at a time (seconds since 1970)."""
         body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
-        body |= {"policy": policy.model_dump(mode="json"), "by": by or _who()}
+        body |= {"policy": policy.model_dump(mode="json"), "by": by or _who(), "start_at": start_at}
         return self._object("POST", "/v1/rollouts", json=body)
 
     def deploy_auto(
@@ -153,12 +155,15 @@ class Client:
         require: str = "",
         *,
         boards: int = 2,
+        runs: int = 3,
         version: int | None = None,
         by: str | None = None,
+        start_at: float | None = None,
     ) -> Json:
         """Have boards measure what is not known, then start a rollout of each class's own variant; the campaign."""
         body: Json = {"model": model, "version": version, "selector": selector, "by": by or _who()}
-        body |= {"objective": objective, "require": require, "boards": boards, "policy": policy.model_dump(mode="json")}
+        body |= {"objective": objective, "require": require, "boards": boards, "runs": runs, "start_at": start_at}
+        body["policy"] = policy.model_dump(mode="json")
         return self._object("POST", "/v1/campaigns", json=body)
 
     def campaign(self, name: str) -> Json:
@@ -196,9 +201,11 @@ class Client:
         """One rollout, by its id or an unambiguous beginning of it."""
         return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}")
 
-    def why(self, name: str) -> Json:
-        """What a rollout decided and from what."""
-        return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}/why")
+    def why(self, name: str, *, at: float | None = None, everything: bool = False) -> Json:
+        """What a rollout decided and from what: until now, or until `at`, in seconds since 1970."""
+        asked: Json = ({} if at is None else {"at": at}) | ({"everything": True} if everything else {})
+        path = f"/v1/rollouts/{_segment('rollout', name)}/why"
+        return self._object("GET", path, params=asked, timeout=_REPLAY_S)
 
     def steer(
         self, name: str, wish: Literal["pause", "resume", "abort"], *, keep: bool = False, by: str | None = None
@@ -206,6 +213,12 @@ class Client:
         """Hold a rollout, let it go on, or end it."""
         return self._object(
             "POST", f"/v1/rollouts/{_segment('rollout', name)}/{wish}", json={"by": by or _who(), "keep": keep}
+        )
+
+    def approve(self, name: str, stage: int | None = None, *, by: str | None = None) -> Json:
+        """Let a stage (from 1) begin that wants approval; without one, that which the rollout waits for."""
+        return self._object(
+            "POST", f"/v1/rollouts/{_segment('rollout', name)}/approve", json={"by": by or _who(), "stage": stage}
         )
 
     def dead_letters(self) -> list[Json]:

@@ -5,6 +5,7 @@ Names that are unknown are refused with the ones that exist. What a rollout does
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from edgeflock_controller import views
 from edgeflock_controller.audit import Act, Kind
 from edgeflock_controller.choosing import Choosing
 from edgeflock_controller.core import Core
+from edgeflock_controller.entrants import entrant
+from edgeflock_controller.explanation import Case
 from edgeflock_controller.naming import check_model, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
 from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
@@ -19,7 +22,8 @@ from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.policy.rules import Policy, Stage
-from edgeflock_deploy.rollout.events import Aborted, Paused, Resumed, RolloutEvent, Started, StartedDevice
+from edgeflock_deploy.rollout.events import Aborted, Approved, Paused, Resumed, RolloutEvent, Started
+from edgeflock_deploy.rollout.state import RolloutPhase
 
 Json = dict[str, Any]
 Wish = Literal["pause", "resume", "abort"]
@@ -40,7 +44,7 @@ class Commands:
         self._rollouts = core.rollouts
         self._clock = core.clock
         self._new_suffix = new_suffix
-        self.choosing = Choosing(core, self._start, self._new_id, new_suffix, _started)
+        self.choosing = Choosing(core, self._start, self._new_id, new_suffix, functools.partial(entrant, core.store))
 
     def register(self, bundle: Bundle, by: str = SOMEBODY) -> Json:
         """Take a bundle in whose signature and containers have been checked.
@@ -116,8 +120,17 @@ class Commands:
             raise BadInput(f"inputs of {model} on {device}", "were not asked for", "use `edgeflock captures`")
         return asking
 
-    def deploy(self, model: str, version: int | None, variant: str, selector: str, policy: Policy, by: str) -> Json:
-        """Start a rollout of a variant to the devices that the selector matches now.
+    def deploy(
+        self,
+        model: str,
+        version: int | None,
+        variant: str,
+        selector: str,
+        policy: Policy,
+        by: str,
+        start_at: float | None = None,
+    ) -> Json:
+        """Start a rollout of a variant to the devices that the selector matches now; it asks nobody before `start_at`.
 
         Raises:
             BadInput: unknown model, version, variant, device, class or tag, no device matches, the model is frozen, or
@@ -133,8 +146,12 @@ class Commands:
             digest=bundle.digest,
             selector=selector,
             policy=policy,
-            devices=tuple(_started(row, self._store.twins.committed(row.device, model)) for row in devices.values()),
+            devices=tuple(
+                entrant(self._store, row, self._store.twins.committed(row.device, model)) for row in devices.values()
+            ),
             by=by,
+            start_at=start_at,
+            bundle_bytes=bundle.manifest.wire_bytes,
         )
         return self._start(started, "deploy", f"{views.label(bundle.manifest)} to {selector}, policy {policy.name}")
 
@@ -148,7 +165,11 @@ class Commands:
         return {
             "at": self._clock(),
             "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
-            "devices": [self._store.prospects.device(row, model) for row in devices.values()],
+            "devices": [
+                entrant(self._store, row, self._store.twins.committed(row.device, model)).model_dump(mode="json")
+                | self._store.prospects.device(row, model)
+                for row in devices.values()
+            ],
         }
 
     def records(self, model: str, devices: Sequence[str]) -> Json:
@@ -171,7 +192,7 @@ class Commands:
         devices = selected(self._store, selector).items()
         back = {name: (row, self._store.twins.committed_before(name, model)) for name, row in devices}
         without = sorted(name for name, (_, digest) in back.items() if digest is None)
-        going = tuple(_started(row, digest) for row, digest in back.values() if digest is not None)
+        going = tuple(entrant(self._store, row, digest) for row, digest in back.values() if digest is not None)
         if not going:
             return {"rollout": None, "without_previous": without}
         started = Started(
@@ -191,8 +212,12 @@ class Commands:
         return {"rollout": rollout, "without_previous": without}
 
     def rollouts(self) -> list[Json]:
-        """All rollouts, oldest first."""
-        return self._store.journal.summaries()
+        """All rollouts, oldest first, without what there is of every single device."""
+        live = self._rollouts.live()
+        return [
+            views.headline_view(live[one["id"]]) if one["id"] in live else one
+            for one in self._store.journal.summaries()
+        ]
 
     def rollout(self, name: str) -> Json:
         """One rollout, by its id or an unambiguous beginning of it.
@@ -200,16 +225,26 @@ class Commands:
         Raises:
             BadInput: no such rollout, or several.
         """
-        summary = self._find(name)
-        return summary | {"windows_received": self._store.telemetry.count_windows(summary["id"])}
+        return self.case(name).view()
 
-    def why(self, name: str) -> Json:
+    def why(self, name: str, at: float | None = None, everything: bool = False) -> Json:
         """What a rollout decided and from what, computed anew from its journal.
+
+        Raises:
+            BadInput: no such rollout, or several, or nothing had happened to it at that time.
+        """
+        return self.case(name).why(at, everything)
+
+    def case(self, name: str) -> Case:
+        """One rollout as it is now, to be shown or explained; that may take long, and needs not this thread.
 
         Raises:
             BadInput: no such rollout, or several.
         """
-        return views.why_view(self._store.journal.read(self._find(name)["id"]))
+        rollout: str = self._find(name)["id"]
+        found = self._rollouts.case(rollout)
+        assert found is not None, "a rollout that has a name has a journal"
+        return Case(self._store, found, self._store.telemetry.count_windows(rollout))
 
     def steer(self, name: str, wish: Wish, by: str, keep: bool = False) -> Json:
         """Hold a rollout, let it go on, or end it.
@@ -217,21 +252,42 @@ class Commands:
         Raises:
             BadInput: no such rollout, or it has ended.
         """
-        summary = self._find(name)
-        if summary["id"] not in self._rollouts.live():
-            raise BadInput(f"rollout {summary['id']}", f"has ended ({summary['phase']})", "start another one")
+        summary = self._live(name)
         at = self._clock()
         events: dict[str, RolloutEvent] = {
             "pause": Paused(at=at, by=by),
             "resume": Resumed(at=at, by=by, choices=self.choosing.chosen_since(self._rollouts.live()[summary["id"]])),
             "abort": Aborted(at=at, by=by, mode="keep" if keep else "revert"),
         }
-        changed = self._rollouts.apply(summary["id"], events[wish])
         how = f" --{'keep' if keep else 'revert'}" if wish == "abort" else ""
-        result = self._rollouts.live()[summary["id"]].phase.value if changed else "changed nothing"
-        about: dict[Kind, list[str]] = {"rollout": [summary["id"]], "model": [summary["model"]]}
-        self._note(by, wish, f"{summary['id']}{how}", result, about)
-        return views.rollout_view(self._rollouts.live()[summary["id"]]) | {"changed": changed}
+        return self._steered(summary["id"], events[wish], by, wish, how)
+
+    def approve(self, name: str, stage: int | None, by: str) -> Json:
+        """Let a stage begin that wants approval.
+
+        Args:
+            name: the rollout's id, or an unambiguous beginning of it.
+            stage: which one, from 1; None: the one that the rollout waits for.
+            by: who approves.
+
+        Raises:
+            BadInput: no such rollout, it has ended, it does not wait, or the stage wants no approval.
+        """
+        rollout = self._rollouts.live()[self._live(name)["id"]]
+        wanting = [
+            number
+            for number, (rules, state) in enumerate(zip(rollout.policy.stage, rollout.stages, strict=True), start=1)
+            if rules.approval and state.approved_by is None and number > rollout.stage
+        ]
+        ahead = f"the stages that want one are {', '.join(map(str, wanting))}: name one with --stage"
+        if stage is None and rollout.phase is not RolloutPhase.WAITING_FOR_APPROVAL:
+            mend = ahead if wanting else "see `edgeflock rollouts show`"
+            raise BadInput(f"rollout {rollout.id}", f"waits for no approval (it is {rollout.phase.value})", mend)
+        number = rollout.stage + 1 if stage is None else stage
+        if number not in wanting:
+            raise BadInput(f"stage {number} of {rollout.id}", "wants no approval", ahead if wanting else "none does")
+        event = Approved(at=self._clock(), by=by, stage=number - 1)
+        return self._steered(rollout.id, event, by, "approve", f", stage {number}")
 
     def dead_letters(self) -> list[Json]:
         """The newest messages that could not be read."""
@@ -283,6 +339,19 @@ class Commands:
         check_offer(bundle.manifest, list(devices.values()), selector, published)
         return bundle, devices
 
+    def _live(self, name: str) -> Json:
+        summary = self._find(name)
+        if summary["id"] not in self._rollouts.live():
+            raise BadInput(f"rollout {summary['id']}", f"has ended ({summary['phase']})", "start another one")
+        return summary
+
+    def _steered(self, rollout: str, event: RolloutEvent, by: str, action: str, how: str) -> Json:
+        changed = self._rollouts.apply(rollout, event)
+        after = self._rollouts.live()[rollout]
+        about: dict[Kind, list[str]] = {"rollout": [rollout], "model": [after.model]}
+        self._note(by, action, f"{rollout}{how}", after.phase.value if changed else "changed nothing", about)
+        return views.rollout_view(after) | {"changed": changed}
+
     def _start(self, started: Started, action: str, detail: str) -> Json:
         rollout = views.rollout_view(self._rollouts.start(started))
         devices = [device.device for device in started.devices]
@@ -305,14 +374,3 @@ class Commands:
             variants = [b.manifest.variant for b in bundles if b.manifest.version == chosen]
             raise BadInput(f"variant {variant!r} of {model}", "is not published", existing("variants", variants))
         return fitting[-1]
-
-
-def _started(row: Device, committed: str | None) -> StartedDevice:
-    return StartedDevice(
-        device=row.device,
-        device_class=row.device_class,
-        online=row.online,
-        committed=committed,
-        tags=dict(row.tags),
-        utc_offset_s=row.utc_offset_s,
-    )

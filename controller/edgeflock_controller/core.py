@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from edgeflock_controller.campaigns import Campaigns
+from edgeflock_controller.entrants import late_comers
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.publishing import BrokerLink, Publisher
 from edgeflock_controller.rollouts import Rollouts
@@ -33,7 +34,7 @@ from edgeflock_deploy.messages import (
     Window,
     decode_up,
 )
-from edgeflock_deploy.rollout.events import Ticked
+from edgeflock_deploy.rollout.events import Joined, Ticked
 
 TICK_S = 1.0
 HOUSEKEEPING_S = 60.0  # how often expiries and the broker's memory are looked at
@@ -96,7 +97,7 @@ class Core:
         self.clock = clock
         self.monotonic = monotonic
         self.failed = threading.Event()
-        self._fleet = Fleet(store.twins)
+        self._fleet = Fleet(store.twins, store.freezes)
         self._inputs: queue.Queue[_Message | _Call | _Connected | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="core")
         self._tick_at_s = self._housekeeping_at_s = 0.0  # both monotonic
@@ -133,6 +134,10 @@ class Core:
     def tell(self, device: str) -> None:
         """Have a device's word published anew, after this turn; call on the core's thread."""
         self._publisher.desire([device])
+
+    def show(self, device: str) -> None:
+        """Have rollouts see how a device is, after an operator changed something about it; on the core's thread."""
+        self._show(device, self.clock())
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         self._inputs.put(_Message(topic, payload))
@@ -276,3 +281,6 @@ class Core:
             event = self._fleet.seen(device, rollout.model, rollout.id, at)
             if event is not None:
                 self.rollouts.see(event, rollout.id)
+        row = self.store.twins.device(device)
+        for name, entered in late_comers(self.store, row, self.rollouts.live()) if row is not None else ():
+            self.rollouts.apply(name, Joined(at=at, device=entered))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.liveness import Liveness
 from edgeflock_controller.twins import Twins
 from edgeflock_controller.unheard import Unheard
@@ -22,10 +23,10 @@ log = logging.getLogger(__name__)
 class Fleet:
     """The devices as their own words paint them."""
 
-    def __init__(self, twins: Twins) -> None:
+    def __init__(self, twins: Twins, freezes: Freezes) -> None:
         self.liveness = Liveness()
         self._unheard = Unheard()
-        self._twins = twins
+        self._twins, self._freezes = twins, freezes
         # A presence may overtake the first report; it is retained, so that forgetting it in a crash does no harm.
         self._unknown: dict[str, bool] = {}
         self._lost: dict[str, tuple[int, int]] = {}  # windows and events that devices had no room to keep
@@ -102,6 +103,7 @@ class Fleet:
             online=row.online,
             digest=said.digest if said is not None else None,
             utc_offset_s=row.utc_offset_s,
+            frozen=self._freezes.of("device", device) is not None,
         )
         if said is None or said.rollout != rollout:
             return bare

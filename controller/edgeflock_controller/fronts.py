@@ -1,7 +1,7 @@
 """What is known of a version's variants on a class of devices: its results from the database, as a table.
 
-Decided here: a result is fresh while it is of the same bundle, class and runtime and not older than `FRESH_S`. What the
-table says is decided in `choice`.
+Decided here: a result is fresh while it is of the same bundle, class and runtime and not older than `FRESH_S`; that a
+board had no room changes sooner. What the table says is decided in `choice`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from edgeflock_controller.choice.facts import Facts, Variant, facts
 from edgeflock_controller.measurements import Result
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.store import Store
+from edgeflock_deploy.reasons import Reason
 
 FRESH_S = 30 * 86_400.0
+NO_ROOM_S = 6 * 3600.0  # longer than a campaign, so that it does not ask the same board again
 
 
 def fresh(store: Store, digest: str, device_class: str, runtimes: Iterable[str], at: float) -> list[Result]:
@@ -23,8 +25,12 @@ def fresh(store: Store, digest: str, device_class: str, runtimes: Iterable[str],
     return [
         result
         for result in store.measurements.results(digest)
-        if result.device_class == device_class and result.runtime in known and at - result.at <= FRESH_S
+        if result.device_class == device_class and result.runtime in known and at - result.at <= _life_s(result)
     ]
+
+
+def _life_s(result: Result) -> float:
+    return NO_ROOM_S if result.answer.reason is Reason.NO_ROOM else FRESH_S
 
 
 def barred(bundle: Bundle, device_class: str, runtimes: Iterable[str]) -> str | None:

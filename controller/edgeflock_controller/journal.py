@@ -1,23 +1,25 @@
 """The journal of rollouts: every event that changed one, in order. What a rollout is follows from it alone.
 
+Beside each event stands what the rules decided on it at the time, in one line, and a seal over the row and all rows of
+the rollout before it (`replay` knows both): so that an explanation can say whether it is the one of then, and whether
+the journal is.
+
 The table `rollouts` is a projection for display, rebuilt from the journal; nothing is decided from it but which
-rollouts have ended and need no replay.
+rollouts have ended and need no replay. It is written when a rollout begins and when its phase changes; what a running
+one looks like is asked of the one in memory.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
+from edgeflock_controller.replay import Entry, sealed
 from edgeflock_deploy.rollout.events import EVENTS, RolloutEvent
 
-
-class Entry(NamedTuple):
-    """One event of a rollout, with its place in the journal."""
-
-    seq: int
-    event: RolloutEvent
+_AT_ONCE = 2_000  # rows in memory while a journal is read
 
 
 class Journal:
@@ -26,16 +28,42 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def append(self, rollout: str, event: RolloutEvent) -> None:
-        """Add an event; call inside a transaction together with what it causes."""
-        self._connection.execute(
-            "INSERT INTO journal (rollout, at, event) VALUES (?, ?, ?)", (rollout, event.at, event.model_dump_json())
-        )
+    def append(self, rollout: str, event: RolloutEvent, decided: str) -> int:
+        """Add an event with what was decided on it; call inside a transaction together with what it causes.
 
-    def read(self, rollout: str) -> list[Entry]:
-        """The events of a rollout, oldest first."""
-        rows = self._connection.execute("SELECT seq, event FROM journal WHERE rollout = ? ORDER BY seq", (rollout,))
-        return [Entry(row["seq"], EVENTS.validate_json(row["event"])) for row in rows]
+        Returns:
+            Its place in the journal.
+        """
+        newest = "SELECT seal FROM journal WHERE rollout = ? ORDER BY seq DESC LIMIT 1"
+        before = self._connection.execute(newest, (rollout,)).fetchone()
+        text = event.model_dump_json()
+        row = (rollout, event.at, text, decided, sealed(before["seal"] if before else None, text, decided))
+        written = self._connection.execute(
+            "INSERT INTO journal (rollout, at, event, decided, seal) VALUES (?, ?, ?, ?, ?)", row
+        )
+        return int(written.lastrowid or 0)
+
+    def read(self, rollout: str, after: int = 0, upto: int | None = None) -> Iterator[Entry]:
+        """The events of a rollout, oldest first: those after one place in the journal, up to another."""
+        rows = "SELECT seq, event, decided, seal FROM journal WHERE rollout = ? AND seq > ? ORDER BY seq LIMIT ?"
+        while found := self._connection.execute(rows, (rollout, after, _AT_ONCE)).fetchall():
+            for row in found:
+                after = row["seq"]
+                if upto is not None and after > upto:
+                    return
+                yield Entry(after, EVENTS.validate_json(row["event"]), row["event"], row["decided"], row["seal"])
+
+    def seal_at(self, rollout: str, seq: int) -> str | None:
+        """The seal of a row."""
+        row = self._connection.execute(
+            "SELECT seal FROM journal WHERE rollout = ? AND seq = ?", (rollout, seq)
+        ).fetchone()
+        return row["seal"] if row else None
+
+    def newest(self, rollout: str) -> int:
+        """The place of a rollout's last event."""
+        row = self._connection.execute("SELECT max(seq) FROM journal WHERE rollout = ?", (rollout,)).fetchone()
+        return int(row[0] or 0)
 
     def count_rollouts(self) -> int:
         """How many rollouts there have ever been."""
@@ -52,13 +80,17 @@ class Journal:
     def project(self, rollout: str, model: str, ended: bool, summary: dict[str, Any]) -> None:
         """Store what is shown of a rollout."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO rollouts VALUES (?, ?, ?, ?)", (rollout, model, int(ended), json.dumps(summary))
+            "INSERT OR REPLACE INTO rollouts (id, model, ended, summary, began) "
+            "VALUES (?1, ?2, ?3, ?4, (SELECT min(seq) FROM journal WHERE rollout = ?1))",
+            (rollout, model, int(ended), json.dumps(summary)),
         )
 
+    def names(self) -> dict[str, bool]:
+        """Every rollout, oldest first, and whether it has ended."""
+        rows = self._connection.execute("SELECT id, ended FROM rollouts ORDER BY began")
+        return {row["id"]: bool(row["ended"]) for row in rows}
+
     def summaries(self) -> list[dict[str, Any]]:
-        """What is shown of each rollout, oldest first."""
-        rows = self._connection.execute(
-            "SELECT summary FROM rollouts JOIN (SELECT rollout, min(seq) AS first FROM journal GROUP BY rollout) "
-            "ON rollout = id ORDER BY first"
-        )
+        """What is shown of each rollout, oldest first, as of its last change of phase."""
+        rows = self._connection.execute("SELECT summary FROM rollouts ORDER BY began")
         return [json.loads(row["summary"]) for row in rows]

@@ -50,7 +50,7 @@ class Campaign(Frozen):
     `candidates` are bundle digests, `devices` those that the selector matched when it began. When it has ended, either
     `rollout` names the one that was started, or `failed` says why there is none; `choice` is its table either way.
 
-    Version history of the stored form: 1, the first.
+    Version history of the stored form: 1, the first; since then, with a default, `start_at`.
     """
 
     v: int = 1
@@ -65,6 +65,7 @@ class Campaign(Frozen):
     objective: str
     require: str
     boards: int = Field(ge=1)
+    runs: int = Field(3, ge=1, le=10)  # fresh processes per board and variant
     sample_ms: float
     started_at: float
     deadline_at: float
@@ -73,6 +74,7 @@ class Campaign(Frozen):
     asked: int = 0  # how many orders it has given, which numbers them
     ended_at: float | None = None
     rollout: str | None = None
+    start_at: float | None = None  # the rollout asks nobody before
     failed: str | None = None
     choice: Choice | None = None
 

@@ -36,18 +36,13 @@ class Prospects:
         self._connection, self._twins, self._comings = connection, twins, comings
 
     def device(self, row: Device, model: str) -> Json:
-        """What a rollout of a model would find on a device."""
+        """What a rollout of a model would find on a device, besides what it is started with."""
         said = self._twins.said(row.device)
         own = said.get(model)
         measured = own.measurement if own is not None else None
         held = {digest for entry in said.values() for digest in entry.slots.model_dump().values() if digest is not None}
         return {
-            "device": row.device,
-            "device_class": row.device_class,
-            "runtime": row.runtime,
-            "online": row.online,
             "free_bytes": row.free_bytes,
-            "committed": self._twins.committed(row.device, model),
             "holds": sorted(held),
             "latency_ms": None if measured is None else measured.latency_ms_p50,
             "measures_energy": measured is not None and measured.energy.may_gate,

@@ -2,6 +2,9 @@
 
 An event, and the desired entries that it causes, are stored in one transaction; an event that changes nothing is not
 journaled, which replay cannot tell, because `step` is pure. Publishing comes after the transaction, and elsewhere.
+
+What an input costs here does not depend on how many devices its rollout has: states share what did not change, what an
+input did is taken back from a list of what it did, and what is shown is put together when somebody asks.
 """
 
 from __future__ import annotations
@@ -11,24 +14,34 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from edgeflock_controller.expiry import expiry, lapsing
+from edgeflock_controller.recovery import restored
+from edgeflock_controller.replay import decision
+from edgeflock_controller.snapshots import Snapshot, is_due
 from edgeflock_controller.store import Store
-from edgeflock_controller.views import rollout_view
+from edgeflock_controller.views import headline_view
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, Window
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
 from edgeflock_deploy.rollout.machine import step
-from edgeflock_deploy.rollout.state import Rollout
+from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
 
 log = logging.getLogger(__name__)
 
 
-class Snapshot(NamedTuple):
-    """The rollouts in memory at one moment; their values are frozen, so that this is cheap."""
+class Place(NamedTuple):
+    """Where in the journal a rollout's state stands: after the event at `seq`; `tail` events after its snapshot."""
+
+    seq: int
+    tail: int
+
+
+class Mark(NamedTuple):
+    """A point to go back to. The states are frozen, so that keeping them is cheap."""
 
     live: Mapping[str, Rollout]
-    seen: Mapping[tuple[str, str], DeviceSeen]
-    moved: frozenset[str]
-    changed: frozenset[str]
+    places: Mapping[str, Place]
+    moved: int
+    changed: int
 
 
 class Rollouts:
@@ -37,20 +50,21 @@ class Rollouts:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._live: dict[str, Rollout] = {}
-        self._seen: dict[tuple[str, str], DeviceSeen] = {}
-        self._moved: set[str] = set()
-        self._changed: set[str] = set()
+        self._places: dict[str, Place] = {}
+        self._shown: dict[str, RolloutPhase] = {}  # the phase that the projection has
+        self._seen: dict[str, dict[str, DeviceSeen]] = {}  # by rollout and device
+        self._unseen: list[tuple[str, str, DeviceSeen | None]] = []  # what `_seen` held before, since the last mark
+        self._moved: list[str] = []
+        self._changed: list[str] = []
 
     def recover(self) -> None:
-        """Replay the journal of every rollout that has not ended."""
+        """Bring back every rollout that has not ended, as its journal has it."""
         for name in self._store.journal.unfinished():
-            rollout: Rollout | None = None
-            for entry in self._store.journal.read(name):
-                rollout, _ = step(rollout, entry.event)
-            if rollout is not None:
-                log.info("rollout %s: %s, as the journal has it", name, rollout.phase.value)
-                self._live[name] = rollout
-                self._changed.add(name)
+            found = restored(self._store, name)
+            if found is not None:
+                log.info("rollout %s: %s, as the journal has it", name, found.rollout.phase.value)
+                self._live[name], self._places[name] = found.rollout, Place(found.seq, found.tail)
+                self._changed.append(name)
         self.project_changed()
 
     def live(self) -> Mapping[str, Rollout]:
@@ -86,8 +100,11 @@ class Rollouts:
     def see(self, event: DeviceSeen, rollout: str) -> None:
         """Tell a rollout how a device is, unless it knows."""
         bare = event.model_copy(update={"at": 0.0})
-        if self._seen.get((rollout, event.device)) != bare:
-            self._seen[rollout, event.device] = bare
+        seen = self._seen.setdefault(rollout, {})
+        before = seen.get(event.device)
+        if before != bare:
+            self._unseen.append((rollout, event.device, before))
+            seen[event.device] = bare
             self.apply(rollout, event)
 
     def window(self, window: Window, at: float) -> None:
@@ -105,14 +122,14 @@ class Rollouts:
 
     def take_moved(self) -> Iterable[str]:
         """Devices whose desired entries changed since the last call."""
-        moved, self._moved = self._moved, set()
-        return moved
+        moved, self._moved = self._moved, []
+        return set(moved)
 
     def put_off_expiry(self, at: float) -> None:
         """Give orders longer that are about to lapse before their device has woken."""
         for word in lapsing(self._store.twins.words(), at):
             self._store.twins.put_off(word, expiry(at))
-            self._moved.add(word.device)
+            self._moved.append(word.device)
 
     def needed_digests(self) -> set[str]:
         """The bundles that a device is to run, or that a running rollout may yet order: its own, and the way back."""
@@ -123,29 +140,50 @@ class Rollouts:
             digests |= {digest for digest in named if digest is not None}
         return digests
 
+    def case(self, name: str) -> Snapshot | None:
+        """A rollout as it is now, or as it ended, and the place of its last event; None: it has no journal."""
+        if name in self._live:
+            return Snapshot(self._places[name].seq, self._live[name])
+        found = restored(self._store, name)
+        return None if found is None else Snapshot(found.seq, found.rollout)
+
     def project_changed(self) -> None:
-        """Bring what is shown of rollouts up to date; call inside the transaction that changed them."""
-        for name in sorted(self._changed):
-            rollout = self._live[name]
+        """Bring what is kept of rollouts beside the journal up to date; call inside the transaction of the change."""
+        for name in sorted(set(self._changed)):
+            rollout, place = self._live[name], self._places[name]
             ended = rollout.phase.terminal
-            self._store.journal.project(name, rollout.model, ended, rollout_view(rollout))
+            if ended or is_due(place.tail, len(rollout.devices)):
+                self._store.snapshots.write(rollout, place.seq)
+                self._places[name] = Place(place.seq, 0)
+            if self._shown.get(name) is not rollout.phase:
+                self._store.journal.project(name, rollout.model, ended, headline_view(rollout))
+                self._shown[name] = rollout.phase
             if ended:
-                del self._live[name]
-                self._seen = {key: event for key, event in self._seen.items() if key[0] != name}
+                del self._live[name], self._places[name], self._shown[name]
+                self._seen.pop(name, None)
         self._changed.clear()
+        self._unseen.clear()
 
-    def snapshot(self) -> Snapshot:
-        """What to give `restore` when the transaction fails."""
-        return Snapshot(dict(self._live), dict(self._seen), frozenset(self._moved), frozenset(self._changed))
+    def snapshot(self) -> Mark:
+        """What to give `restore` when the transaction fails; the marks before this one are worth nothing any more."""
+        self._unseen.clear()
+        return Mark(dict(self._live), dict(self._places), len(self._moved), len(self._changed))
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Forget what was done since the snapshot: its transaction was rolled back."""
-        self._live, self._seen = dict(snapshot.live), dict(snapshot.seen)
-        self._moved, self._changed = set(snapshot.moved), set(snapshot.changed)
+    def restore(self, mark: Mark) -> None:
+        """Forget what was done since the mark: its transaction was rolled back."""
+        self._live, self._places = dict(mark.live), dict(mark.places)
+        del self._moved[mark.moved :], self._changed[mark.changed :]
+        for rollout, device, before in reversed(self._unseen):
+            if before is None:
+                del self._seen[rollout][device]
+            else:
+                self._seen[rollout][device] = before
+        self._unseen.clear()
 
     def _store_step(self, rollout: Rollout, event: RolloutEvent, effects: Iterable[SetDesired]) -> None:
-        self._store.journal.append(rollout.id, event)
-        for effect in effects:
+        told = tuple(effects)
+        seq = self._store.journal.append(rollout.id, event, decision(rollout, told))
+        for effect in told:
             entry = DesiredModel(
                 generation=self._store.twins.next_generation(effect.device, rollout.model),
                 phase=effect.phase,
@@ -155,6 +193,7 @@ class Rollouts:
                 expires_at=expiry(event.at),
             )
             self._store.twins.put_desired(effect.device, rollout.model, entry, event.at)
-            self._moved.add(effect.device)
+            self._moved.append(effect.device)
         self._live[rollout.id] = rollout
-        self._changed.add(rollout.id)
+        self._places[rollout.id] = Place(seq, self._places.get(rollout.id, Place(0, 0)).tail + 1)
+        self._changed.append(rollout.id)

@@ -2,8 +2,8 @@
 
 Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
 3 adds `presence`, when devices came and went; 4 what operators do: tags and time zones of devices, `freezes`, and the
-audit log;
-5 adds `measurements`, `askings` and `campaigns`: what boards measured, and who asked.
+audit log; 5 `measurements`, `askings` and `campaigns`: what boards measured, and who asked; 6 what each event of a
+rollout decided, with a seal on the row, and the snapshots of rollouts.
 """
 
 from __future__ import annotations
@@ -94,7 +94,27 @@ def _measurements(db: Database) -> None:
     create("campaigns", campaign, "id").create_index(["model"])
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _blobs, _presence, _operators, _measurements)
+def _proofs(db: Database) -> None:
+    """6: what each event of a rollout decided, with a seal on the row; snapshots; where in the journal a rollout began.
+
+    Rows of before have neither: what they decided is computed again, and compared with nothing.
+    """
+    db.table("journal").add_column("decided", str)
+    db.table("journal").add_column("seal", str)
+    db.table("rollouts").add_column("began", int)
+    db.execute("UPDATE rollouts SET began = (SELECT min(seq) FROM journal WHERE rollout = rollouts.id)")
+    snapshot = {"rollout": str, "seq": int, "format": str, "sha256": str, "state": bytes}
+    _creator(db)("snapshots", snapshot, "rollout")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+    _first,
+    _blobs,
+    _presence,
+    _operators,
+    _measurements,
+    _proofs,
+)
 VERSION = len(MIGRATIONS)
 
 

@@ -1,9 +1,10 @@
 """The store: one SQLite database in WAL mode and a folder of containers. One thread owns it: the service's core.
 
 Decided here: what one transaction is, and that a store has one service. The tables are split by what they know:
-`registry` (what is published), `twins` (what devices are told and say), `journal` (rollouts), `telemetry` (hot rows),
-`comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes` and `audit` (what people
-gave, forbade and did), `prospects` (what all that tells a plan), `measurements` (what boards measured of bundles).
+`registry` (what is published), `twins` (what devices are told and say), `journal` and `snapshots` (rollouts),
+`telemetry` (hot rows), `comings` (when devices came and went), `captures` (inputs that boards kept), `tags`, `freezes`
+and `audit` (what people gave, forbade and did), `prospects` (what all that tells a plan), `measurements` (what boards
+measured of bundles).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from edgeflock_controller.measurements import Measurements
 from edgeflock_controller.prospects import Prospects
 from edgeflock_controller.registry import Registry
 from edgeflock_controller.schema import migrate
+from edgeflock_controller.snapshots import Snapshots
 from edgeflock_controller.tags import Tags
 from edgeflock_controller.telemetry import Telemetry
 from edgeflock_controller.twins import Twins
@@ -52,10 +54,12 @@ class Store:
     def __init__(self, folder: Path, connection: sqlite3.Connection | None = None) -> None:
         self.folder = folder
         self._connection = _open(folder) if connection is None else connection
+        self._file = str(self._connection.execute("PRAGMA database_list").fetchone()["file"])
         self.containers = Containers(folder / "containers")
         self.registry = Registry(self._connection)
         self.twins = Twins(self._connection)
         self.journal = Journal(self._connection)
+        self.snapshots = Snapshots(self._connection)
         self.telemetry = Telemetry(self._connection)
         self.comings = Comings(self._connection)
         self.prospects = Prospects(self._connection, self.twins, self.comings)
@@ -81,6 +85,16 @@ class Store:
                 self._connection.execute(commit)
             raise
         self._connection.execute(commit)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Journal]:
+        """The journal over a connection that only reads, for another thread: going through it may take a minute."""
+        if not self._file:  # a database in memory has one connection
+            yield self.journal
+            return
+        with contextlib.closing(sqlite3.connect(f"{Path(self._file).as_uri()}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            yield Journal(connection)
 
     def get_meta(self, key: str) -> str | None:
         """A single remembered value."""

@@ -14,6 +14,7 @@ from edgeflock_controller.freezes import Freeze, FreezeKind
 from edgeflock_controller.naming import check_model, device_named, existing, selected
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.rollout.events import ModelFrozen, ModelUnfrozen
 from edgeflock_deploy.tags import MOST, check_key, parse_tags
 
 Json = dict[str, Any]
@@ -55,6 +56,7 @@ class Upkeep:
                 raise BadInput(f"device {device}", f"would carry more than {MOST} tags", "remove some with --remove")
             self._store.tags.give(device, tags)
             self._store.tags.take(device, remove)
+            self._core.show(device)
         changed = [device for device, row in devices.items() if device_named(self._store, device).tags != row.tags]
         words = [*(f"{key}={value}" for key, value in tags.items()), *(f"--remove {key}" for key in remove)]
         result = f"changed {len(changed)} of {len(devices)}"
@@ -75,6 +77,7 @@ class Upkeep:
             check_model(self._store, name)
         before = self._store.freezes.of(kind, name)
         self._store.freezes.put(Freeze(kind, name, reason.strip(), by, self._clock()))
+        self._let_rollouts_know(kind, name, ModelFrozen(at=self._clock(), by=by, why=reason.strip()))
         self._note(Act(by, "freeze", f"{kind} {name}: {reason.strip()}", {kind: [name]}), "frozen")
         return {
             "kind": kind,
@@ -93,6 +96,7 @@ class Upkeep:
             frozen = [freeze.name for freeze in self._store.freezes.all() if freeze.kind == kind]
             raise BadInput(f"{kind} {name!r}", "is not frozen", existing(f"frozen {kind}s", frozen))
         self._store.freezes.lift(kind, name)
+        self._let_rollouts_know(kind, name, ModelUnfrozen(at=self._clock(), by=by))
         self._note(Act(by, "unfreeze", f"{kind} {name}", {kind: [name]}), "unfrozen")
         return {"kind": kind, "name": name, "frozen": False, "changed": True}
 
@@ -118,6 +122,13 @@ class Upkeep:
     def refused(self, act: Act, error: BadInput) -> None:
         """Enter a command that was refused."""
         self._note(act, f"refused: {error}")
+
+    def _let_rollouts_know(self, kind: FreezeKind, name: str, event: ModelFrozen | ModelUnfrozen) -> None:
+        if kind == "device":
+            self._core.show(name)
+            return
+        for rollout in [one.id for one in self._core.rollouts.live().values() if one.model == name]:
+            self._core.rollouts.apply(rollout, event)
 
     def _note(self, act: Act, result: str) -> None:
         self._store.audit.append(act, self._clock(), result)

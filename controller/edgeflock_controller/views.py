@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeflock_controller.freezes import Freeze
-from edgeflock_controller.journal import Entry
+from edgeflock_controller.policy_words.sentences import limits
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
@@ -24,7 +24,6 @@ from edgeflock_deploy.rollout.events import (
     Superseded,
     WindowClosed,
 )
-from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout
 
 Json = dict[str, Any]
@@ -83,12 +82,16 @@ def device_view(
     return facts | {"frozen": None if freeze is None else freeze._asdict(), "models": models}
 
 
-def rollout_view(rollout: Rollout) -> Json:
-    """A rollout at one moment."""
-    whole = rollout.model_dump(mode="json", exclude={"evidence", "policy"})
+def headline_view(rollout: Rollout) -> Json:
+    """A rollout at one moment, without what there is of every single device."""
+    whole = rollout.model_dump(mode="json", exclude={"evidence", "policy", "devices"})
     return whole | {
-        "verdict": whole["verdict"] and whole["verdict"] | {"evidence": evidence_view(rollout)},
         "policy": rollout.policy.name,
+        "stages": [
+            state | {"wants_approval": rules.approval}
+            for state, rules in zip(whole["stages"], rollout.policy.stage, strict=True)
+        ],
+        "limits": [passage.text for passage in limits(rollout.policy)],
         "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),
         "devices_total": len(rollout.devices),
         "devices_reached": rollout.devices_reached,
@@ -96,6 +99,14 @@ def rollout_view(rollout: Rollout) -> Json:
         "devices_waiting": rollout.devices_waiting,
         "trial": trial_view(rollout.evidence),
     }
+
+
+def rollout_view(rollout: Rollout) -> Json:
+    """A rollout at one moment."""
+    whole = headline_view(rollout) | rollout.model_dump(mode="json", include={"devices"})
+    if whole["verdict"] is not None:
+        whole["verdict"]["evidence"] = evidence_view(rollout)
+    return whole
 
 
 def evidence_view(rollout: Rollout) -> list[Json]:
@@ -113,36 +124,6 @@ def trial_view(evidence: Evidence) -> Json:
         "pairs_live": live,
         "pairs_replayed": sum(own.pairs for own in devices) - live,
     }
-
-
-def why_view(entries: Iterable[Entry]) -> Json:
-    """Replay a journal: each event after which the phase or the verdict was another, and the last state of all."""
-    steps: list[Json] = []
-    rollout: Rollout | None = None
-    events = windows = 0
-    for entry in entries:
-        before = rollout
-        rollout, effects = step(rollout, entry.event)
-        events += 1
-        windows += isinstance(entry.event, WindowClosed)
-        if before is None or (before.phase, before.verdict, before.reason) != (
-            rollout.phase,
-            rollout.verdict,
-            rollout.reason,
-        ):
-            steps.append(
-                {
-                    "seq": entry.seq,
-                    "at": entry.event.at,
-                    "event": event_in_words(entry.event),
-                    "phase": rollout.phase.value,
-                    "reason": rollout.reason,
-                    "verdict": None if rollout.verdict is None else rollout.verdict.model_dump(mode="json"),
-                    "told": [f"{effect.device}: {effect.phase.value}" for effect in effects],
-                }
-            )
-    assert rollout is not None, "a journal has at least the event that began it"
-    return {"rollout": rollout_view(rollout), "events": events, "windows": windows, "steps": steps}
 
 
 def event_in_words(event: RolloutEvent) -> str:

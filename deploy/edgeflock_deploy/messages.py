@@ -6,8 +6,8 @@ bytes raise `Malformed` (dead-letter). Names carry their unit last. This file kn
 Version history: 1, the first; since then the kind `capture` and, each with a default: `Desired.signed_at` and
 `captures_wanted`; `Reported.windows_dropped`, `events_dropped`, `nan_answers`, `tags` and `utc_offset_s`;
 `ReportedModel.variant`, `candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`,
-`block_requests` and `block_s`; `Window.mode` and `live_pairs`, and of each variant its service times, `outcomes`
-and `crashes`;
+`block_requests` and `block_s`; `Window.mode` and `live_pairs`, and of each variant its service times, `outcomes`,
+`crashes` and times end to end;
 `Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`, its `involuntary_switches` and `conditions`; `Desired.measure`
 and `Reported.measured`, apart from `models`, so that an older agent, which does not know them, goes on as ever.
 """
@@ -335,9 +335,10 @@ class VariantWindow(Frozen):
     """One variant's side of a window. A quantile below its sample count is None and stakes nothing.
 
     `latency_*` is the interpreter's call alone, a closed loop; `service_*` is an application's wait from the arrival of
-    its request, queueing included, over the `service_n` requests of a serving trial that this variant answered. `n`
-    inferences were answered, `errors` more failed. `crashes`: how often its process was started anew since the window
-    before.
+    its request, queueing included, over the `service_n` requests of a serving trial that this variant answered;
+    `end_to_end_*` whole requests with the processing that the bundle declares, over `end_to_end_n` of them, if it does.
+    `n` inferences were answered, `errors` more failed. `crashes`: how often its process was started anew since the
+    window before.
     """
 
     n: int
@@ -354,6 +355,9 @@ class VariantWindow(Frozen):
     service_n: int = 0
     service_ms_p50: float | None = None
     service_ms_p95: float | None = None
+    end_to_end_n: int = 0
+    end_to_end_ms_p50: float | None = None
+    end_to_end_ms_p95: float | None = None
     outcomes: Outcomes = Outcomes()
 
 

@@ -144,8 +144,9 @@ class SortedMap(Mapping[K, V]):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """A field of this type reads an object, and is written as one."""
         entries = handler.generate_schema(dict[get_args(source) or (Any, Any)])  # type: ignore[misc]
-        return core_schema.no_info_after_validator_function(
-            lambda given: given if isinstance(given, cls) else cls(given),
-            core_schema.union_schema([core_schema.is_instance_schema(cls), entries], mode="left_to_right"),
+        read = core_schema.no_info_after_validator_function(cls, entries)
+        return core_schema.json_or_python_schema(
+            json_schema=read,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), read], mode="left_to_right"),
             serialization=core_schema.plain_serializer_function_ser_schema(dict, return_schema=entries),
         )

@@ -65,7 +65,7 @@ class Answering:
         remarks: Callable[[Told, Sequence[Array], Sequence[Array]], Told],
     ) -> None:
         model = interpreters.model
-        self.view = View(told, labels, model)
+        self.view, self._told = View(told, labels, model), told
         self._interpreters, self._run, self._remarks = interpreters, run, remarks
         pairs = [(output, place) for output, place in told["state"]]
         if any(not (0 <= o < len(model.outputs) and 0 <= i < len(model.inputs)) for o, i in pairs):
@@ -88,7 +88,9 @@ class Answering:
     def told_of_model(self) -> Told:
         """What the parent must know of the model beside what applications see of it."""
         first = int(np.prod(self._interpreters.model.outputs[0].shape))
-        return {"takes_sequences": self.takes_sequences, "stateful": self.stateful, "first_values": first}
+        processed = any(one["steps"] for side in ("inputs", "outputs") for one in self._told[side])
+        kept = {"takes_sequences": self.takes_sequences, "stateful": self.stateful}
+        return kept | {"first_values": first, "processed": processed}
 
     @property
     def is_simple(self) -> bool:

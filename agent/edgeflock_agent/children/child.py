@@ -151,7 +151,7 @@ class Child:
         """Whole requests, from an application's bytes to the answer's: what `block` is for the call alone."""
         inside, items, drawn = self.runs.interpreters.inside, self.own.items, RandomInputs(0)
         assert inside is None or not inside.in_use, "an application's sequence is running"
-        numbers = itertools.count()
+        numbers = itertools.count(header["first"])
 
         def once() -> float:
             item = items[next(numbers) % len(items)]

@@ -52,6 +52,7 @@ class ModelProcess:
         self.takes_sequences = bool(loaded["takes_sequences"])
         self.stateful = bool(loaded["stateful"])  # also without speaking of a sequence: the default one goes on
         self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
+        self.processed = bool(loaded["processed"])  # the bundle declares steps before or after it
         self.sealed = replies.sealed(loaded["sealed"])
         self.slice: Slice | None = None
         self.slice_path: Path | None = None
@@ -258,15 +259,17 @@ class ModelProcess:
         reply = self._child.ask({"op": "block", "n": n, "max_ms": max_ms}, extra_s=max_ms / 1000)
         return Block(replies.times_ms(reply), reply.header["first_inference_ms"], reply.header["switches"])
 
-    def measure_end_to_end(self, n: int, *, max_ms: float = 1000.0) -> tuple[float, ...]:
+    def measure_end_to_end(self, n: int, *, max_ms: float = 1000.0, first: int = 0) -> tuple[float, ...]:
         """Milliseconds of whole requests, one item each, with the processing that the bundle declares; see `measure`.
+
+        `first` is the number of the item to begin with.
 
         Raises:
             HardStop: CRASHED, HUNG, MEMORY_OVER_BUDGET.
             InferenceFailed: an item could not be run.
             Closed: the child has been closed.
         """
-        ask = {"op": "through", "n": n, "max_ms": max_ms}
+        ask = {"op": "through", "n": n, "max_ms": max_ms, "first": first}
         return replies.times_ms(self._child.ask(ask, extra_s=max_ms / 1000))
 
     def beat(self, idle_s: float) -> None:

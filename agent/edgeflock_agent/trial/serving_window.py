@@ -103,7 +103,7 @@ class ServingTurns:
         serving, side = self._old
         judged = serving.process.infer_judged(inputs)
         if judged.result is not None:
-            side.answered(judged.result, (self._clock() - arrived_s) * 1e3)
+            side.answered(judged.result, judged.inference.end_to_end_ms, (self._clock() - arrived_s) * 1e3)
         return serving, judged.inference
 
     def _by_new(self, inputs: RawInputs, arrived_s: float) -> tuple[Serving, Inference] | None:
@@ -119,7 +119,7 @@ class ServingTurns:
             pass
         else:
             if judged.result is not None:
-                side.answered(judged.result, (self._clock() - arrived_s) * 1e3)
+                side.answered(judged.result, judged.inference.end_to_end_ms, (self._clock() - arrived_s) * 1e3)
                 return serving, judged.inference
             stop = HardStop(Reason.NAN_OUTPUT, "an application's request gave NaN")
         # What the incumbent cannot answer either is the application's doing: its error leaves here, and blames nobody.

@@ -2,6 +2,9 @@
 
 Decided here: what counts as an error, and what each error costs. An error of a variant on a labelled item is a wrong
 answer: a variant cannot look better by not answering. A request of an application has no label and moves no accuracy.
+
+Where the bundle declares processing, whole requests are timed as well: an application's as it was run, and for an item
+of the slice, which lies in the model's own terms, one more of the same size, right after it.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ class Side:
         self._latencies_ms: list[float] = []
         self._live_latencies_ms: list[float] = []
         self._service_ms: list[float] = []
+        self._whole_ms: list[float] = []
+        self._live_whole_ms: list[float] = []
         self._correct = self._answered = self._scored = 0
         self._squared_error = 0.0
         self._outcomes = OutcomeCounts(task, process)
@@ -65,6 +70,7 @@ class Side:
             self._squared_error += result.squared_error or 0.0
             self._count(result)
             self._latencies_ms.append(result.latency_ms)
+            self._run_whole(item)
         return result
 
     def run_live(self, inputs: Inputs) -> tuple[ItemResult | None, bool]:
@@ -81,15 +87,19 @@ class Side:
             return None, True
         self._count(judged.result)
         self._latencies_ms.append(judged.result.latency_ms)
+        if self.process.processed:
+            self._whole_ms.append(judged.inference.end_to_end_ms)
         return judged.result, False
 
-    def answered(self, result: ItemResult, service_ms: float) -> None:
-        """Count an application's request that this variant answered, and how long the application waited for it."""
+    def answered(self, result: ItemResult, end_to_end_ms: float, service_ms: float) -> None:
+        """Count an application's request that this variant answered: what it took, and how long was waited for it."""
         self._count(result)
         with self._lock:
             self.inferences += 1
             self._live_latencies_ms.append(result.latency_ms)
             self._service_ms.append(service_ms)
+            if self.process.processed:
+                self._live_whole_ms.append(end_to_end_ms)
 
     def failed(self) -> None:
         """Count an application's request that this variant could not answer."""
@@ -106,6 +116,7 @@ class Side:
         """The results, with the first `live` answered requests (all of them if None)."""
         latencies_ms = self._latencies_ms + self._live_latencies_ms[:live]
         quantiles, service = latency_quantiles(latencies_ms), latency_quantiles(self._service_ms[:live])
+        whole = latency_quantiles(self._whole_ms + self._live_whole_ms[:live])
         return VariantWindow(
             n=quantiles.n,
             latency_ms_p50=quantiles.p50,
@@ -119,15 +130,24 @@ class Side:
             service_n=service.n,
             service_ms_p50=service.p50,
             service_ms_p95=service.p95,
+            end_to_end_n=whole.n,
+            end_to_end_ms_p50=whole.p50,
+            end_to_end_ms_p95=whole.p95,
             outcomes=self._outcomes.counted(),
         )
 
-    def _tried(self, run: Callable[[], Result]) -> Result | None:
+    def _run_whole(self, item: int) -> None:
+        if not self.process.processed or self.process.takes_sequences:  # an application's sequence may be running
+            return
+        took_ms = self._tried(lambda: self.process.measure_end_to_end(1, first=item), counts=False)
+        self._whole_ms += took_ms or ()
+
+    def _tried(self, run: Callable[[], Result], *, counts: bool = True) -> Result | None:
         self.inferences += 1
         try:
             return run()
         except InferenceFailed:
-            self.errors += 1
+            self.errors += counts
             return None
         except HardStop as stop:
             raise SideStopped(self.name, stop) from None

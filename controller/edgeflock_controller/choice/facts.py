@@ -10,7 +10,7 @@ Decided here, so that only like is compared with like:
 - Energy counts only from a meter that may gate: not modelled, and on a scope that the model surely draws from.
 - `accuracy_drop` is counted on each board from the reference's accuracy there, on the same items. The reference is the
   variant `float32` of the same version where it was measured, else the most accurate one.
-- A variant that does not fit on one board of the class is out for the class.
+- A variant that does not fit on one board of the class, or that finds no room there, is out for the class.
 Pure.
 """
 
@@ -23,7 +23,10 @@ from edgeflock_controller.choice.metric import METRICS
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.messages import Measured, Measurement, Outcome
 from edgeflock_deploy.quantiles import median
+from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.choice import ChoiceRow, MetricValue
+
+_ENDED_BADLY = (Outcome.FAILED, Outcome.REJECTED)
 
 PARENT = "float32"
 NEVER_MEASURED = "it was never measured"
@@ -204,9 +207,14 @@ def _succeeded(one: Variant) -> dict[str, Measured]:
 
 def _misfit(one: Variant) -> str | None:
     for board, answer in sorted(one.answers.items()):
-        if answer.outcome in (Outcome.FAILED, Outcome.REJECTED) and answer.reason and answer.reason.blames_variant:
+        if answer.outcome in _ENDED_BADLY and answer.reason is not None and speaks_of_variant(answer.reason):
             return f"it does not fit on {board}: {answer.reason.value}: {answer.detail}"
     return None
+
+
+def speaks_of_variant(reason: Reason) -> bool:
+    """Whether a measurement that failed so says something of the variant there, and not only of the board."""
+    return reason.blames_variant or reason is Reason.NO_ROOM
 
 
 def _exact(value: float) -> MetricValue:

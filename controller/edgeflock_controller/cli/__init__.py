@@ -36,7 +36,7 @@ _COMMANDS = {
     "rehearse": _Entry("rehearse:rehearse", "Run a rollout in simulation, on the fleet as it was recorded."),
     "front": _Entry("front:front", "Show what boards measured of a model's variants."),
     "deploy": _Entry("deploy:deploy", "Bring a variant to devices, stage by stage."),
-    "rollouts": _Entry("rollouts:rollouts", "Show rollouts; hold, resume or abort one."),
+    "rollouts": _Entry("rollouts:rollouts", "Show rollouts; approve, hold, resume or abort one."),
     "rollback": _Entry("rollback:rollback", "Take devices back to what they had committed before."),
     "vm": _Entry("vm:vm", "Run virtual ARM boards on this machine."),
     "watch": _Entry("watch:watch", "Watch devices and rollouts live."),

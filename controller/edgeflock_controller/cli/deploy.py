@@ -17,6 +17,7 @@ AUTO = "auto"  # in place of a variant's name: each class gets its own
 
 @click.command()
 @target_options
+@click.option("--start-at", help='Ask nobody before: "2026-11-23 02:00", 02:00 for the next one, or +2h.')
 @click.option("--objective", help="With --variant auto: what is to be least or most, e.g. 'min energy_mj'.")
 @click.option("--require", help="With --variant auto: what must hold, as in the example.")
 @click.option("--measure-on", type=click.IntRange(1, 100), help="With --variant auto: boards of each class. [2]")
@@ -28,6 +29,7 @@ def deploy(
     variant: str,
     selector: str,
     policy_name: str,
+    start_at: str | None,
     objective: str | None,
     require: str | None,
     measure_on: int | None,
@@ -38,7 +40,7 @@ def deploy(
     r"""Bring a variant of MODEL[@VERSION] to the devices that --to matches now, also those that sleep.
 
     Without a version it is the newest that has the variant. A newer rollout of the same model takes over the devices
-    that both want.
+    that both want, at once also where it is to start later.
 
     With --variant auto each class gets its own: a few idle boards of the class measure every variant of the version
     that is not measured yet, beside what they serve, and the rollout begins with the choice. A class that cannot be
@@ -50,15 +52,20 @@ def deploy(
     Example:
       edgeflock deploy digits@2 --variant dynamic_wi8 --to all --wait
       edgeflock deploy digits --variant static_wi8_ai8 --to class=rpi4-aarch64-litert2.3 --policy mine.toml
+      edgeflock deploy digits@2 --variant dynamic_wi8 --to tag.site=roof --start-at 02:00
       edgeflock deploy digits --variant auto --to all --objective "min energy_mj" \
         --require "accuracy_drop<=1pt, latency_ms_p95<=50, rss_mb<=64"
     """
+    from datetime import datetime
+
+    from edgeflock_controller.cli.start_time import parse_start
     from edgeflock_controller.client import Client
     from edgeflock_deploy.policy.policy_file import load_policy
 
     name, version = name_and_version(model)
     folder = home.store_folder(store)
     policy = load_policy(policy_name)
+    at = None if start_at is None else parse_start(start_at, datetime.now())
     if variant == AUTO:
         if objective is None:
             raise BadInput(
@@ -66,14 +73,14 @@ def deploy(
             )
         with Client(folder) as client:
             campaign = client.deploy_auto(
-                name, selector, policy, objective, require or "", boards=measure_on or 2, version=version
+                name, selector, policy, objective, require or "", boards=measure_on or 2, version=version, start_at=at
             )
         rollout = _measured(folder, campaign, wait, as_json)
     else:
         if objective is not None or require is not None or measure_on is not None:
             raise BadInput("--objective, --require, --measure-on", "choose a variant", "give --variant auto with them")
         with Client(folder) as client:
-            rollout = client.deploy(name, variant, selector, policy, version=version)
+            rollout = client.deploy(name, variant, selector, policy, version=version, start_at=at)
         if not wait:
             _say(rollout, as_json)
     if wait and rollout is not None:

@@ -61,6 +61,11 @@ def _headline(before: Json | None, after: Json) -> list[str]:
     return [] if same else [headline(after)]
 
 
+def _is_held(rollout: Json) -> bool:
+    """Whether it is paused until a person resumes it; a shut window opens by itself, a freeze is lifted elsewhere."""
+    return rollout["phase"] == "PAUSED" and rollout["paused_by"] not in ("window", "freeze")
+
+
 def follow(store: Path, name: str, tell: Callable[[str], None]) -> Json:
     """Watch a rollout until it has ended or is held, telling each change; survives a restart of the service.
 
@@ -78,7 +83,7 @@ def follow(store: Path, name: str, tell: Callable[[str], None]) -> Json:
                     for line in changes(seen, rollout):
                         tell(line)
                     seen = rollout
-                    if rollout["phase"] in TERMINAL or rollout["phase"] == "PAUSED":
+                    if rollout["phase"] in TERMINAL or _is_held(rollout):
                         return rollout
                     time.sleep(_LOOK_S)
         except NotRunning:

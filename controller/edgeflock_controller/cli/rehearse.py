@@ -50,16 +50,15 @@ def rehearse(
     """
     from edgeflock_controller.cli.foresee import ask_subject
     from edgeflock_controller.rehearsal.outcomes import outcomes
+    from edgeflock_controller.rehearsal.plan import plot_of
     from edgeflock_controller.rehearsal.regression import HARMLESS, parse_regression
-    from edgeflock_controller.rehearsal.run import Plot
     from edgeflock_controller.rehearsal.subject import sources_in_words
     from edgeflock_deploy.policy.policy_file import load_policy
 
     regression = HARMLESS if worse is None else parse_regression(worse)
     policy = load_policy(policy_name)
     subject = ask_subject(home.store_folder(store), model, variant, selector)
-    plot = Plot(subject.candidate, subject.boards, policy, selector, subject.at, regression)
-    ended = _run_all(plot, seed, runs)
+    ended = _run_all(plot_of(subject, policy, selector, regression), seed, runs)
     found = {
         "model": subject.candidate.model,
         "version": subject.candidate.version,
@@ -71,6 +70,7 @@ def rehearse(
         "seed": seed,
         "asked_for": runs,
         "sources": sources_in_words(subject.boards),
+        "approvals": max((run.approvals for run in ended), default=0),
         **outcomes(ended),
     }
     if as_json:
@@ -113,6 +113,8 @@ def _print(found: dict[str, Any]) -> None:
     )
     for sentence in found["sources"]:
         out.print(sentence)
+    if found["approvals"]:
+        out.print(f"approvals that people are asked for, here given at once: {found['approvals']}")
     out.print()
     rows: list[list[str | Text]] = [
         [ending, str(of["runs"]), f"{100 * of['share']:.1f} %", *_durations(of["duration_s"])]

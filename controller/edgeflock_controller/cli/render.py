@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,8 @@ _COLOURS = {
     "BAKING": "cyan",
     "DEPLOYING": "cyan",
     "TRIAL": "cyan",
+    "SCHEDULED": "cyan",
+    "WAITING_FOR_APPROVAL": "yellow",
     "PAUSED": "yellow",
     "INCONCLUSIVE": "yellow",
     "ROLLING_BACK": "yellow",
@@ -115,10 +117,8 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
     tagged = any(device["tags"] for device in devices)
     rows: list[list[str | Text]] = []
     for device in devices:
-        presence = coloured("online" if device["online"] else "offline")
-        if device["frozen"]:
-            presence.append(", frozen", style="cyan")
-        head: list[str | Text] = [device["id"], device["device_class"], *[device["runtime"]] * runtime, presence]
+        runs_on = [device["runtime"]] * runtime
+        head: list[str | Text] = [device["id"], device["device_class"], *runs_on, _presence(device)]
         head += [" ".join(f"{key}={value}" for key, value in device["tags"].items())] * tagged
         for model, said in device["models"].items() or [("-", None)]:
             if said is None:
@@ -131,6 +131,12 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
             head = [""] * len(head)
     columns = ["id", "class", *["runtime"] * runtime, "presence", *["tags"] * tagged, "runs", "state", "last outcome"]
     return table("Devices", columns, rows)
+
+
+def _presence(device: Json) -> Text:
+    """Whether a device is there, and whether it is to be left alone; `frozen` is new, and older words lack it."""
+    said = coloured("online" if device["online"] else "offline")
+    return said.append(", frozen", style="cyan") if device.get("frozen") else said
 
 
 def models_table(bundles: Iterable[Json], width: int) -> Table:
@@ -192,13 +198,39 @@ def rollouts_table(rollouts: Sequence[Json], width: int) -> Group:
     return Group(table("Rollouts", columns, rows), Text(), *(Text(f"{r['id']}: {r['reason']}") for r in rollouts))
 
 
+def stage_in_words(stage: Json) -> str:
+    """Where one stage is, e.g. `PENDING (up to 4 devices), wants approval`."""
+    words = f"{stage['phase']} (up to {devices(stage['target'])})"
+    if stage.get("approved_by") is not None:  # a rollout that ended under an older release has no such words
+        return f"{words}, approved by {stage['approved_by']}"
+    return f"{words}, wants approval" if stage.get("wants_approval") else words
+
+
+def what_it_waits_for(rollout: Json, now: float) -> Iterator[str]:
+    """What holds a rollout for a time, or for a person, in sentences; and the limits of its policy."""
+    if rollout["phase"] == "WAITING_FOR_APPROVAL":
+        yield f"it waits for somebody's `edgeflock rollouts approve {rollout['id']}`"
+    if rollout["phase"] == "SCHEDULED":
+        yield f"it starts {_from_now(rollout['start_at'], now)}"
+    if rollout["phase"] == "PAUSED" and rollout["resumes_at"] is not None:
+        yield f"the next maintenance window opens {_from_now(rollout['resumes_at'], now)}"
+    frozen = sorted(name for name, device in rollout["devices"].items() if device.get("frozen"))
+    if frozen:
+        yield f"frozen: {', '.join(frozen[:20])}" + (f" and {len(frozen) - 20} more" if len(frozen) > 20 else "")
+    yield from rollout.get("limits", ())
+
+
+def _from_now(at: float, now: float) -> str:
+    return f"in {duration(at - now)} ({clock(at)})" if at > now else f"now ({clock(at)})"
+
+
 def rollout_devices_table(rollout: Json) -> Table:
     """The devices of a rollout."""
     rows: list[list[str | Text]] = [
         [
             name,
             device["device_class"],
-            coloured("online" if device["online"] else "offline"),
+            _presence(device),
             coloured(device["status"]),
             device["state"] or "-",
             (device["reason"] or "-") + (f": {device['detail']}" if device["detail"] else ""),

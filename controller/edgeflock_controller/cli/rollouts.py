@@ -1,7 +1,8 @@
-"""`edgeflock rollouts`: show them; hold, resume or abort one."""
+"""`edgeflock rollouts`: show them; approve a stage; hold, resume or abort one."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,26 @@ def show(outer: Path | None, rollout: str, store: Path | None, as_json: bool) ->
 
 @rollouts.command()
 @click.argument("rollout")
+@click.option("--stage", type=click.IntRange(1), help="Which one, to approve it before it comes. [the one waited for]")
+@store_option
+@json_option
+@click.pass_obj
+def approve(outer: Path | None, rollout: str, stage: int | None, store: Path | None, as_json: bool) -> None:
+    r"""Let a stage begin that the policy wants a person to approve.
+
+    \b
+    Example:
+      edgeflock rollouts approve r3
+      edgeflock rollouts approve r3 --stage 3
+    """
+    from edgeflock_controller.client import Client
+
+    with Client(home.store_folder(store or outer)) as client:
+        _tell(client.approve(rollout, stage), "approve", as_json)
+
+
+@rollouts.command()
+@click.argument("rollout")
 @store_option
 @json_option
 @click.pass_obj
@@ -115,11 +136,15 @@ def abort(outer: Path | None, rollout: str, keep: bool, store: Path | None, as_j
 def _steer(
     store: Path | None, rollout: str, wish: Literal["pause", "resume", "abort"], as_json: bool, *, keep: bool = False
 ) -> None:
-    from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
 
     with Client(home.store_folder(store)) as client:
-        found = client.steer(rollout, wish, keep=keep)
+        _tell(client.steer(rollout, wish, keep=keep), wish, as_json)
+
+
+def _tell(found: dict[str, Any], wish: str, as_json: bool) -> None:
+    from edgeflock_controller.cli import render
+
     if as_json:
         print_json(found)
     else:
@@ -139,8 +164,10 @@ def _print(rollout: dict[str, Any]) -> None:
         f"{rollout['windows_received']} windows received, {render.devices(rollout['devices_reached'])} reached, "
         f"{rollout['devices_waiting']} waiting"
     )
+    for sentence in render.what_it_waits_for(rollout, time.time()):
+        out.print(sentence, soft_wrap=True)
     for number, stage in enumerate(rollout["stages"], start=1):
-        out.print(f"stage {number}: {stage['phase']} (up to {render.devices(stage['target'])})")
+        out.print(f"stage {number}: {render.stage_in_words(stage)}")
     choices.print_choice(rollout)
     out.print(render.rollout_devices_table(rollout))
     if rollout["verdict"]:

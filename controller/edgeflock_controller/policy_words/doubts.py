@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgeflock_controller.policy_words.durations import duration
 from edgeflock_controller.policy_words.least import Least
-from edgeflock_controller.policy_words.sentences import duration, window_s
+from edgeflock_controller.policy_words.sentences import window_s
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.policy.rules import Metric, Policy, Stage
 
 _USUAL_ALPHA = (0.001, 0.05)
+_LIGHT = 0.01  # of the weight of all guardrails
 _ANSWERS: frozenset[Metric] = frozenset({"accuracy", "agreement"})
 _TIMES: frozenset[Metric] = frozenset({"latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95"})
 _SERVICE: frozenset[Metric] = frozenset({"service_ms_p50", "service_ms_p95"})
@@ -34,11 +36,16 @@ def _guardrails(policy: Policy) -> Iterator[str]:
     metrics = {one.metric for one in policy.guardrail}
     if not metrics & _ANSWERS:
         yield "no guardrail looks at the answers (accuracy, agreement): a candidate that is fast and wrong passes"
+    if "errors" not in metrics:
+        yield "no guardrail looks at errors: a candidate that fails on some inputs passes"
     if not metrics & _TIMES:
         yield "no guardrail looks at latency: a candidate that is slower passes"
+    energy = next((one for one in policy.guardrail if one.metric == "energy_mj"), None)
+    if energy is not None and not energy.where_measured:
+        yield "energy_mj without where_measured: a device without a meter can never pass"
     total = sum(one.weight for one in policy.guardrail)
     for one in policy.guardrail:
-        if one.weight < 0.05 * total:
+        if one.weight < _LIGHT * total:
             share = f"{100 * one.weight / total:.1g} % of the weight"
             yield f"{one.metric} has {share}: a FAIL by it needs that much more evidence"
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import Energy, VariantWindow, Window
-from edgeflock_deploy.policy.rules import Metric, Policy
+from edgeflock_deploy.messages import Energy, Outcomes, VariantWindow, Window
+from edgeflock_deploy.policy.rules import BRAKES, Metric, Policy
 
 _DEVICE, _CLASS = "device", "class"
 _MOST = 2000  # more windows than any policy lets a device give
@@ -21,7 +21,7 @@ _LATENCY_MS, _RSS_BYTES, _BAD = 10.0, 10_000_000, 10.0
 
 
 class Least(NamedTuple):
-    """The fewest windows of one device until its PASS, and until a FAIL by each guardrail; None: never.
+    """The fewest windows of one device until its PASS, and until a FAIL by each guardrail (or its brake); None: never.
 
     `lacking` says why a device can never pass, guardrail by guardrail; empty if it can.
     """
@@ -51,7 +51,8 @@ def _to_fail(policy: Policy, metric: Metric) -> int | None:
     evidence = Evidence()
     for number in range(min(_MOST, max(stage.max_windows for stage in policy.stage))):
         evidence = judge.observe(evidence, _window(policy, number, metric), policy)
-        if judge.failure(evidence, policy, 1) is not None:
+        said = judge.braked if metric in BRAKES else judge.failure
+        if said(evidence, policy, 1) is not None:
             return number + 1
     return None
 
@@ -66,8 +67,12 @@ def _window(policy: Policy, number: int, bad: Metric | None = None) -> Window:
             return (_LATENCY_MS * (_BAD if new and bad == metric else 1)) if known else None
 
         worse = {metric: _BAD if new and bad == metric else 1.0 for metric in ("peak_rss_bytes", "energy_mj")}
+        failed = pairs if new and bad == "errors" else 0
         return VariantWindow(
-            n=pairs,
+            n=pairs - failed,
+            errors=failed,
+            crashes=int(new and bad == "crashes"),
+            outcomes=Outcomes(classes=(0, pairs) if new and bad == "drift" else (pairs,)),
             latency_ms_p50=latency("latency_ms_p50", True),
             latency_ms_p95=latency("latency_ms_p95", pairs >= _P95_PAIRS),
             service_n=pairs if serving else 0,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from edgeflock_controller.policy_words.durations import duration
 from edgeflock_controller.policy_words.least import Least
 from edgeflock_deploy.judge.judge import fail_needs, pass_needs
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.policy.limits import DAYS, Halt, MaintenanceWindow
-from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
+from edgeflock_deploy.policy.rules import BRAKES, Guardrail, Metric, Policy, Stage
 
 _TROUBLE = {
     "offline": "are offline",
@@ -33,25 +34,16 @@ def passages(policy: Policy, least: Least) -> list[Passage]:
     last = len(policy.stage)
     said += [Passage(f"stage {n} of {last}", " ".join(_stage(one, n == last))) for n, one in enumerate(policy.stage, 1)]
     said += [Passage(f"guardrail {one.metric}", _guardrail(one, least)) for one in policy.guardrail]
-    said += [Passage("window", _window(one)) for one in policy.window]
-    said += [Passage("rate", text) for text in _rate(policy)]
+    said += limits(policy)
     said += [Passage("halt rule", _halt(one)) for one in policy.halt]
     joins = "takes part in the last stage" if policy.join else "is left out"
     return [*said, Passage("joining", f"A device that turns up meanwhile, and that the selector means, {joins}.")]
 
 
-def duration(seconds: float) -> str:
-    """A length of time in words, e.g. `90 s`, `15 min`, `4 h 30 min`, `2 d 4 h`."""
-    if seconds < 120:
-        return f"{seconds:g} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d" + (f" {hours} h" if hours else "")
-    if hours:
-        return f"{hours} h" + (f" {minutes} min" if minutes else "")
-    return f"{minutes} min"
+def limits(policy: Policy) -> list[Passage]:
+    """When and how fast devices are asked; nothing if at any hour and as fast as the stages allow."""
+    windows = [Passage("window", _window(one)) for one in policy.window]
+    return [*windows, *(Passage("rate", text) for text in _rate(policy))]
 
 
 def window_s(policy: Policy) -> float:
@@ -131,21 +123,44 @@ def _size(stage: Stage, last: bool) -> str:
 
 
 def _guardrail(guardrail: Guardrail, least: Least) -> str:
-    metric, fail, good = guardrail.metric, guardrail.fail_margin, guardrail.pass_margin
-    if metric == "accuracy":
-        bad, enough = f"A drop of more than {100 * fail:g} points", f"{100 * good:g} points"
-    elif metric == "agreement":
-        bad, enough = f"More than {100 * fail:g} % of the answers differing", f"{100 * good:g} %"
+    metric, good, fewest = guardrail.metric, guardrail.pass_margin, least.to_fail[guardrail.metric]
+    said = f"{_beyond(metric, guardrail.fail_margin)}"
+    if metric in BRAKES:
+        held = "never" if fewest is None else f"after {count(fewest, 'window')} at the least"
+        return f"{said} holds the rollout once, for a person to look ({held} on one device); it takes nothing back."
+    if good is None:
+        said += " is a regression; no PASS is asked of it."
     else:
-        more = {"peak_rss_bytes": "more memory", "energy_mj": "more energy"}.get(metric, "slower")
-        bad, enough = f"More than {100 * fail:g} % {more}", f"{100 * good:g} %"
-    fewest = least.to_fail[metric]
-    said = f"{bad} is a regression; shown to be below {enough} is good enough."
-    if fewest is None:
+        said += f" is a regression; shown to be below {_amount(metric, good)} is good enough."
+    if metric == "silence":
+        said += " It is judged by the devices that have not got the candidate, whatever the windows say."
+    elif fewest is None:
         said += " It never fails a rollout."
     else:
         said += f" On one device, even the worst there is fails after {count(fewest, 'window')} at the least."
+    if guardrail.where_measured:
+        said += " A device that cannot measure it needs no PASS of it."
     return said if guardrail.weight == 1 else f"{said} Its weight among the guardrails is {guardrail.weight:g}."
+
+
+def _beyond(metric: Metric, margin: float) -> str:
+    """What is beyond a fail margin, as the subject of a sentence."""
+    much = _amount(metric, margin)
+    words: dict[Metric, str] = {
+        "accuracy": f"A drop of more than {much}",
+        "agreement": f"More than {much} of the answers differing",
+        "errors": f"More than {much} of the inferences failing, beyond the incumbent's",
+        "crashes": f"A restart of its process in more than {much} of the windows",
+        "silence": f"Falling silent more than {1 + margin:g} times as often as devices without the candidate",
+        "drift": f"A mix of answers that is more than {much} away from the incumbent's",
+        "peak_rss_bytes": f"More than {much} more memory",
+        "energy_mj": f"More than {much} more energy",
+    }
+    return words.get(metric, f"More than {much} slower")
+
+
+def _amount(metric: Metric, margin: float) -> str:
+    return f"{100 * margin:g} points" if metric == "accuracy" else f"{100 * margin:g} %"
 
 
 def _window(window: MaintenanceWindow) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from edgeflock_controller.rehearsal.boards import UNLIKE, Unlike
@@ -33,7 +34,6 @@ class Board(NamedTuple):
     device: str
     device_class: str
     online: bool
-    site: str
     committed: str | None
     scatter: Mapping[Metric, Scatter]
     throttled_share: float  # of its windows
@@ -46,6 +46,14 @@ class Board(NamedTuple):
     measures_energy: bool
     windows_from: Source
     presence_from: Source
+    tags: Mapping[str, str] = MappingProxyType({})
+    utc_offset_s: int | None = None
+    frozen: bool = False
+
+    @property
+    def site(self) -> str:
+        """Where its bytes are counted; `-` for those that have no such tag."""
+        return self.tags.get("site", "-")
 
 
 ASSUMED_START_S = 60.0

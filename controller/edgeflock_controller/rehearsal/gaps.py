@@ -13,6 +13,7 @@ from edgeflock_controller.rehearsal.subject import Subject
 from edgeflock_controller.rehearsal.windows import Candidate, pairs_in_window
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.calendar import is_open, opens_at, shown
 
 _P95_PAIRS = 130
 _NAMED = 3
@@ -29,6 +30,10 @@ def gaps(subject: Subject, policy: Policy, layout: Layout) -> list[str]:
         *_latency(boards, policy),
         *_differs(subject.candidate, policy),
         *_unrecorded(boards),
+        *_left_out(boards, policy),
+        *_waits(policy),
+        *_windows(boards, policy, subject.at),
+        *_rates(layout, policy, subject.manifest.wire_bytes),
     ]
 
 
@@ -102,6 +107,51 @@ def _unrecorded(boards: Sequence[Board]) -> Iterator[str]:
     assumed = [board.device for board in boards if board.windows_from == "assumed"]
     if assumed:
         yield f"{_some(assumed)}: no trial was recorded here or on a like board, so how it scatters is assumed"
+
+
+def _left_out(boards: Sequence[Board], policy: Policy) -> Iterator[str]:
+    frozen = [board.device for board in boards if board.frozen]
+    if frozen:
+        yield f"{_some(frozen)}: frozen, so nothing new is given there"
+    meant = {board.device_class for board in boards}
+    for number, stage in enumerate(policy.stage, 1):
+        if stage.classes and not meant & set(stage.classes):
+            yield f"stage {number} is about class {_some(stage.classes)}, of which no device is meant: it is skipped"
+
+
+def _waits(policy: Policy) -> Iterator[str]:
+    approved = [str(number) for number, stage in enumerate(policy.stage, 1) if stage.approval]
+    if approved:
+        yield f"stage {', '.join(approved)} waits for approval; the times here do not count how long a person takes"
+    bakes_s = sum(stage.bake_s for stage in policy.stage)
+    if bakes_s:
+        yield f"stages bake for {bakes_s:g} s in all, which the times here count"
+
+
+def _windows(boards: Sequence[Board], policy: Policy, at: float) -> Iterator[str]:
+    if not policy.window:
+        return
+    shut = [board for board in boards if not is_open(policy.window, at, board.utc_offset_s)]
+    if shut:
+        opens = min(opens_at(policy.window, at, board.utc_offset_s) for board in shut)
+        yield (
+            f"{_some(board.device for board in shut)}: outside the policy's maintenance windows now; the next opens "
+            f"at {shown(opens)}"
+        )
+    unknown = [board.device for board in boards if board.utc_offset_s is None]
+    if unknown:
+        yield f"{_some(unknown)}: did not say its local time, so maintenance windows there are taken as UTC"
+
+
+def _rates(layout: Layout, policy: Policy, wire_bytes: int) -> Iterator[str]:
+    rate, devices = policy.rate, sum(site["devices"] for site in layout.sites.values())
+    if rate.devices_per_minute is not None:
+        least_s = 60 * devices / rate.devices_per_minute
+        yield f"at {rate.devices_per_minute:g} devices a minute, asking takes {least_s:.0f} s at least"
+    if rate.site_bytes_per_s is not None and layout.sites:
+        name, site = max(layout.sites.items(), key=lambda item: item[1]["devices"])
+        least_s = site["devices"] * wire_bytes / rate.site_bytes_per_s
+        yield f"at {rate.site_bytes_per_s:g} bytes/s for a site, site {name} takes {least_s:.0f} s at least"
 
 
 def _some(names: Iterable[str]) -> str:

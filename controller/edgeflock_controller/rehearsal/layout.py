@@ -15,9 +15,14 @@ from edgeflock_controller.rehearsal.board import Board
 from edgeflock_controller.rehearsal.outcomes import Json, quantiles
 from edgeflock_controller.rehearsal.run import HORIZON_S, Plot, Run, open_rollout, rehearse
 from edgeflock_deploy.bundle import Manifest
+from edgeflock_deploy.policy.limits import Rate
 from edgeflock_deploy.rollout.state import Rollout
 
 _COMMITS = 300  # after so many the pace is known
+_AT_ONCE = {
+    "min_windows": 0, "deadline_s": HORIZON_S, "stage_deadline_s": None, "approval": False, "bake_s": 0.0,
+    "min_evaluable": None, "min_evaluable_percent": None,
+}  # fmt: skip
 _RUNS, _WORK = 20, 1000  # rehearsals for the durations, and commits in all of them together
 
 
@@ -93,11 +98,9 @@ def lay_out(plot: Plot, manifest: Manifest, holds: Mapping[str, frozenset[str]],
 def asked_in(plot: Plot) -> dict[str, int]:
     """The stage in which each device would be asked, by the real rules, if nobody came or went and all were well."""
     policy = plot.policy
-    nothing_judged = tuple(
-        stage.model_copy(update={"min_windows": 0, "deadline_s": HORIZON_S}) for stage in policy.stage
-    )
-    easy = plot._replace(policy=policy.model_copy(update={"guardrail": (), "stage": nothing_judged}), stays=True)
-    return dict(rehearse(easy, 0).asked_in)
+    easy = tuple(stage.model_copy(update=_AT_ONCE) for stage in policy.stage)
+    rules = policy.model_copy(update={"guardrail": (), "stage": easy, "window": (), "rate": Rate(), "halt": ()})
+    return dict(rehearse(plot._replace(policy=rules, stays=True), 0).asked_in)
 
 
 def _rehearsed(plot: Plot, seed: int) -> list[Run]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from edgeflock_controller.rehearsal.gaps import gaps
 from edgeflock_controller.rehearsal.layout import Layout, lay_out
 from edgeflock_controller.rehearsal.power import REHEARSED, Detected, detects
+from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
 from edgeflock_controller.rehearsal.run import Plot, open_rollout
 from edgeflock_controller.rehearsal.subject import Subject, sources_in_words
 from edgeflock_deploy.policy.rules import Policy
@@ -32,7 +33,7 @@ class Plan(NamedTuple):
 
 def make_plan(subject: Subject, policy: Policy, selector: str, tell: Callable[[str], None] = lambda _: None) -> Plan:
     """Make the plan of a deployment that would begin now; `tell` hears what is being rehearsed."""
-    plot = Plot(subject.candidate, subject.boards, policy, selector, subject.at)
+    plot = plot_of(subject, policy, selector)
     tell("who and how long")
     layout = lay_out(plot, subject.manifest, subject.holds, SEED)
     opening = open_rollout(plot)
@@ -49,6 +50,12 @@ def make_plan(subject: Subject, policy: Policy, selector: str, tell: Callable[[s
         tuple(gaps(subject, policy, layout)),
         tuple(sources_in_words(subject.boards)),
     )
+
+
+def plot_of(subject: Subject, policy: Policy, selector: str, regression: Regression = HARMLESS) -> Plot:
+    """What to rehearse of a deployment that would begin now."""
+    wire_bytes = subject.manifest.wire_bytes
+    return Plot(subject.candidate, subject.boards, policy, selector, subject.at, regression, bundle_bytes=wire_bytes)
 
 
 def plan_json(plan: Plan, subject: Subject, policy: Policy, selector: str) -> Json:

@@ -185,6 +185,8 @@ class Played:
             device_class=self.board.device_class,
             online=self.online,
             digest=self._digest,
+            utc_offset_s=self.board.utc_offset_s,
+            frozen=self.board.frozen,
             **answers,
         )
 

@@ -45,7 +45,7 @@ def boards_of(devices: Sequence[Json], records: Mapping[str, Json], now: float, 
 
     Args:
         devices: what the service says of each device that is meant: `device`, `device_class`, `online`, `committed`,
-            `site`, `measures_energy`, `latency_ms` (measured alone, or None).
+            `measures_energy`, `latency_ms` (measured alone, or None), and if known `tags`, `utc_offset_s`, `frozen`.
         records: by device, `windows` (`rollout`, `number`, `z`, `duration_s`, `pairs`, `throttled`,
             `emulated`), `presence`
             ((at, online) pairs, oldest first) and `starts_s`.
@@ -72,7 +72,6 @@ def boards_of(devices: Sequence[Json], records: Mapping[str, Json], now: float, 
                 device=name,
                 device_class=device["device_class"],
                 online=device["online"],
-                site=device.get("site") or "-",
                 committed=device["committed"],
                 scatter={**assumed.scatter, **seen.scatter},
                 throttled_share=seen.throttled_share,
@@ -85,6 +84,9 @@ def boards_of(devices: Sequence[Json], records: Mapping[str, Json], now: float, 
                 measures_energy=bool(device.get("measures_energy")),
                 windows_from=windows_from,
                 presence_from=presence_from,
+                tags=device.get("tags", {}),
+                utc_offset_s=device.get("utc_offset_s"),
+                frozen=bool(device.get("frozen")),
             )
         )
     return boards

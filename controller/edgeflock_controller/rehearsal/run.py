@@ -1,8 +1,9 @@
 """One rehearsal: the real rollout machine and the real judge on played devices, from the start to an end.
 
 Decided here: when each device does what (simulated time jumps from one happening to the next), when time is told to the
-machine, and what counts as an end. No operator is there: a rollout that is held stays held. What a device says stands
-in `played`, what is done about it in `edgeflock_deploy.rollout`. Pure but for the generator that it is given.
+machine, and what counts as an end. No operator is there: what is held stays held; an approval is given at once. What a
+device says stands in `played`, what is done about it in `edgeflock_deploy.rollout`. Pure but for the generator that it
+is given.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from edgeflock_deploy.judge import sentences
 from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages import Phase
 from edgeflock_deploy.policy.rules import Policy
-from edgeflock_deploy.rollout.events import RolloutEvent, SetDesired, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout.events import Approved, RolloutEvent, SetDesired, Started, StartedDevice, Ticked
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase
 
@@ -59,6 +60,7 @@ class Run(NamedTuple):
     trying_device_s: float
     serving_device_s: float
     asked_in: Mapping[str, int]  # the stage in which each device was first asked
+    approvals: int  # how many stages waited for approval, which was given at once
 
 
 class Plot(NamedTuple):
@@ -72,6 +74,7 @@ class Plot(NamedTuple):
     regression: Regression = HARMLESS
     horizon_s: float = HORIZON_S
     stays: bool = False  # nobody comes or goes
+    bundle_bytes: int = 0  # what a device fetches, as the rates of sites count it
 
 
 class Opening(NamedTuple):
@@ -86,7 +89,13 @@ def open_rollout(plot: Plot) -> Opening:
     candidate = plot.candidate
     devices = tuple(
         StartedDevice(
-            device=board.device, device_class=board.device_class, online=board.online, committed=board.committed
+            device=board.device,
+            device_class=board.device_class,
+            online=board.online,
+            committed=board.committed,
+            tags=dict(board.tags),
+            utc_offset_s=board.utc_offset_s,
+            frozen=board.frozen,
         )
         for board in plot.boards
     )
@@ -101,6 +110,7 @@ def open_rollout(plot: Plot) -> Opening:
         policy=plot.policy,
         devices=devices,
         by="rehearsal",
+        bundle_bytes=plot.bundle_bytes,
     )
     return Opening(*step(None, started))
 
@@ -129,6 +139,7 @@ class Rehearsal:
         self._due: list[tuple[float, int, str, Later]] = []
         self._order = 0
         self._asked_in: dict[str, int] = {}
+        self._approvals = 0
         self._now_s, self._tick_s = plot.at, _TICK_S
         self._fail_s: float | None = None
         self._windows_to_fail: int | None = None
@@ -143,7 +154,10 @@ class Rehearsal:
         plot = self._plot
         while not self._over():
             next_s = self._due[0][0] if self._due else float("inf")
-            tick_at_s = self._now_s + self._tick_s
+            if self._rollout.phase is RolloutPhase.WAITING_FOR_APPROVAL:
+                self._approve()
+                continue
+            tick_at_s = min(self._now_s + self._tick_s, self._wakes_s())
             if tick_at_s > plot.at + plot.horizon_s and next_s > plot.at + plot.horizon_s:
                 self._now_s = plot.at + plot.horizon_s
                 break
@@ -162,9 +176,32 @@ class Rehearsal:
 
     def _over(self) -> bool:
         phase = self._rollout.phase
-        return (
-            phase.terminal or phase is RolloutPhase.PAUSED or (self._until is not None and self._until(self._rollout))
-        )
+        return phase.terminal or self._is_held() or (self._until is not None and self._until(self._rollout))
+
+    def _is_held(self) -> bool:
+        """Whether it waits for an operator; what ends by itself, as a shut maintenance window does, is waited for."""
+        rollout = self._rollout
+        by_itself = rollout.paused_by is not None and rollout.paused_by.passes
+        return rollout.phase is RolloutPhase.PAUSED and not by_itself
+
+    def _approve(self) -> None:
+        """Nobody can say how long a person takes, so an approval comes at once, and is counted."""
+        self._approvals += 1
+        stage = self._rollout.stage
+        self._feed(Approved.model_construct(v=1, kind="approved", at=self._now_s, by="rehearsal", stage=stage))
+
+    def _wakes_s(self) -> float:
+        """The next moment at which time alone lets the rollout go on: it is told the time then, not later."""
+        rollout = self._rollout
+        stage, rules = rollout.stages[rollout.stage], rollout.policy.stage[rollout.stage]
+        moments = [
+            rollout.start_at,
+            rollout.resumes_at,
+            rollout.pace.devices_at,
+            *rollout.pace.sites_at.values(),
+            None if stage.done_at is None else stage.done_at + rules.bake_s,
+        ]
+        return min((at for at in moments if at is not None and at > self._now_s), default=float("inf"))
 
     def _player(self, device: str) -> Played:
         """The device, which appears when it is first needed: in a large fleet most are never told anything."""
@@ -200,7 +237,7 @@ class Rehearsal:
         rollout, start_s = self._rollout, self._plot.at
         for played in self._played.values():
             played.ends(self._now_s)
-        ending = "held" if rollout.phase is RolloutPhase.PAUSED else _ENDINGS.get(rollout.phase, "open")
+        ending = "held" if self._is_held() else _ENDINGS.get(rollout.phase, "open")
         ends = (None if stage.ended_at is None else stage.ended_at - start_s for stage in rollout.stages)
         return Run(
             ending=ending,
@@ -217,6 +254,7 @@ class Rehearsal:
             trying_device_s=sum(played.trial_s for played in self._played.values()),
             serving_device_s=sum(played.serving_s for played in self._played.values()),
             asked_in=self._asked_in,
+            approvals=self._approvals,
         )
 
     def _blamed(self) -> tuple[str, ...]:

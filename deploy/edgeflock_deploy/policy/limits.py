@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 class Rule(BaseModel):
@@ -37,7 +37,7 @@ class MaintenanceWindow(Rule):
     @classmethod
     def _a_time(cls, value: str) -> str:
         if not _CLOCK.fullmatch(value):
-            raise ValueError("write a time of day as HH:MM, for example 22:00")
+            raise ValueError("write a time of day as HH:MM, from 00:00 to 23:59")
         return value
 
     @property

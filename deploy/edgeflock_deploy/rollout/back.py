@@ -25,24 +25,13 @@ def fail(draft: Draft, sentence: str) -> None:
 
 def roll_back(draft: Draft, sentence: str, ending: RolloutPhase) -> None:
     """Send every device back that was given anything; end in `ending` when they are."""
-    close_stages(draft)
+    draft.skip_stages()
     draft.goes(RolloutPhase.ROLLING_BACK, sentence, ending=ending, rolling_back_since=draft.at)
     for device, progress in draft.rollout.devices.items():
         if progress.desired is not None:
             done = progress.desired is Phase.REVERT and progress.reverted
             draft.take_back(device, DeviceStatus.REVERTED if done else DeviceStatus.REVERTING)
     end_if_back(draft)
-
-
-def close_stages(draft: Draft) -> None:
-    """The current stage and the ones to come will not be finished."""
-    stages = [
-        stage.model_copy(update={"phase": StagePhase.SKIPPED, "ended_at": draft.at})
-        if stage.phase in (StagePhase.PENDING, StagePhase.DEPLOYING, StagePhase.BAKING)
-        else stage
-        for stage in draft.rollout.stages
-    ]
-    draft.change(stages=tuple(stages))
 
 
 def went_back(progress: DeviceProgress, event: DeviceSeen) -> bool:

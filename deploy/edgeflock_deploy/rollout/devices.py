@@ -195,9 +195,10 @@ class Devices(Mapping[str, DeviceProgress]):
     def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """A field of this type is written as an object, by device."""
         plain = handler.generate_schema(dict[str, DeviceProgress])
-        return core_schema.no_info_after_validator_function(
-            lambda given: given if isinstance(given, cls) else cls(given),
-            core_schema.union_schema([core_schema.is_instance_schema(cls), plain], mode="left_to_right"),
+        read = core_schema.no_info_after_validator_function(cls, plain)
+        return core_schema.json_or_python_schema(
+            json_schema=read,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), read], mode="left_to_right"),
             serialization=core_schema.plain_serializer_function_ser_schema(dict, return_schema=plain),
         )
 

@@ -10,6 +10,7 @@ changed what is to be said of the others.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from edgeflock_deploy.judge.evidence import Evidence
@@ -29,14 +30,20 @@ from edgeflock_deploy.rollout.state import (
 )
 from edgeflock_deploy.unchecked import changed, made
 
+Move = tuple[Enum, Enum]
+
 
 class Draft:
-    """The rollout while one event is being dealt with, at the time `at` of that event."""
+    """The rollout while one event is being dealt with, at the time `at` of that event.
+
+    `moves` are the phases and statuses that it went through on the way (see `transitions`), in order.
+    """
 
     def __init__(self, rollout: Rollout, at: float) -> None:
         self.rollout = rollout
         self.at = at
         self.effects: list[SetDesired] = []
+        self.moves: list[Move] = []
         self._touched: set[str] = set()
         self._everyone = False
 
@@ -53,6 +60,7 @@ class Draft:
     def change(self, **fields: Any) -> None:
         """Set fields of the rollout."""
         if any(getattr(self.rollout, name) != value for name, value in fields.items()):
+            self._move(self.rollout.phase, fields.get("phase"))
             self.rollout = changed(self.rollout, **fields)
 
     def goes(self, phase: RolloutPhase, reason: str, **fields: Any) -> None:
@@ -70,9 +78,19 @@ class Draft:
         self.change_stage(phase=StagePhase.INCONCLUSIVE)
         self.pause(PauseKind.GUARDRAIL, sentence)
 
+    def skip_stages(self) -> None:
+        """The current stage and the ones to come will not be finished."""
+        stages = list(self.rollout.stages)
+        for index, stage in enumerate(stages):
+            if stage.phase in (StagePhase.PENDING, StagePhase.DEPLOYING, StagePhase.BAKING):
+                self._move(stage.phase, StagePhase.SKIPPED)
+                stages[index] = stage.model_copy(update={"phase": StagePhase.SKIPPED, "ended_at": self.at})
+        self.change(stages=tuple(stages))
+
     def change_stage(self, **fields: Any) -> None:
         """Set fields of the current stage."""
         if any(getattr(self.stage, name) != value for name, value in fields.items()):
+            self._move(self.stage.phase, fields.get("phase"))
             stages = list(self.rollout.stages)
             stages[self.rollout.stage] = changed(self.stage, **fields)
             self.change(stages=tuple(stages))
@@ -81,6 +99,7 @@ class Draft:
         """Set fields of one device's progress."""
         before = self.rollout.devices[device]
         if any(getattr(before, name) != value for name, value in fields.items()):
+            self._move(before.status, fields.get("status"))
             devices = self.rollout.devices.with_device(device, changed(before, **fields))
             self.rollout = changed(self.rollout, devices=devices)
             self._touched.add(device)
@@ -137,6 +156,10 @@ class Draft:
     def wake_to(self, device: str) -> None:
         """Leave the candidate for a device that the rollout ends without: it commits it when it wakes."""
         self._send(device, Phase.COMMIT)
+
+    def _move(self, before: Enum, after: Enum | None) -> None:
+        if after is not None and after is not before:
+            self.moves.append((before, after))
 
     def _send(self, device: str, phase: Phase, **fields: Any) -> None:
         progress: DeviceProgress = self.rollout.devices[device]

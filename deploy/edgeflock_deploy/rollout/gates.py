@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.draft import Draft
-from edgeflock_deploy.rollout.state import PauseKind, Rollout, RolloutPhase
+from edgeflock_deploy.rollout.state import PauseKind, Rollout, RolloutPhase, StagePhase
 
 
 def may_go_on(draft: Draft, reason: str) -> bool:
@@ -19,7 +19,7 @@ def may_go_on(draft: Draft, reason: str) -> bool:
     elif wants_approval(rollout):
         stage = f"stage {rollout.stage + 1} of {len(rollout.stages)}"
         draft.goes(RolloutPhase.WAITING_FOR_APPROVAL, f"{stage} waits for approval")
-    elif rollout.start_at is not None and draft.at < rollout.start_at:
+    elif rollout.start_at is not None and draft.at < rollout.start_at and _is_new(rollout):
         draft.goes(RolloutPhase.SCHEDULED, f"starts at {shown(rollout.start_at)}")
     else:
         draft.goes(RolloutPhase.RUNNING, reason)
@@ -31,3 +31,8 @@ def wants_approval(rollout: Rollout) -> bool:
     """Whether the current stage may not begin before a person has approved it."""
     stage = rollout.stages[rollout.stage]
     return rollout.policy.stage[rollout.stage].approval and stage.approved_by is None
+
+
+def _is_new(rollout: Rollout) -> bool:
+    # Once begun it does not wait again for its start, even where the controller's clock is set back.
+    return rollout.stages[0].phase is StagePhase.PENDING

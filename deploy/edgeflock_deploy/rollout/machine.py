@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from edgeflock_deploy.rollout.answers import entered, join, seen, seen_going_back, seen_while_paused, take_window
-from edgeflock_deploy.rollout.back import close_stages, end_if_back
+from edgeflock_deploy.rollout.back import end_if_back
 from edgeflock_deploy.rollout.draft import Draft
 from edgeflock_deploy.rollout.events import (
     Aborted,
@@ -69,16 +69,22 @@ def step(rollout: Rollout | None, event: RolloutEvent) -> tuple[Rollout, tuple[S
     Raises:
         ValueError: the first event is not `Started` (a fault of the caller: a journal begins with it).
     """
+    draft = work_out(rollout, event)
+    return draft.rollout, tuple(draft.effects)
+
+
+def work_out(rollout: Rollout | None, event: RolloutEvent) -> Draft:
+    """The same, with the moves on the way: which phases and statuses it went through."""
     if rollout is None:
         if not isinstance(event, Started):
             raise ValueError(f"a rollout begins with Started, not {event.kind}")
         return _start(event)
     draft = Draft(rollout, event.at)
     TABLE[rollout.phase][type(event)](draft, event)
-    return draft.rollout, tuple(draft.effects)
+    return draft
 
 
-def _start(event: Started) -> tuple[Rollout, tuple[SetDesired, ...]]:
+def _start(event: Started) -> Draft:
     devices = {device.device: entered(event, device) for device in event.devices}
     rollout = Rollout(
         id=event.rollout,
@@ -91,7 +97,7 @@ def _start(event: Started) -> tuple[Rollout, tuple[SetDesired, ...]]:
         by=event.by,
         policy=event.policy,
         started_at=event.at,
-        phase=RolloutPhase.RUNNING,
+        phase=RolloutPhase.WAITING_FOR_APPROVAL,  # until it is clear that it need not wait
         reason=f"started by {event.by}",
         stages=stages_of(event.policy, [device.device_class for device in event.devices]),
         devices=Devices(devices),
@@ -104,12 +110,12 @@ def _start(event: Started) -> tuple[Rollout, tuple[SetDesired, ...]]:
         if may_go_on(draft, rollout.reason):
             advance(draft)
     else:
-        close_stages(draft)
-        draft.change(phase=RolloutPhase.ROLLING_BACK, rolling_back_since=event.at, reason=f"rolled back by {event.by}")
+        draft.skip_stages()
+        draft.goes(RolloutPhase.ROLLING_BACK, f"rolled back by {event.by}", rolling_back_since=event.at)
         for name in rollout.devices:
             draft.take_back(name, DeviceStatus.REVERTING)
         end_if_back(draft)
-    return draft.rollout, tuple(draft.effects)
+    return draft
 
 
 def _ignore(draft: Draft, event: Any) -> None:

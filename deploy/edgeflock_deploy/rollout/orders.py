@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.rollout.assigning import choose_again
-from edgeflock_deploy.rollout.back import close_stages, roll_back
+from edgeflock_deploy.rollout.back import roll_back
 from edgeflock_deploy.rollout.draft import Draft
 from edgeflock_deploy.rollout.events import (
     Aborted,
@@ -109,7 +109,7 @@ def abort(draft: Draft, event: Aborted) -> None:
         return
     for device in draft.rollout.with_status(DeviceStatus.ASKED, DeviceStatus.TRIAL):
         draft.take_back(device, DeviceStatus.REVERTING)
-    close_stages(draft)
+    draft.skip_stages()
     kept = count(draft.rollout.devices_committed, "device")
     reason = f"aborted by {event.by}; {kept} keep{'s' if kept.startswith('1 ') else ''} {draft.rollout.variant}"
     draft.goes(RolloutPhase.ABORTED, reason, ended_at=event.at)
@@ -121,7 +121,7 @@ def supersede(draft: Draft, event: Superseded) -> None:
         theirs = device in event.taken and progress.status not in CANDIDATES
         if progress.desired is not None and not theirs:
             draft.take_back(device, DeviceStatus.REVERTING)
-    close_stages(draft)
+    draft.skip_stages()
     by = event.by_rollout
     draft.goes(RolloutPhase.ABORTED, f"superseded by {by}", superseded_by=by, ended_at=event.at)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -20,9 +21,13 @@ def test_a_variant_is_installed_promoted_by_evidence_and_explained(flock: Any, h
     shown = next(r for r in reversed(hq.ask("rollouts")) if r["model"] == flock.model)
     why = hq.ask("why", shown["id"])
     assert why["rollout"]["phase"] == "SUCCEEDED"
-    assert why["rollout"]["verdict"] == shown["verdict"]
+    assert why["rollout"]["verdict"] == hq.ask("rollout", shown["id"])["verdict"]
+    assert (why["proof"]["faults"], why["proof"]["equals_service"]) == ([], True)
+    assert why["proof"]["sealed"] == why["events"]
     assert why["windows"] > 0
     assert "Turning points" in hq.run("why", shown["id"])
+    then = hq.run("why", shown["id"], "--at", datetime.fromtimestamp(why["steps"][0]["at"] + 0.001).isoformat())
+    assert "replayed 1 events until" in then
     assert flock.id("pi-3") in hq.run("watch", "--once")
 
 

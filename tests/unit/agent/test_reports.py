@@ -7,12 +7,22 @@ from typing import Any
 from edgeflock_agent.device import Identity
 from edgeflock_agent.machine.state import BundleFacts, ModelState
 from edgeflock_agent.outbox import SETTLED_S, Outbox
-from edgeflock_agent.reports import MAX_KEPT_WINDOWS, Reporter
+from edgeflock_agent.reports import Reporter
+from edgeflock_agent.sent_again import MAX_EVENTS, MAX_WINDOWS
 from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial.window import WindowSides
-from edgeflock_deploy.messages import Conditions, Measurement, Reported, VariantWindow, Window, decode_up
+from edgeflock_deploy.messages import (
+    AgentEvent,
+    Conditions,
+    DeviceState,
+    Measurement,
+    Reported,
+    VariantWindow,
+    Window,
+    decode_up,
+)
 
 SIDES = WindowSides(1.0, 130, VariantWindow(n=130), VariantWindow(n=130), 1.0, Conditions())
 
@@ -58,10 +68,10 @@ def test_windows_of_a_running_rollout_are_sent_again_as_they_were_and_others_are
         reports.window(ModelState(model="m"), rollout, "old", "new", SIDES)
     first = list(link)
     link.clear()
-    reports.resend_windows({"r2"})
+    reports.send_again({"r2"})
     assert link == first[1:]
     link.clear()
-    reports.resend_windows({"r1", "r2"})
+    reports.send_again({"r1", "r2"})
     assert windows(link) == [("r2", 0), ("r2", 1)]
 
 
@@ -80,14 +90,49 @@ def test_an_incumbent_that_did_not_run_is_shown_by_what_it_took_when_it_was_warm
     assert (window.new.n, window.new.peak_rss_bytes) == (130, None)
 
 
+def events(link: Published) -> list[int]:
+    return [m.seq for m in link if isinstance(m, AgentEvent)]
+
+
+def test_events_that_a_headquarters_away_may_not_have_heard_are_sent_again_as_they_were_in_its_next_two_sessions() -> (
+    None
+):
+    link = Published()
+    reports = reporter(link)
+    before = ModelState(model="m")
+    reports.transition(before, before.but(state=DeviceState.DOWNLOADING), 1.0)
+    first = list(link)
+    for _ in range(2):
+        link.clear()
+        reports.send_again(())
+        assert link == first
+    link.clear()
+    reports.transition(before, before.but(state=DeviceState.DOWNLOADING), 2.0)
+    sent = events(link)
+    link.clear()
+    reports.send_again(())
+    assert events(link) == sent
+
+
+def test_only_so_many_events_are_kept() -> None:
+    link = Published()
+    reports = reporter(link)
+    for at in range(MAX_EVENTS + 5):
+        reports.transition(ModelState(model="m"), ModelState(model="m"), float(at))
+    sent = events(link)
+    link.clear()
+    reports.send_again(())
+    assert events(link) == sent[5:]
+
+
 def test_only_so_many_windows_are_kept() -> None:
     link = Published()
     reports = reporter(link)
-    for _ in range(MAX_KEPT_WINDOWS + 5):
+    for _ in range(MAX_WINDOWS + 5):
         reports.window(ModelState(model="m"), "r", "old", "new", SIDES)
     link.clear()
-    reports.resend_windows({"r"})
-    assert windows(link) == [("r", number) for number in range(5, MAX_KEPT_WINDOWS + 5)]
+    reports.send_again({"r"})
+    assert windows(link) == [("r", number) for number in range(5, MAX_WINDOWS + 5)]
 
 
 def test_a_report_says_how_soon_the_next_one_comes() -> None:

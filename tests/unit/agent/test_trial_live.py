@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +36,13 @@ def start() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def started(
-            name: str, kind: type[ModelProcess] = ModelProcess, path: Path = EVALUATION, atol: float | None = None
+            name: str,
+            kind: type[ModelProcess] = ModelProcess,
+            path: Path = EVALUATION,
+            atol: float | None = None,
+            view: dict[str, Any] | None = None,
         ) -> ModelProcess:
-            process = stack.enter_context(kind.start(DATA / f"{name}.tflite"))
+            process = stack.enter_context(kind.start(DATA / f"{name}.tflite", view=view))
             process.open_slice(path, kind="classification" if path == EVALUATION else "regression", agreement_atol=atol)
             return process
 
@@ -137,6 +142,40 @@ def test_two_that_are_alone_run_their_own_items(start: Start, tmp_path: Path) ->
     window = run_alone_window(old, new, TrialSettings(window_pairs=20), random.Random(0), time.monotonic)
     assert window is not None
     assert (window.old.accuracy, window.new.accuracy, window.agreement) == (1.0, 0.0, None)
+
+
+NORMALISED: dict[str, Any] = {
+    "inputs": [
+        {
+            "name": "x",
+            "dtype": "float32",
+            "shape": [1, 8],
+            "limit": None,
+            "of": 0,
+            "steps": [{"do": "normalise", "scale": 1.0, "mean": [0.0], "std": [1.0]}],
+        }
+    ],
+    "outputs": [{"name": "scores", "dtype": "float32", "shape": [1, 3], "limit": None, "of": 0, "steps": []}],
+    "state": [],
+    "max_batch": 1,
+}
+
+
+def test_whole_requests_are_timed_beside_the_models_call_where_the_bundle_declares_processing(start: Start) -> None:
+    old, new = start("tiny", view=NORMALISED), start("tiny", view=NORMALISED)
+    for live in (lambda: None, lambda: ROW):  # items of the slice, or mostly what applications ask
+        window = _window(old, new, live, pairs=130)
+        for side in (window.old, window.new):
+            assert (side.n, side.end_to_end_n, side.accuracy, side.errors) == (130, 130, 1.0, 0)
+            assert side.end_to_end_ms_p50 is not None
+            assert side.end_to_end_ms_p95 is not None
+            assert side.latency_ms_p50 is not None
+            assert side.latency_ms_p50 < side.end_to_end_ms_p50 <= side.end_to_end_ms_p95
+
+
+def test_a_bundle_without_processing_has_no_times_of_its_own_end_to_end(start: Start) -> None:
+    window = _window(start("tiny"), start("tiny"), lambda: ROW)
+    assert (window.new.end_to_end_n, window.new.end_to_end_ms_p50) == (0, None)
 
 
 def test_only_applications_inputs_on_which_the_two_differ_are_told_with_both_answers(start: Start) -> None:

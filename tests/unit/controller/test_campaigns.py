@@ -9,7 +9,7 @@ import pytest
 
 from edgeflock_controller.campaigns import ANSWER_S, CAMPAIGN_S, Campaigns
 from edgeflock_controller.choice.campaign import Board, ClassPlan, Task, plan_class, why_unmeasured
-from edgeflock_controller.fronts import FRESH_S
+from edgeflock_controller.fronts import FRESH_S, NO_ROOM_S
 from edgeflock_controller.measurements import Campaign
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.rollouts import Rollouts
@@ -223,6 +223,17 @@ def test_a_variant_that_does_not_fit_is_a_result_and_no_trouble_of_the_board(hq:
     rows = {row.variant: row.why for row in choice.classes["tiny"].rows}
     assert rows["float32"] == "it does not fit on t1: MEMORY_OVER_BUDGET: so it is"
     assert choice.classes["tiny"].variant == "int8"
+
+
+def test_a_board_without_room_for_a_variant_measures_the_others_and_is_asked_again_later(hq: Headquarters) -> None:
+    hq.device("t1", "tiny")
+    hq.begin()
+    hq.fails("t1", Reason.NO_ROOM)
+    hq.answers("t1")
+    assert hq.chosen() == {"tiny": "int8"}
+    hq.at += NO_ROOM_S + 1
+    hq.begin(id="m2-abcd", started_at=hq.at, deadline_at=hq.at + 10)
+    assert hq.orders() == {"t1": "float32"}
 
 
 def test_a_variant_that_is_for_other_classes_is_not_measured(store: Store) -> None:

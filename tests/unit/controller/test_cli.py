@@ -12,7 +12,7 @@ from edgeflock_controller.cli.follow import changes
 
 COMMANDS = sorted(main.list_commands(None))  # type: ignore[arg-type]
 NESTED = [("keys", "init"), ("devices", "show"), ("rollouts", "show")]
-NESTED += [("rollouts", "pause"), ("rollouts", "resume"), ("rollouts", "abort")]
+NESTED += [("rollouts", "approve"), ("rollouts", "pause"), ("rollouts", "resume"), ("rollouts", "abort")]
 NESTED += [("devices", "tag"), ("freeze", "device"), ("freeze", "model")]
 NESTED += [("policy", "list"), ("policy", "show"), ("policy", "check"), ("policy", "schema")]
 NESTED += [("vm", "up"), ("vm", "list"), ("vm", "kill"), ("vm", "down")]

@@ -57,7 +57,7 @@ def online(store: Store) -> bool:
 
 
 def test_a_device_never_heard_of_is_registered_by_its_report(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.reported(report(1), at=5.0, now_s=5.0)
     device = store.twins.device("pi-1")
     assert device is not None
@@ -65,14 +65,14 @@ def test_a_device_never_heard_of_is_registered_by_its_report(store: Store) -> No
 
 
 def test_a_last_will_that_came_before_the_retained_report_still_counts(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.presence(presence(0, online=False), now_s=5.0)
     fleet.reported(report(7), at=5.0, now_s=5.0)
     assert not online(store)
 
 
 def test_the_retained_copy_of_a_report_does_not_wake_a_dead_device(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.reported(report(7), at=5.0, now_s=5.0)
     fleet.presence(presence(0, online=False), now_s=5.0)
     fleet.reported(report(7), at=6.0, now_s=6.0)
@@ -80,7 +80,7 @@ def test_the_retained_copy_of_a_report_does_not_wake_a_dead_device(store: Store)
 
 
 def test_a_newer_report_proves_a_device_alive_whatever_a_late_last_will_said(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.reported(report(7), at=5.0, now_s=5.0)
     fleet.presence(presence(0, online=False), now_s=5.0)
     fleet.reported(report(8), at=6.0, now_s=6.0)
@@ -88,14 +88,14 @@ def test_a_newer_report_proves_a_device_alive_whatever_a_late_last_will_said(sto
 
 
 def test_a_report_that_was_overtaken_is_ignored(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.reported(report(8, m=runs("B")), at=5.0, now_s=5.0)
     fleet.reported(report(7, m=runs("A")), at=6.0, now_s=6.0)
     assert store.twins.said("pi-1")["m"].digest == "B"
 
 
 def test_commits_form_a_stack_that_a_return_takes_down(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.reported(report(1, m=runs("A")), at=1.0, now_s=1.0)
     tell(store, 1, Phase.COMMIT, "B")
     fleet.reported(report(2, m=runs("B", 1, Outcome.SUCCEEDED, "r1")), at=2.0, now_s=2.0)
@@ -106,7 +106,7 @@ def test_commits_form_a_stack_that_a_return_takes_down(store: Store) -> None:
 
 
 def test_coming_back_to_an_old_bundle_by_a_deployment_is_a_step_forward(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     for generation, digest in enumerate(["A", "B", "A"], start=1):
         tell(store, generation, Phase.COMMIT, digest)
         fleet.reported(report(generation, m=runs(digest, generation, Outcome.SUCCEEDED, "r1")), at=1.0, now_s=1.0)
@@ -114,7 +114,7 @@ def test_coming_back_to_an_old_bundle_by_a_deployment_is_a_step_forward(store: S
 
 
 def test_a_device_that_fell_back_by_itself_has_left_the_newer_bundle(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     tell(store, 1, Phase.COMMIT, "B")
     fleet.reported(report(1, m=runs("A")), at=1.0, now_s=1.0)
     fleet.reported(report(2, m=runs("B", 1, Outcome.SUCCEEDED, "r1")), at=2.0, now_s=2.0)
@@ -123,7 +123,7 @@ def test_a_device_that_fell_back_by_itself_has_left_the_newer_bundle(store: Stor
 
 
 def test_a_rollout_sees_the_state_only_of_a_report_that_answers_it(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     tell(store, 1, Phase.TRIAL, "B")
     fleet.reported(report(1, m=runs("A", 1, None, "r1")), at=1.0, now_s=1.0)
     mine, other = fleet.seen("pi-1", "m", "r1", 2.0), fleet.seen("pi-1", "m", "r2", 2.0)
@@ -139,7 +139,7 @@ def failed(generation: int, reason: Reason) -> ReportedModel:
 
 
 def test_a_report_on_an_earlier_try_has_no_phase_so_that_it_cannot_end_the_next_one(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     tell(store, 1, Phase.TRIAL, "B")
     fleet.reported(report(1, m=failed(1, Reason.DISK_FULL)), at=1.0, now_s=1.0)
     first = fleet.seen("pi-1", "m", "r1", 2.0)
@@ -152,7 +152,7 @@ def test_a_report_on_an_earlier_try_has_no_phase_so_that_it_cannot_end_the_next_
 
 
 def test_a_failed_return_to_the_old_bundle_is_not_told_once_something_newer_is_asked(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     tell(store, 1, Phase.REVERT, "A")
     fleet.reported(report(1, m=failed(1, Reason.LOAD_FAILED)), at=1.0, now_s=1.0)
     tell(store, 2, Phase.TRIAL, "B")
@@ -162,7 +162,7 @@ def test_a_failed_return_to_the_old_bundle_is_not_told_once_something_newer_is_a
 
 
 def test_a_silent_device_counts_as_offline_until_it_reports_again(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.liveness.listening(0.0)
     fleet.reported(report(1, beat_s=20.0), at=5.0, now_s=5.0)
     assert fleet.fallen_silent(65.0) == []
@@ -177,7 +177,7 @@ def test_a_silent_device_counts_as_offline_until_it_reports_again(store: Store) 
 
 
 def test_the_retained_copy_of_a_coming_does_not_wake_a_silent_device(store: Store) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     fleet.liveness.listening(0.0)
     fleet.reported(report(7), at=1.0, now_s=1.0)
     assert fleet.fallen_silent(40.0) == ["pi-1"]
@@ -189,7 +189,7 @@ def test_the_retained_copy_of_a_coming_does_not_wake_a_silent_device(store: Stor
 
 def test_a_generation_is_above_every_one_that_the_device_has_seen(store: Store) -> None:
     assert store.twins.next_generation("pi-1", "m") == 1
-    Fleet(store.twins).reported(report(1, m=runs("A", generation=41)), at=1.0, now_s=1.0)
+    Fleet(store.twins, store.freezes).reported(report(1, m=runs("A", generation=41)), at=1.0, now_s=1.0)
     assert store.twins.next_generation("pi-1", "m") == 42
     tell(store, 50, Phase.COMMIT, "B")
     assert store.twins.next_generation("pi-1", "m") == 51
@@ -199,7 +199,7 @@ def test_a_generation_is_above_every_one_that_the_device_has_seen(store: Store) 
 def test_what_a_device_lost_while_it_could_not_be_heard_is_logged_once(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fleet = Fleet(store.twins)
+    fleet = Fleet(store.twins, store.freezes)
     for seq, windows in enumerate((0, 7, 7, 9)):
         said = report(seq).model_copy(update={"windows_dropped": windows, "events_dropped": 1 if windows else 0})
         fleet.reported(said, at=1.0, now_s=1.0)

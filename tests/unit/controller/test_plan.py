@@ -18,6 +18,7 @@ from edgeflock_controller.rehearsal.subject import Subject
 from edgeflock_controller.rehearsal.windows import Candidate
 from edgeflock_deploy.bundle import Blob, Encoding, Manifest, Task, Tolerance
 from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.policy.limits import MaintenanceWindow, Rate
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
 CANDIDATE = Candidate("digits", 2, "small", "new")
@@ -34,7 +35,7 @@ def policy(*sizes: int, guardrail: Any = (P50,), **changed: Any) -> Policy:
 
 def board(name: str, device_class: str = "pi", **changed: Any) -> Board:
     return Board(
-        device=name, device_class=device_class, online=True, site="-", committed="old",
+        device=name, device_class=device_class, online=True, committed="old",
         scatter={"latency_ms_p50": Scatter(0.05, 0.0, 0.05)}, throttled_share=0.0, throttled_windows=1.0, pair_s=0.02,
         start_s=30.0, here_s=None, away_s=None, emulated=False, measures_energy=False, windows_from="own",
         presence_from="own",
@@ -90,7 +91,12 @@ def test_a_device_fetches_what_it_lacks_in_the_smallest_way_that_it_can_decode()
 
 
 def test_bytes_are_summed_by_site_over_those_who_have_yet_to_fetch() -> None:
-    fleet = [board("a", site="roof"), board("b", site="roof"), board("c", site="attic"), board("d", committed="new")]
+    fleet = [
+        board("a", tags={"site": "roof"}),
+        board("b", tags={"site": "roof"}),
+        board("c", tags={"site": "attic"}),
+        board("d", committed="new"),
+    ]
     found = lay_out(plot(policy(1), *fleet), MANIFEST, {"a": frozenset({HOLDS})}, 0)
     assert found.sites == {
         "attic": {"devices": 1, "wire_bytes": 5010},
@@ -181,6 +187,31 @@ def test_nothing_is_missing_where_nothing_is() -> None:
             [board("a", pair_s=1.0)],
             policy(1, guardrail=(Guardrail(metric="latency_ms_p95", fail_margin=0.05, pass_margin=0.1),)),
             "a: a window there has fewer than 130 pairs, so latency_ms_p95 has no data",
+        ),
+        (
+            [board("a", frozen=True), board("b")],
+            policy(1),
+            "a: frozen, so nothing new is given there",
+        ),
+        (
+            [board("a")],
+            Policy(name="p", stage=(Stage(classes=("rpi4",)), Stage(percent=100, approval=True, bake_s=60))),
+            "stage 1 is about class rpi4, of which no device is meant: it is skipped",
+        ),
+        (
+            [board("a")],
+            Policy(name="p", stage=(Stage(percent=100, approval=True, bake_s=60),)),
+            "stage 1 waits for approval; the times here do not count how long a person takes\nstages bake for 60 s",
+        ),
+        (
+            [board("a", utc_offset_s=0)],
+            policy(1, window=(MaintenanceWindow(begins="03:00", ends="04:00"),)),
+            "a: outside the policy's maintenance windows now; the next opens at 1970-01-01 03:00 UTC",
+        ),
+        (
+            [board("a"), board("b")],
+            policy(1, rate=Rate(devices_per_minute=0.5, site_bytes_per_s=10)),
+            "at 0.5 devices a minute, asking takes 240 s at least\nat 10 bytes/s for a site, site - takes 1002 s",
         ),
         (
             [board("a")],

@@ -17,6 +17,7 @@ from edgeflock_controller.rehearsal.run import Plot, Run, rehearse
 from edgeflock_controller.rehearsal.windows import Candidate, Windows, pairs_in_window, window_s
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.policy.limits import MaintenanceWindow, Rate
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
@@ -34,7 +35,7 @@ P50 = Policy(
 def board(name: str = "a", **changed: Any) -> Board:
     scatter, share, length = assumed_scatter()
     return Board(
-        device=name, device_class="pi", online=True, site="-", committed="old", scatter=scatter, throttled_share=share,
+        device=name, device_class="pi", online=True, committed="old", scatter=scatter, throttled_share=share,
         throttled_windows=length, pair_s=0.02, start_s=30.0, here_s=None, away_s=None, emulated=False,
         measures_energy=False, windows_from="own", presence_from="own",
     )._replace(**changed)  # fmt: skip
@@ -156,6 +157,44 @@ def test_the_shipped_policy_promotes_a_harmless_candidate_and_stops_a_slow_one()
     bad = [rehearse(plot(3, "latency_ms_p95 +40%", policy=standard), seed) for seed in range(5)]
     assert {run.ending for run in good} == {"succeeded"}
     assert {run.ending for run in bad} == {"rolled back"}
+
+
+def timed(**changed: Any) -> Policy:
+    """One stage of everybody, nothing judged: a device has it 33 s after it was asked."""
+    return Policy(name="timed", trial=TRIAL, stage=(Stage(percent=100, deadline_s=3600),), **changed)
+
+
+def test_an_approval_is_given_at_once_and_counted() -> None:
+    stages = (Stage(devices=1, deadline_s=3600), Stage(percent=100, deadline_s=3600, approval=True))
+    run = rehearse(plot(2, policy=P50.model_copy(update={"stage": stages})), 0)
+    assert (run.ending, run.approvals) == ("succeeded", 1)
+
+
+def test_bake_time_is_waited_for() -> None:
+    baking = timed().model_copy(update={"stage": (Stage(percent=100, deadline_s=3600, bake_s=5000),)})
+    run = rehearse(plot(2, policy=baking), 0)
+    assert run.ending == "succeeded"
+    assert run.duration_s == pytest.approx(5033, abs=2)
+
+
+def test_a_maintenance_window_is_waited_for() -> None:
+    # The rehearsal begins 1,000 s after midnight UTC, and an hour later where the devices are.
+    night = timed(window=(MaintenanceWindow(begins="03:00", ends="04:00"),))
+    run = rehearse(plot(2, policy=night, utc_offset_s=3600), 0)
+    assert run.ending == "succeeded"
+    assert run.duration_s == pytest.approx(2 * 3600 - 1000 + 33, abs=5)
+
+
+def test_devices_are_asked_no_faster_than_the_rate_allows() -> None:
+    run = rehearse(plot(5, policy=timed(rate=Rate(devices_per_minute=1))), 0)
+    assert run.duration_s == pytest.approx(4 * 60 + 33, abs=5)
+    sites = plot(2, policy=timed(rate=Rate(site_bytes_per_s=100)), tags={"site": "roof"})._replace(bundle_bytes=60_000)
+    assert rehearse(sites, 0).duration_s == pytest.approx(600 + 33, abs=5)
+
+
+def test_a_frozen_device_is_left_as_it_is() -> None:
+    run = rehearse(plot(2, policy=timed())._replace(boards=[board("b0"), board("b1", frozen=True)]), 0)
+    assert (run.ending, run.committed, dict(run.asked_in)) == ("succeeded", 1, {"b0": 0})
 
 
 def test_outcomes_count_every_run_once() -> None:

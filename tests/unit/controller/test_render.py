@@ -92,3 +92,29 @@ def test_a_table_of_devices_shows_tags_where_there_are_any_and_says_which_are_fr
     lines = shown(render.devices_table([plain, tagged], 200), 200).splitlines()
     assert lines[2].split()[:4] == ["pi-1", "a", "r", "online"]
     assert lines[3].split()[:7] == ["pi-2", "a", "r", "online,", "frozen", "site=roof", "owner=ops"]
+
+
+def test_what_a_rollout_waits_for_is_said_with_when_it_ends() -> None:
+    still: dict[str, Any] = {"devices": {}, "start_at": None, "resumes_at": None, "limits": ["6 devices a minute."]}
+
+    def waits(**changed: Any) -> list[str]:
+        return list(render.what_it_waits_for(rollout(**(still | changed)), now=1000.0))
+
+    assert waits(phase="RUNNING") == ["6 devices a minute."]
+    assert waits(phase="WAITING_FOR_APPROVAL")[0] == "it waits for somebody's `edgeflock rollouts approve r3-38ce`"
+    assert waits(phase="SCHEDULED", start_at=11800.0)[0].startswith("it starts in 3.0 h (19")
+    opens = waits(phase="PAUSED", resumes_at=11800.0)[0]
+    assert opens.startswith("the next maintenance window opens in 3.0 h (19")
+    assert waits(phase="RUNNING", devices={"a": {"frozen": True}, "b": {"frozen": False}})[0] == "frozen: a"
+
+
+def test_a_rollout_that_ended_under_an_older_release_is_still_shown() -> None:
+    older = rollout(devices={"a": {"online": True}})
+    assert list(render.what_it_waits_for(older, now=1000.0)) == []
+    assert render.stage_in_words({"phase": "PASSED", "target": 1}) == "PASSED (up to 1 device)"
+
+
+def test_a_stage_says_whose_approval_it_has_or_wants() -> None:
+    stage = {"phase": "PENDING", "target": 4, "wants_approval": True, "approved_by": None}
+    assert render.stage_in_words(stage) == "PENDING (up to 4 devices), wants approval"
+    assert render.stage_in_words(stage | {"approved_by": "ann@hq"}).endswith("approved by ann@hq")

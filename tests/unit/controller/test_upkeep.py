@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -30,8 +31,14 @@ class Desk(NamedTuple):
     upkeep: Upkeep
 
     def join(self, device: str, **said: Any) -> None:
+        """Have a device report, as the core takes a report in."""
         fields: dict[str, Any] = {"boot_id": "b", "seq": 1, "device_class": "pi", "runtime": "r", "free_bytes": 1}
         self.store.twins.put_device(Reported(device=device, **(fields | said)), True, 1.0)
+        self.core.show(device)
+
+    def rollout(self, name: str) -> dict[str, Any]:
+        self.core.rollouts.project_changed()  # as the core does at the end of a turn
+        return self.commands.rollout(name)
 
     def tags(self, device: str) -> dict[str, str]:
         row = self.store.twins.device(device)
@@ -75,10 +82,14 @@ def publish(desk: Desk) -> None:
     desk.commands.register(Bundle("d" * 64, manifest, b"", 0.0), "ann@hq")
 
 
-def deploy(desk: Desk, selector: str) -> dict[str, Any]:
-    rollout = desk.commands.deploy("m", 1, "v", selector, load_policy("install"), "ann@hq")
-    desk.core.rollouts.project_changed()  # as the core does at the end of a turn
-    return rollout
+def deploy(desk: Desk, selector: str, policy: str = "install", **how: Any) -> dict[str, Any]:
+    started = desk.commands.deploy("m", 1, "v", selector, load_policy(policy), "ann@hq", **how)
+    return desk.rollout(started["id"])
+
+
+def written(folder: Path, text: str) -> str:
+    (folder / "mine.toml").write_text(f"version = 1\n{text}")
+    return str(folder / "mine.toml")
 
 
 def test_tags_are_given_and_taken_and_name_devices_from_then_on(desk: Desk) -> None:
@@ -99,7 +110,7 @@ def test_a_rollout_keeps_the_tags_and_the_local_time_that_its_devices_had_at_the
     publish(desk)
     rollout = deploy(desk, "id=pi-4")
     desk.upkeep.tag("id=pi-4", {"site": "roof"}, [], "ann@hq")
-    started: Any = desk.store.journal.read(rollout["id"])[0].event
+    started: Any = next(desk.store.journal.read(rollout["id"])).event
     assert (started.devices[0].tags, started.devices[0].utc_offset_s) == ({"site": "attic"}, 7200)
 
 
@@ -236,3 +247,98 @@ def test_no_entry_is_changed_or_deleted(desk: Desk, table: str, change: str) -> 
     with pytest.raises(sqlite3.IntegrityError, match="the audit log only grows"):
         connection.execute(change.format(table))
     connection.close()
+
+
+STAGES = "[[stage]]\ndevices = 1\n[[stage]]\npercent = 100\napproval = true\n"
+
+
+def test_a_device_that_turns_up_joins_the_rollout_that_means_it(desk: Desk) -> None:
+    publish(desk)
+    rollout = deploy(desk, "class=pi")["id"]
+    desk.join("pi-4", tags={"site": "roof"}, utc_offset_s=3600)
+    desk.join("other", device_class="x86")
+    assert list(desk.rollout(rollout)["devices"]) == ["pi-1", "pi-2", "pi-3", "pi-4"]
+    joined: Any = list(desk.store.journal.read(rollout))[-1].event
+    assert (joined.kind, joined.device.tags, joined.device.utc_offset_s) == ("joined", {"site": "roof"}, 3600)
+
+
+def test_a_new_device_joins_when_it_gets_the_tag_that_a_rollout_means(desk: Desk) -> None:
+    publish(desk)
+    desk.upkeep.tag("id=pi-1", {"site": "roof"}, [], "ann@hq")
+    rollout = deploy(desk, "tag.site=roof")["id"]
+    desk.join("pi-4")
+    assert list(desk.rollout(rollout)["devices"]) == ["pi-1"]
+    desk.upkeep.tag("id=pi-4", {"site": "roof"}, [], "ann@hq")
+    assert list(desk.rollout(rollout)["devices"]) == ["pi-1", "pi-4"]
+
+
+def test_a_device_that_another_rollout_of_the_model_has_or_had_does_not_join(desk: Desk) -> None:
+    publish(desk)
+    desk.upkeep.tag("id=pi-1", {"site": "roof"}, [], "ann@hq")
+    wide, other = deploy(desk, "tag.site=roof")["id"], deploy(desk, "id=pi-2")["id"]
+    desk.upkeep.tag("id=pi-2", {"site": "roof"}, [], "ann@hq")
+    desk.commands.steer(other, "abort", "ann@hq", keep=True)
+    desk.core.rollouts.project_changed()
+    desk.core.show("pi-2")
+    assert list(desk.rollout(wide)["devices"]) == ["pi-1"]
+
+
+def test_late_comers_are_left_out_where_the_policy_says_so(desk: Desk, tmp_path: Path) -> None:
+    publish(desk)
+    policy = written(tmp_path, "join = false\n" + STAGES)
+    rollout = deploy(desk, "all", policy)["id"]
+    desk.join("pi-4")
+    assert "pi-4" not in desk.rollout(rollout)["devices"]
+
+
+def test_a_frozen_device_is_asked_nothing_until_it_is_unfrozen(desk: Desk) -> None:
+    publish(desk)
+    desk.upkeep.freeze("device", "pi-1", "fair", "ann@hq")
+    rollout = deploy(desk, "all")
+    assert {name for name, device in rollout["devices"].items() if device["desired"] is None} == {"pi-1"}
+    desk.upkeep.unfreeze("device", "pi-1", "ann@hq")
+    assert desk.rollout(rollout["id"])["devices"]["pi-1"]["desired"] == "trial"
+
+
+def test_freezing_a_model_holds_its_rollouts_until_it_is_unfrozen(desk: Desk) -> None:
+    publish(desk)
+    rollout = deploy(desk, "all")["id"]
+    desk.upkeep.freeze("model", "m", "labels are checked", "ann@hq")
+    held = desk.rollout(rollout)
+    assert (held["phase"], held["paused_by"]) == ("PAUSED", "freeze")
+    assert "labels are checked" in held["reason"]
+    desk.upkeep.unfreeze("model", "m", "ann@hq")
+    assert desk.rollout(rollout)["phase"] == "RUNNING"
+
+
+def test_a_stage_waits_for_its_approval_which_may_come_before_it(desk: Desk, tmp_path: Path) -> None:
+    publish(desk)
+    policy = written(tmp_path, STAGES)
+    rollout = deploy(desk, "all", policy)["id"]
+    with pytest.raises(BadInput, match=r"waits for no approval \(it is RUNNING\); the stages that want one are 2"):
+        desk.commands.approve(rollout, None, "ann@hq")
+    with pytest.raises(BadInput, match=f"stage 1 of {rollout}: wants no approval"):
+        desk.commands.approve(rollout, 1, "ann@hq")
+    assert desk.commands.approve(rollout, 2, "bob@hq")["changed"]
+    with pytest.raises(BadInput, match=f"stage 2 of {rollout}: wants no approval; none does"):
+        desk.commands.approve(rollout, 2, "ann@hq")
+    stage = desk.rollout(rollout)["stages"][1]
+    assert (stage["approved_by"], stage["wants_approval"]) == ("bob@hq", True)
+    assert desk.log(rollout="r1")[-1] == ("bob@hq", "approve", f"{rollout}, stage 2", "RUNNING")
+
+
+def test_a_rollout_that_waits_for_approval_goes_on_with_it(desk: Desk, tmp_path: Path) -> None:
+    publish(desk)
+    rollout = deploy(desk, "all", written(tmp_path, "[[stage]]\npercent = 100\napproval = true\n"))
+    assert rollout["phase"] == "WAITING_FOR_APPROVAL"
+    assert {device["desired"] for device in rollout["devices"].values()} == {None}
+    approved = desk.commands.approve(rollout["id"], None, "bob@hq")
+    assert approved["phase"] == "RUNNING"
+    assert {device["desired"] for device in approved["devices"].values()} == {"trial"}
+
+
+def test_a_rollout_that_is_to_start_later_asks_nobody_before(desk: Desk) -> None:
+    publish(desk)
+    rollout = deploy(desk, "all", start_at=2000.0)
+    assert (rollout["phase"], rollout["start_at"]) == ("SCHEDULED", 2000.0)
+    assert {device["desired"] for device in rollout["devices"].values()} == {None}

@@ -10,6 +10,7 @@ import pytest
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase, VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout.draft import Move
 from edgeflock_deploy.rollout.events import (
     Aborted,
     Approved,
@@ -27,7 +28,7 @@ from edgeflock_deploy.rollout.events import (
     Ticked,
     WindowClosed,
 )
-from edgeflock_deploy.rollout.machine import step
+from edgeflock_deploy.rollout.machine import work_out
 from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase, StagePhase
 
 OLD, NEW = "old-digest", "new-digest"
@@ -110,16 +111,18 @@ class Fleet:
         mode: Any = "deploy",
         offsets: dict[str, int] | None = None,
         sites: dict[str, str] | None = None,
+        frozen: Iterable[str] = (),
         now: float = 1000.0,
         **started: Any,
     ) -> None:
         self.classes = devices if isinstance(devices, dict) else dict.fromkeys(devices, "pi")
         self.online = {device: device not in set(offline) for device in self.classes}
         self.offsets, self.sites = offsets or {}, sites or {}
-        self.frozen: set[str] = set()
+        self.frozen = set(frozen)
         self.now = now
         self.journal: list[RolloutEvent] = []
         self.desired: dict[str, SetDesired] = {}
+        self.moves: set[Move] = set()  # every phase and status that anything went from and to
         self.sent: list[SetDesired] = []
         self.numbers = dict.fromkeys(self.classes, 0)
         self.watch: Callable[[Rollout, tuple[SetDesired, ...]], None] | None = (
@@ -173,7 +176,9 @@ class Fleet:
     def feed(self, event: RolloutEvent) -> tuple[SetDesired, ...]:
         self.journal.append(event)
         before = self._rollout
-        self._rollout, effects = step(before, event)
+        draft = work_out(before, event)
+        self._rollout, effects = draft.rollout, tuple(draft.effects)
+        self.moves.update(draft.moves)
         self.sent.extend(effects)
         for effect in effects:
             self.desired[effect.device] = effect

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from edgeflock_deploy.messages import Phase
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout.state import RolloutPhase
+from edgeflock_deploy.rollout.state import PauseKind, RolloutPhase
 
 if TYPE_CHECKING:
     from tests.unit.rollout.conftest import Fleet
@@ -43,6 +43,16 @@ def test_resuming_restarts_the_clocks(fleet: MakeFleet, policy: MakePolicy) -> N
     world.resume()
     world.tick(99)
     assert world.asked(Phase.TRIAL) == ["a"]
+
+
+def test_pausing_what_is_held_already_keeps_why_it_was_held(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(100.0), "ab")
+    world.fails("a", Reason.DISK_FULL)
+    world.proves("b")
+    before = world.rollout
+    assert (before.phase, before.paused_by) == (RolloutPhase.PAUSED, PauseKind.GUARDRAIL)
+    world.pause()
+    assert world.rollout is before
 
 
 def test_abort_keep_leaves_what_committed_and_takes_candidates_back(fleet: MakeFleet, policy: MakePolicy) -> None:
