@@ -201,12 +201,15 @@ MISTAKES: tuple[Mistake, ...] = (
         "        if self._epoch is None:\n",
     ),
     _one(
-        "a stage is given out once more after a crash",
+        "the last orders are given once more after a crash",
         f"{_HQ}.rollouts",
-        "                rollout, _ = step(rollout, entry.event)\n            if rollout",
-        "                rollout, effects = step(rollout, entry.event)\n"
-        "                self._store_step(rollout, entry.event, effects)\n"
-        "            if rollout",
+        "                self._changed.append(name)\n        self.project_changed()\n",
+        "                self._changed.append(name)\n"
+        "                again = None\n"
+        "                for entry in self._store.journal.read(name):\n"
+        "                    again, effects = step(again, entry.event)\n"
+        "                self._store_step(found.rollout, entry.event, effects)\n"
+        "        self.project_changed()\n",
     ),
     _one(
         "reports of an earlier boot are not told apart",
@@ -225,12 +228,6 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_HQ}.fleet",
         "        return self._unheard.reported(",
         "        return False and self._unheard.reported(",
-    ),
-    _one(
-        "a journal is written after the words it causes",
-        f"{_HQ}.rollouts",
-        "        self._store.journal.append(rollout.id, event)\n",
-        "        if not effects:\n            self._store.journal.append(rollout.id, event)\n",
     ),
 )
 
