@@ -42,7 +42,9 @@ def main() -> int:
     if args.seed is not None:
         return _one(args.seed, args.set, args.shrink)
     first, end = map(int, args.seeds.split(":"))
-    return _many(range(first, end), args.set, first_only=args.first)
+    needs = MISTAKES[args.plant].needs if args.plant is not None else None
+    seeds = [seed for seed in range(first, end) if needs is None or getattr(draw(seed), needs)]
+    return _many(seeds, args.set, first_only=args.first)
 
 
 def _one(seed: int, settings: list[str], shrinking: bool) -> int:
@@ -56,7 +58,7 @@ def _one(seed: int, settings: list[str], shrinking: bool) -> int:
     return bool(ended.violations)
 
 
-def _many(seeds: range, settings: list[str], *, first_only: bool) -> int:
+def _many(seeds: list[int], settings: list[str], *, first_only: bool) -> int:
     from world.world import run
 
     begun, bad, done = time.monotonic(), 0, 0

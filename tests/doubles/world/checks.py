@@ -197,10 +197,11 @@ class Checks:
             self._against(f"{len(trying)} boards are to try {rollout} in its first stage, {first} may")
 
     def _passed(self, rollout: str) -> bool:
-        """Whether any board was ever told to commit for this rollout."""
-        return any(
-            word.rollout == rollout and word.phase == "commit" for ws in self.words.values() for word in ws.values()
-        )
+        """Whether any board was told to commit for this rollout, or ran its bundle before."""
+        words = [word for told in self.words.values() for word in told.values() if word.rollout == rollout]
+        given = {word.digest for word in words if word.phase == "trial"}
+        running = {said.get("models", {}).get(MODEL, {}).get("digest") for said in self.reports.values()}
+        return any(word.phase == "commit" for word in words) or bool(given & running)
 
     def _begin_going_back(self, rollout: str) -> None:
         self._failed_at_s[rollout] = since_s = self._agenda.now_s

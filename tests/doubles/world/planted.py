@@ -1,7 +1,7 @@
 """Mistakes that somebody might make, planted into the product as small changes of its text: the world must see them.
 
-A mistake is applied while its module is imported, so only in a process that has not imported the product yet. `seed` is
-one that finds it; `benchmarks/results/simulation/planted.md` says what it found.
+A mistake is applied while its module is imported, so only in a process that has not imported the product yet. FOUND_BY
+has the seeds; `benchmarks/results/simulation/planted.md` says what they showed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,20 @@ class Change(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A mistake: its name, its changes, and the seed of a world that shows it."""
+    """A mistake: its name, its changes, and the fault without which it cannot show, if any."""
 
     name: str
     changes: tuple[Change, ...]
-    seed: int | None = None
+    needs: str | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of a world that shows it, if one is known."""
+        return FOUND_BY.get(self.name)
 
 
-def _one(name: str, module: str, old: str, new: str, seed: int | None = None) -> Mistake:
-    return Mistake(name, (Change(module, old, new),), seed)
+def _one(name: str, module: str, old: str, new: str, needs: str | None = None) -> Mistake:
+    return Mistake(name, (Change(module, old, new),), needs)
 
 
 _MACHINE = "edgeflock_agent.machine"
@@ -49,12 +54,14 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_STORAGE}.disk",
         "                        self.put(handle, piece)\n                    self.sync(handle)\n",
         "                        self.put(handle, piece)\n",
+        needs="power_cuts",
     ),
     _one(
         "a folder is not synced after a rename",
         f"{_STORAGE}.disk",
         "            self.move(old, new)\n            self.sync_folder(new.parent)\n",
         "            self.move(old, new)\n",
+        needs="power_cuts",
     ),
     _one(
         "orders that are not newer are followed",
@@ -67,6 +74,7 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_STORAGE}.store",
         "            if holds(own, sha256):\n",
         "            if True:\n",
+        needs="rot",
     ),
     _one(
         "a candidate that warmed up serves without its trial",
@@ -79,24 +87,28 @@ MISTAKES: tuple[Mistake, ...] = (
         "edgeflock_agent.agent",
         "        return self._remembered.time.believed(self._clocks())\n",
         "        now = self._clocks()\n        return Now(now.wall_s, now.wall_s)\n",
+        needs="clock_jumps",
     ),
     _one(
         "the record is written after the report",
         f"{_MACHINE}.moves",
         "    return after, (Persist(), Switch(slots.active), CollectGarbage(), Report())\n",
         "    return after, (Switch(slots.active), Report(), Persist(), CollectGarbage())\n",
+        needs="power_cuts",
     ),
     _one(
         "the controller's signature is not checked",
         "edgeflock_deploy.keys",
         "    except (nacl.exceptions.CryptoError, ValueError, binascii.Error):\n        return False\n",
         "    except (nacl.exceptions.CryptoError, ValueError, binascii.Error):\n        return True\n",
+        needs="corruption",
     ),
     _one(
         "a crashed process is not noticed",
         "edgeflock_agent.watch",
         "        if not process.alive and not may_be_gone:\n",
         "        if False:\n",
+        needs="incumbent_crashes",
     ),
     # the judge
     _one(
@@ -161,6 +173,7 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_ROLLOUT}.answers",
         "    if event.device_class != before.device_class:\n        draft.change_evidence(",
         "    if False:\n        draft.change_evidence(",
+        needs="reclassed",
     ),
     _one(
         "a rollout that failed takes nobody back",
@@ -187,18 +200,21 @@ MISTAKES: tuple[Mistake, ...] = (
         "            self.rollouts.project_changed()\n        for future",
         "            self.rollouts.project_changed()\n            self._publisher.desire(self.rollouts.take_moved())\n"
         "            self._publisher.publish_due(at)\n        for future",
+        needs="controller_crashes",
     ),
     _one(
         "words that were stored and not sent are forgotten in a crash",
         f"{_HQ}.publishing",
         "        self._due: set[str] = self._told()",
         "        self._due: set[str] = set()",
+        needs="controller_crashes",
     ),
     _one(
         "a broker that forgot is not filled again",
         f"{_HQ}.publishing",
         "        if self._heard is None or self._heard != self._epoch:\n",
         "        if self._epoch is None:\n",
+        needs="broker_forgets",
     ),
     _one(
         "the last orders are given once more after a crash",
@@ -210,26 +226,34 @@ MISTAKES: tuple[Mistake, ...] = (
         "                    again, effects = step(again, entry.event)\n"
         "                self._store_step(found.rollout, entry.event, effects)\n"
         "        self.project_changed()\n",
+        needs="controller_crashes",
     ),
     _one(
         "reports of an earlier boot are not told apart",
         f"{_HQ}.fleet",
         "known.boot_id == said.boot_id and said.seq < known.seq",
         "said.seq < known.seq",
+        needs="kills",
     ),
     _one(
         "a service does not see that its store was taken over",
         f"{_HQ}.store",
         "        if self.get_meta(_TERM) != str(term):\n",
         "        if False:\n",
+        needs="second_controllers",
     ),
     _one(
         "a device that has not heard is not told again",
         f"{_HQ}.fleet",
         "        return self._unheard.reported(",
         "        return False and self._unheard.reported(",
+        needs="broker_rewinds",
     ),
 )
+
+
+FOUND_BY: dict[str, int] = {}
+"""The seed of a world that shows a mistake, by the mistake's name."""
 
 
 def plant(mistake: Mistake) -> None:
