@@ -212,7 +212,7 @@ MISTAKES: tuple[Mistake, ...] = (
     _one(
         "a broker that forgot is not filled again",
         f"{_HQ}.publishing",
-        "        if self._heard is None or self._heard != self._epoch:\n",
+        "        if self._heard is None or self._heard != self._sentinel:\n",
         "        if self._epoch is None:\n",
         needs="broker_forgets",
     ),
