@@ -15,7 +15,7 @@ from edgeflock_controller.choice.wanted import Wanted, parse_wanted
 from edgeflock_controller.core import Core
 from edgeflock_controller.fronts import class_facts
 from edgeflock_controller.measurements import Campaign
-from edgeflock_controller.naming import check_model, existing, selected
+from edgeflock_controller.naming import check_model, check_policy, existing, selected
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -82,6 +82,7 @@ class Choosing:
         if freeze is not None:
             raise BadInput(f"model {wish.model}", str(freeze), f"`edgeflock unfreeze model {wish.model}` after that")
         bundles = self._candidates(wish.model, wish.version)
+        check_policy(self._store, wish.policy)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
                 mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"

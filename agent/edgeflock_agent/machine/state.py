@@ -22,10 +22,12 @@ class Now(NamedTuple):
 
 
 class BakedBundle(NamedTuple):
-    """A bundle of the board's image."""
+    """A bundle of the board's image; `form` of its `variants` is the one that lies there."""
 
     digest: str
     version: int
+    form: int = 0
+    variants: tuple[str, ...] = ()
 
 
 class BundleFacts(Frozen):
@@ -119,6 +121,11 @@ class ModelState(Frozen):
         """Whether a bundle was measured on this board, in the form in hand; one that is not known need not be."""
         facts = self.bundles.get(digest)
         return facts is None or facts.measurement is not None
+
+    def peak_of(self, digest: str) -> int | None:
+        """What the form in hand of a bundle took at most on this board, in bytes; None: it was not measured."""
+        facts = self.bundles.get(digest)
+        return facts.measurement.peak_rss_bytes if facts is not None and facts.measurement is not None else None
 
     def form_of(self, digest: str) -> int:
         """Which form of a bundle is in hand."""

@@ -69,6 +69,7 @@ class Checks:
         self._failed_at_s: dict[str, float] = {}
         self._policies: dict[str, Policy] = {}
         self._fresh: list[tuple[str, Word]] = []
+        self._had: dict[tuple[str, str], frozenset[str]] = {}  # what a board had served when a rollout first spoke
         self._served: dict[str, list[str]] = defaultdict(list)
         self._without_s: dict[str, float] = {}
         self._acknowledged: dict[str, int] = defaultdict(int)
@@ -164,9 +165,14 @@ class Checks:
         what = f"{word.phase} {self._label(word.digest)} (generation {generation}, {word.rollout})"
         self._trace.note("controller", f"tells {board}: {what}")
         self._fresh.append((board, word))
+        self._had.setdefault((board, word.rollout), frozenset(self._served[board]))
 
     def _permitted(self, board: str, word: Word) -> None:
         """Look at a new word when it can be seen how its rollout stands."""
+        told = self.words[board].values()
+        given = {other.digest for other in told if other.rollout == word.rollout and other.phase in _GIVEN}
+        if word.phase == "revert" and word.digest in given and word.digest not in self._had[board, word.rollout]:
+            self._against(f"{board} is told to go back to {self._label(word.digest)}, which {word.rollout} gave it")
         rollout = self._rollouts.get(word.rollout)
         ended_well = rollout is not None and rollout["phase"] == "SUCCEEDED"
         if word.phase in _GIVEN and word.rollout in self._failed_at_s and not ended_well:
@@ -178,6 +184,8 @@ class Checks:
             self._committed(board, word, policy)
 
     def _committed(self, board: str, word: Word, policy: Policy) -> None:
+        if not self._had[board, word.rollout]:
+            return  # nothing ran there before: nothing to compare with, and nothing that could be harmed
         variant = self._published.variants[word.digest or ""].variant
         if board in self._harmed.get(variant, ()):
             self._against(f"{board} is told to commit {variant}, which does harm on it")

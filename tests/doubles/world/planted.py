@@ -120,10 +120,10 @@ MISTAKES: tuple[Mistake, ...] = (
     _one(
         "a PASS of the fleet is a PASS of each device",
         f"{_ROLLOUT}.stages",
-        "    return judge.passes(rollout.evidence, device, rollout.policy,",
+        "    if judge.passes(rollout.evidence, device, rollout.policy,",
         "    for one in rollout.devices:\n"
         "        device = device if judge.missing(rollout.evidence, one, rollout.policy) else one\n"
-        "    return judge.passes(rollout.evidence, device, rollout.policy,",
+        "    if judge.passes(rollout.evidence, device, rollout.policy,",
     ),
     _one(
         "memory guards nothing",
@@ -141,8 +141,8 @@ MISTAKES: tuple[Mistake, ...] = (
     _one(
         "a device is told to commit before its evidence is in",
         f"{_ROLLOUT}.stages",
-        "            if _passes(draft, device):\n",
-        "            if True:\n",
+        "            said = _passes(draft, device)\n",
+        '            said = _passes(draft, device) or "PASS"\n',
     ),
     _one(
         "INCONCLUSIVE commits",
@@ -252,7 +252,16 @@ MISTAKES: tuple[Mistake, ...] = (
 )
 
 
-FOUND_BY: dict[str, int] = {}
+FOUND_BY: dict[str, int] = {
+    "a file is not synced before it gets its name": 43,
+    "a folder is not synced after a rename": 43,
+    "orders that are not newer are followed": 1,
+    "hashes are not looked at again before a load": 6,
+    "a candidate that warmed up serves without its trial": 0,
+    "the clock of the day in place of the monotonic one": 131,
+    "the record is written after the report": 147,
+    "a crashed process is not noticed": 0,
+}
 """The seed of a world that shows a mistake, by the mistake's name."""
 
 

@@ -74,7 +74,10 @@ def run(options: Options, script: Callable[[World], None] = lambda _world: None)
     try:
         world = World(options, folder)
         script(world)
-        world.run()
+        try:
+            world.run()
+        except Exception as error:  # a fault that nobody catches is against the law too
+            world.checks.violations.append(f"{type(error).__name__}: {error}")
         return Ended(options, world.checks.violations, world.trace.lines, world.agenda.happened)
     finally:
         logging.disable(logging.NOTSET)
