@@ -103,11 +103,15 @@ class TurnCame:
 
 @dataclass(frozen=True)
 class Warmed:
-    """The candidate is loaded, gave its golden outputs, and was measured."""
+    """The candidate is loaded, gave its golden outputs, and was measured.
+
+    `incumbent` is what serves and its measurement, where nobody had measured it on this board.
+    """
 
     digest: str
     measurement: Measurement
     now: Now
+    incumbent: tuple[str, Measurement] | None = None
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,11 @@ class ModelState(Frozen):
         told = self.held | {self.desired.digest if self.desired is not None else None}
         return self.but(bundles={digest: facts for digest, facts in self.bundles.items() if digest in told})
 
+    def is_measured(self, digest: str) -> bool:
+        """Whether a bundle was measured on this board, in the form in hand; one that is not known need not be."""
+        facts = self.bundles.get(digest)
+        return facts is None or facts.measurement is not None
+
     def peak_of(self, digest: str) -> int | None:
         """What the form in hand of a bundle took at most on this board, in bytes; None: it was not measured."""
         facts = self.bundles.get(digest)

@@ -22,6 +22,7 @@ from edgeflock_agent.machine.events import (
     Booted,
     Damaged,
     DownloadFailed,
+    HardStopped,
     ManifestReady,
     Repaired,
     Ticked,
@@ -35,6 +36,7 @@ from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.storage.baked import Baked, bake
 from edgeflock_agent.storage.scrub import Scrub, Target, is_rotten
 from edgeflock_agent.storage.store import Store
+from edgeflock_agent.work import Work
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages import Outcome, Phase, Slots
 from edgeflock_deploy.reasons import Reason
@@ -182,6 +184,21 @@ def folder(world: World, tmp_path: Path) -> Path:
     agent, _ = board(world, tmp_path / "state", INSTALLED)
     agent.live_on()
     return tmp_path / "state"
+
+
+def test_a_candidate_that_rotted_while_it_waited_for_the_bench_is_not_loaded(world: World, folder: Path) -> None:
+    agent, _ = board(world, folder, (Order(Phase.COMMIT, "b"),))
+    rot(agent.store, world, "b")
+    stopped = agent.jobs.warm(Work(MODEL, world.digests["b"]))
+    assert isinstance(stopped, HardStopped)
+    assert stopped.reason is Reason.DISK_ERROR
+
+
+def test_the_first_candidate_of_a_board_has_the_bundle_of_its_image_measured_too() -> None:
+    state, _ = step(at(S.WARMING), Warmed(NEW, MEASURED, NOW, (OLD, MEASURED)))
+    assert state.bundles[OLD].measurement == MEASURED
+    assert state.is_measured(OLD)
+    assert not state.is_measured(OLDER)
 
 
 def test_a_boot_over_a_rotten_active_bundle_serves_the_one_before_and_brings_it_back(
