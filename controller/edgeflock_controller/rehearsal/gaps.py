@@ -30,6 +30,7 @@ def gaps(subject: Subject, policy: Policy, layout: Layout) -> list[str]:
         *_latency(boards, policy),
         *_differs(subject.candidate, policy),
         *_unrecorded(boards),
+        *_no_room(subject),
         *_left_out(boards, policy),
         *_waits(policy),
         *_windows(boards, policy, subject.at),
@@ -73,6 +74,18 @@ def _no_meter(subject: Subject, policy: Policy) -> Iterator[str]:
     if rail is not None and without:
         then = "energy_mj is not judged there" if rail.where_measured else "they cannot pass the guardrail on energy_mj"
         yield f"{_some(without)}: no meter that may judge, so {then}"
+
+
+def _no_room(subject: Subject) -> Iterator[str]:
+    """Devices whose disk has no room for what they lack of the first form, decoded."""
+    blobs = subject.manifest.blobs.values()
+    tight = []
+    for device, free_bytes in sorted(subject.free_bytes.items()):
+        held = subject.holds.get(device, frozenset())
+        if sum(blob.bytes for blob in blobs if blob.sha256 not in held) > free_bytes:
+            tight.append(device)
+    if tight:
+        yield f"{_some(tight)}: less disk free than the bundle takes"
 
 
 def _latency(boards: Sequence[Board], policy: Policy) -> Iterator[str]:

@@ -252,3 +252,8 @@ def test_the_same_plan_comes_out_twice_and_is_plain_json() -> None:
     assert json.dumps(first) == json.dumps(second)
     assert (first["devices"], first["wire_bytes"], first["missing"]) == (2, 10_020, ())
     assert [one["metric"] for one in first["detects"]] == ["peak_rss_bytes"]
+
+
+def test_a_disk_without_room_is_named_unless_the_blobs_are_there() -> None:
+    tight = subject(board("a"), board("b"), free_bytes={"a": 100, "b": 100}, holds={"b": frozenset({MODEL.sha256})})
+    assert said(tight, policy(1)) == "a: less disk free than the bundle takes"
