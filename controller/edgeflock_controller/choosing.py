@@ -15,7 +15,7 @@ from edgeflock_controller.choice.wanted import Wanted, parse_wanted
 from edgeflock_controller.core import Core
 from edgeflock_controller.fronts import class_facts
 from edgeflock_controller.measurements import Campaign
-from edgeflock_controller.naming import check_model, existing, selected
+from edgeflock_controller.naming import check_model, check_policy, existing, selected
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -83,6 +83,8 @@ class Choosing:
         if wish.objective:
             self._check_not_frozen(wish.model)
         bundles = self._candidates(wish.model, wish.version)
+        if wish.policy is not None:
+            check_policy(self._store, wish.policy)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
                 mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"

@@ -15,7 +15,7 @@ from edgeflock_controller.choosing import AUTO, Choosing
 from edgeflock_controller.core import Core
 from edgeflock_controller.entrants import entrant
 from edgeflock_controller.explanation import Case
-from edgeflock_controller.naming import check_model, device_named, existing, selected
+from edgeflock_controller.naming import check_model, check_policy, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
 from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
 from edgeflock_controller.registry import Bundle
@@ -139,6 +139,7 @@ class Commands:
                 a runtime is in the way.
         """
         bundle, devices = self._offered(model, version, variant, selector)
+        check_policy(self._store, policy)
         started = Started(
             at=self._clock(),
             rollout=self._new_id(),

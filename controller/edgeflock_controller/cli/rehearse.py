@@ -128,8 +128,13 @@ def _print(found: dict[str, Any]) -> None:
     if found["fail_s"] is not None:
         out.print()
         out.print(render.table("Until it was stopped", ["what", ">p10", ">median", ">p90"], _stopped_rows(found)))
-        blamed = ", ".join(f"{one['device']} ({one['runs']})" for one in found["blamed"])
-        out.print(f"\nblamed most often (runs): {blamed or 'nobody'}")
+        out.print(f"\nblamed most often (runs): {_named(found['blamed']) or 'nobody'}")
+    if found["set_aside"]:
+        out.print(f"set aside at the end most often (runs): {_named(found['set_aside'])}")
+
+
+def _named(devices: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{one['device']} ({one['runs']})" for one in devices)
 
 
 def _durations(quantiles: dict[str, float] | None) -> list[str]:
@@ -142,7 +147,7 @@ def _stopped_rows(found: dict[str, Any]) -> list[list[str | Text]]:
     counted = {"windows of the device with the most": "windows_to_fail", "devices that had it": "devices_at_fail"}
     rows: list[list[str | Text]] = [["time", *_durations(found["fail_s"])]]
     for words, name in counted.items():
-        rows.append([words, *(f"{found[name][q]:g}" for q in ("p10", "p50", "p90"))])
+        rows.append([words, *(f"{found[name][q]:.0f}" for q in ("p10", "p50", "p90"))])
     rows.append(["device-time in trials", *_durations(found["trying_device_s"])])
     rows.append(["device-time serving it", *_durations(found["serving_device_s"])])
     return rows

@@ -135,7 +135,7 @@ def _guardrail(guardrail: Guardrail, least: Least) -> str:
     else:
         said += f" is a regression; shown to be below {_amount(metric, good)} is good enough."
     if metric == "silence":
-        said += " It is judged by the devices that have not got the candidate, whatever the windows say."
+        said += " Two devices must fall silent for a FAIL, whatever the windows say."
     elif fewest is None:
         said += " It never fails a rollout."
     else:
@@ -162,7 +162,10 @@ def _beyond(metric: Metric, margin: float) -> str:
 
 
 def _amount(metric: Metric, margin: float) -> str:
-    return f"{100 * margin:g} points" if metric == "accuracy" else f"{100 * margin:g} %"
+    hundredths = f"{100 * margin:g}"
+    if metric != "accuracy":
+        return f"{hundredths} %"
+    return f"{hundredths} point" if hundredths == "1" else f"{hundredths} points"
 
 
 def _window(window: MaintenanceWindow) -> str:

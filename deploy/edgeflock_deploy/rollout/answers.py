@@ -96,15 +96,22 @@ def _follow(draft: Draft, event: DeviceSeen) -> None:
         return
     has_it = event.digest == draft.rollout.digest_of(event.device)
     if event.outcome in (Outcome.ALREADY_CURRENT, Outcome.SUCCEEDED) and has_it:
-        draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
+        _committed(draft, event.device)
     elif event.outcome in _ENDED_BADLY:
         detail = event.detail or (event.outcome.value if event.reason is None else None)
         draft.set_aside(event.device, event.reason, detail)
     elif event.phase is Phase.COMMIT:
         if event.state is DeviceState.COMMITTED and has_it:
-            draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
+            _committed(draft, event.device)
     else:
         _acknowledge(draft, event.device, in_trial=event.state is DeviceState.TRIAL)
+
+
+def _committed(draft: Draft, device: str) -> None:
+    """Note that it runs the candidate; the first to do so speaks for those that have nothing to compare with."""
+    if not any(group.told for group, _ in draft.rollout.devices.groups(DeviceStatus.COMMITTED)):
+        draft.look_at_everyone()
+    draft.change_device(device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
 
 
 def _leave_alone(draft: Draft, event: DeviceSeen) -> None:

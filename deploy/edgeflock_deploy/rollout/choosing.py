@@ -31,8 +31,11 @@ def choose(rollout: Rollout, n: int, at: float) -> Choice:
     """
     chosen: list[str] = []
     pace, rate = rollout.pace, rollout.policy.rate
-    askable = list(may_be_asked(rollout, at)) if n > 0 else []
-    reached = _reached_by_class(rollout) if askable else Counter[str]()
+    askable = list(may_be_asked(rollout, at)) if n > 0 and paces.is_free(pace, rate, at) else []
+    askable = [entry for entry in askable if paces.site_is_free(pace, rate, entry[0].site, at)]
+    if not askable:
+        return Choice((), pace)
+    reached = _reached_by_class(rollout)
     for late in (False, True):
         queues = _queues([entry for entry in askable if (entry[0].late or entry[0].joined) is late])
         while len(chosen) < n and queues and paces.is_free(pace, rate, at):
@@ -58,18 +61,30 @@ def in_stage(rollout: Rollout, *statuses: DeviceStatus) -> Iterator[tuple[Group,
 
 def committed_in_stage(rollout: Rollout) -> int:
     """How many devices that the current stage is about have committed the candidate."""
-    return sum(len(members) for _, members in in_stage(rollout, DeviceStatus.COMMITTED))
+    return rollout.devices.settled(
+        ("committed", rollout.stage),
+        lambda: sum(len(members) for _, members in in_stage(rollout, DeviceStatus.COMMITTED)),
+    )
 
 
 def candidates_in_stage(rollout: Rollout) -> int:
     """How many devices of the current stage hold the candidate uncommitted, and their time is not up."""
-    return sum(len(members) for group, members in in_stage(rollout, *CANDIDATES) if not group.overdue)
+    return rollout.devices.settled(
+        ("candidates", rollout.stage),
+        lambda: sum(len(members) for group, members in in_stage(rollout, *CANDIDATES) if not group.overdue),
+    )
 
 
 def may_be_asked(rollout: Rollout, at: float) -> Iterator[tuple[Group, Members]]:
     """The devices of the current stage that may be asked now, the pace aside."""
     windows = rollout.policy.window
-    return (entry for entry in _awake(rollout) if not windows or is_open(windows, at, entry[0].utc_offset_s))
+    opened: dict[int | None, bool] = {}  # by offset: thousands of devices live in a few dozen time zones
+    for group, members in _awake(rollout):
+        offset = group.utc_offset_s
+        if offset not in opened:
+            opened[offset] = is_open(windows, at, offset)
+        if opened[offset]:
+            yield group, members
 
 
 def next_opening(rollout: Rollout, at: float) -> float | None:
@@ -80,8 +95,11 @@ def next_opening(rollout: Rollout, at: float) -> float | None:
     return min((opens_at(windows, at, offset) for offset in shut), default=None)
 
 
-def _awake(rollout: Rollout) -> Iterator[tuple[Group, Members]]:
-    return (entry for entry in in_stage(rollout, DeviceStatus.WAITING) if entry[0].online and not entry[0].frozen)
+def _awake(rollout: Rollout) -> list[tuple[Group, Members]]:
+    return rollout.devices.settled(
+        ("awake", rollout.stage),
+        lambda: [one for one in in_stage(rollout, DeviceStatus.WAITING) if one[0].online and not one[0].frozen],
+    )
 
 
 def _reached_by_class(rollout: Rollout) -> Counter[str]:

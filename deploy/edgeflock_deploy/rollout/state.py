@@ -150,11 +150,15 @@ class Rollout(Frozen):
     @property
     def devices_reached(self) -> int:
         """How many devices were given the candidate, or had it already."""
-        return sum(
-            len(members)
-            for status in DeviceStatus
-            for group, members in self.devices.groups(status)
-            if group.told or status is DeviceStatus.COMMITTED
+        reached = DeviceStatus.COMMITTED
+        return self.devices.settled(
+            "reached",
+            lambda: sum(
+                len(members)
+                for status in self.devices.statuses()
+                for group, members in self.devices.groups(status)
+                if group.told or status is reached
+            ),
         )
 
     @property

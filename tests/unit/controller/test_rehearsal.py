@@ -11,7 +11,7 @@ import pytest
 
 from edgeflock_controller.rehearsal.board import Board, Scatter, assumed_scatter
 from edgeflock_controller.rehearsal.boards import Unlike, paired_logs
-from edgeflock_controller.rehearsal.outcomes import outcomes
+from edgeflock_controller.rehearsal.outcomes import outcomes, reason_in_short
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression, parse_regression
 from edgeflock_controller.rehearsal.run import Plot, Run, rehearse
 from edgeflock_controller.rehearsal.windows import Candidate, Windows, pairs_in_window, window_s
@@ -84,12 +84,14 @@ def test_what_is_assumed_of_unknown_boards_is_what_the_model_of_unlike_boards_sa
 @pytest.mark.parametrize(
     ("text", "metric", "at_least"),
     [("latency +25%", "latency_ms_p95", 0.2), ("accuracy -4pt", "accuracy", 0.03), ("agreement -10%", "agreement", 0.1),
-     ("peak_rss_bytes +30%", "peak_rss_bytes", 0.29), ("errors +5%", "accuracy", 0.03)],
+     ("peak_rss_bytes +30%", "peak_rss_bytes", 0.29), ("errors +5%", "errors", 0.04),
+     ("errors +5%", "accuracy", 0.03), ("crashes +50%", "crashes", 0.4),
+     ("energy_mj +20%", "energy_mj", 0.17)],
 )  # fmt: skip
 def test_a_regression_shows_in_the_metric_that_it_names(text: str, metric: str, at_least: float) -> None:
     from edgeflock_deploy.judge.observations import observations
 
-    worse = [observations(w)[metric] for w in observed(board(), 300, parse_regression(text))]  # type: ignore[index]
+    worse = [observations(w)[metric] for w in observed(board(measures_energy=True), 300, parse_regression(text))]  # type: ignore[index]
     assert statistics.fmean(worse) >= at_least
 
 
@@ -121,6 +123,13 @@ def test_a_candidate_that_crashes_is_taken_back_from_those_that_had_committed_it
     assert run.ending == "rolled back"
     assert "CRASH_LOOP" in run.sentence
     assert run.serving_device_s > 0
+
+
+def test_a_device_that_alone_shows_a_regression_is_set_aside_and_named() -> None:
+    run = rehearse(plot(4, "latency +60% on id=b2"), 0)
+    assert run.ending == "held"
+    assert run.set_aside == ("b2",)
+    assert run.blamed == ()
 
 
 def test_a_share_of_the_fleet_is_drawn_anew_in_each_run() -> None:
@@ -220,3 +229,9 @@ def test_a_regression_that_cannot_be_read_is_refused(text: str) -> None:
 def test_a_regression_on_devices_that_are_not_in_the_rollout_is_refused() -> None:
     with pytest.raises(BadInput, match="no device of this rollout"):
         rehearse(plot(2, "latency +5% on class=other"), 0)
+
+
+def test_like_reasons_are_counted_together() -> None:
+    said = "FAIL: latency_ms_p50 is {} % above the incumbent's on 1 of 1 device ({} windows, evidence 433 of 300)"
+    assert reason_in_short(said.format(24, 19)) == reason_in_short(said.format(31, 12))
+    assert reason_in_short("FAIL: a is up") != reason_in_short("FAIL: b is up")
