@@ -11,9 +11,10 @@ from edgeflock_controller.rehearsal.board import Board, Scatter
 from edgeflock_controller.rehearsal.gaps import gaps
 from edgeflock_controller.rehearsal.layout import bytes_for, lay_out
 from edgeflock_controller.rehearsal.plan import make_plan, plan_json
+from edgeflock_controller.rehearsal.plot import Plot, open_rollout
 from edgeflock_controller.rehearsal.power import canary_is_over, detects
 from edgeflock_controller.rehearsal.regression import alone
-from edgeflock_controller.rehearsal.run import Plot, open_rollout, rehearse
+from edgeflock_controller.rehearsal.run import rehearse
 from edgeflock_controller.rehearsal.subject import Subject
 from edgeflock_controller.rehearsal.windows import Candidate
 from edgeflock_deploy.bundle import Blob, Encoding, Manifest, Task, Tolerance
