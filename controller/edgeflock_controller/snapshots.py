@@ -68,6 +68,15 @@ class Snapshots:
         except (zlib.error, ValidationError):
             return None
 
+    def size(self, rollout: str) -> int:
+        """How many bytes the snapshot of a rollout has; 0 if there is none."""
+        row = self._connection.execute("SELECT length(state) FROM snapshots WHERE rollout = ?", (rollout,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def forget(self, rollout: str) -> None:
+        """Have none any more; call inside a transaction."""
+        self._connection.execute("DELETE FROM snapshots WHERE rollout = ?", (rollout,))
+
 
 @functools.cache
 def format_id() -> str:

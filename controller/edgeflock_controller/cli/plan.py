@@ -114,7 +114,8 @@ def _detected(one: Json) -> list[str | Text]:
     from edgeflock_controller.cli import render
 
     if one["size"] is None:
-        return [one["metric"], f"not even {_size(one['metric'], one['largest'])}", "-", "-", "-", "-", "-"]
+        said = f"not even {_size(one['metric'], one['largest'])}" if one["power"] else "not seen"
+        return [one["metric"], said, "-", "-", "-", "-", "-"]
     windows, fail_s = one["windows"], one["fail_s"]
     risked = one["trying_device_s"]["p50"] + one["serving_device_s"]["p50"]
     return [

@@ -147,7 +147,7 @@ def _stopped_rows(found: dict[str, Any]) -> list[list[str | Text]]:
     counted = {"windows of the device with the most": "windows_to_fail", "devices that had it": "devices_at_fail"}
     rows: list[list[str | Text]] = [["time", *_durations(found["fail_s"])]]
     for words, name in counted.items():
-        rows.append([words, *(f"{found[name][q]:g}" for q in ("p10", "p50", "p90"))])
+        rows.append([words, *(f"{found[name][q]:.0f}" for q in ("p10", "p50", "p90"))])
     rows.append(["device-time in trials", *_durations(found["trying_device_s"])])
     rows.append(["device-time serving it", *_durations(found["serving_device_s"])])
     return rows

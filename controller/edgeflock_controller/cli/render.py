@@ -267,8 +267,11 @@ def effect(metric: str, value: float | None) -> str:
         return "no data"
     if metric == "accuracy":
         return f"{round(-100 * value, 1) + 0.0:+.1f} points"  # adding 0 turns -0.0 into 0.0
-    if metric == "agreement":
-        return f"{100 * value:.1f} % differ"
+    if metric == "errors":
+        return f"{100 * value:+.1f} points"
+    shares = {"agreement": "differ", "crashes": "of windows", "drift": "moved"}
+    if metric in shares:
+        return f"{100 * value:.1f} % {shares[metric]}"
     return f"{value:.2f}x"
 
 

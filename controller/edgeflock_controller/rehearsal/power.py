@@ -20,6 +20,7 @@ POWER = 0.9
 _SEEDS = 60
 _WORK = 4000  # devices x seeds of a try are kept near this, for canaries are as large as a policy makes them
 _LEAST_SEEDS = 30
+_WINDOWS = 300  # what is not found in so many is not found, however many a policy allows
 _BISECTIONS, _EXACT_BISECTIONS = 5, 10  # memory is read exactly, so a try of it is one window
 _LARGEST = {True: 9.0, False: 1.0}  # ten times as slow; every answer wrong
 
@@ -129,7 +130,7 @@ class _Search:
         return found
 
     def _run(self, seed: int, size: float) -> Run:
-        plot = self._plot._replace(regression=alone(self._metric, size), stays=True)
+        plot = self._plot._replace(regression=alone(self._metric, size), stays=True, most_windows=_WINDOWS)
         return rehearse(plot, seed, self._opening, canary_is_over)
 
 

@@ -78,6 +78,7 @@ class Plot(NamedTuple):
     horizon_s: float = HORIZON_S
     stays: bool = False  # nobody comes or goes
     bundle_bytes: int = 0  # what a device fetches, as the rates of sites count it
+    most_windows: int | None = None  # of any one device; then it is over, as `open`
 
 
 class Opening(NamedTuple):
@@ -170,7 +171,10 @@ class Rehearsal:
                 self._feed(Ticked.model_construct(v=1, kind="ticked", at=self._now_s))
                 continue
             self._now_s, _, device, later = heapq.heappop(self._due)
-            event, due = self._played[device].does(later, self._now_s, self._rollout.id)
+            played = self._played[device]
+            if played.windows == plot.most_windows:
+                break
+            event, due = played.does(later, self._now_s, self._rollout.id)
             self._plan(device, due)
             if event is not None:
                 self._tick_s = _TICK_S

@@ -135,6 +135,8 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
     bets = weighing.bets_of(policy)
     if not bets:
         return Finding()
+    if weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(fail_needs(policy)):
+        return Finding()
     total, worst = weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)
     if total < math.log(fail_needs(policy)):
         return Finding()

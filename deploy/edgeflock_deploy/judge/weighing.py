@@ -34,6 +34,23 @@ def weighed(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) 
     return betting.log_weighted_mean(wealths), bets[most]
 
 
+def at_most(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) -> float:
+    """Log of a wealth that the whole fleet's is below for sure: no mean is above its largest term.
+
+    A harmless candidate is looked at after every window, and hardly ever needs the exact number.
+    """
+    sums = [fleet[guardrail.metric] for guardrail in bets if guardrail.metric in fleet]
+    alike = max((max(pooled.together) for pooled in sums), default=0) / betting.UNIT
+    apart = max(
+        (
+            (pooled.apart + betting.ONE * max(0, devices - pooled.heard)) / max(1, devices, pooled.heard)
+            for pooled in sums
+        ),
+        default=betting.ONE,
+    )
+    return max(alike, silence, math.log(max(apart / betting.ONE, 1.0))) + 1e-6  # far above what rounding may do
+
+
 def rest(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -> tuple[str, float]:
     """The device whose word weighs most, and log wealth without it; the suspect first, so that a liar costs little."""
     if evidence.suspect is not None and (left := without(evidence, bets, devices, evidence.suspect)) < need:

@@ -27,15 +27,18 @@ class Choice(NamedTuple):
 def choose(rollout: Rollout, n: int, at: float) -> Choice:
     """Choose up to n of the devices that may be asked at `at`, from the classes with the fewest reached so far.
 
-    Stragglers, devices on their second try and late comers come after all others.
+    Stragglers, devices on their second try, late comers and boards that nothing ran on, which can show nothing, come
+    after all others.
     """
     chosen: list[str] = []
     pace, rate = rollout.pace, rollout.policy.rate
     askable = list(may_be_asked(rollout, at)) if n > 0 and paces.is_free(pace, rate, at) else []
     askable = [entry for entry in askable if paces.site_is_free(pace, rate, entry[0].site, rollout.bundle_bytes, at)]
-    reached = _reached_by_class(rollout) if askable else Counter[str]()
+    if not askable:
+        return Choice((), pace)
+    reached = _reached_by_class(rollout)
     for late in (False, True):
-        queues = _queues([entry for entry in askable if (entry[0].late or entry[0].joined) is late])
+        queues = _queues([entry for entry in askable if _comes_late(entry[0]) is late])
         while len(chosen) < n and queues and paces.is_free(pace, rate, at):
             device_class = min(queues, key=lambda name: (reached[name], name))
             device, site = next(queues[device_class], (None, ""))
@@ -59,12 +62,18 @@ def in_stage(rollout: Rollout, *statuses: DeviceStatus) -> Iterator[tuple[Group,
 
 def committed_in_stage(rollout: Rollout) -> int:
     """How many devices that the current stage is about have committed the candidate."""
-    return sum(len(members) for _, members in in_stage(rollout, DeviceStatus.COMMITTED))
+    return rollout.devices.settled(
+        ("committed", rollout.stage),
+        lambda: sum(len(members) for _, members in in_stage(rollout, DeviceStatus.COMMITTED)),
+    )
 
 
 def candidates_in_stage(rollout: Rollout) -> int:
     """How many devices of the current stage hold the candidate uncommitted, and their time is not up."""
-    return sum(len(members) for group, members in in_stage(rollout, *CANDIDATES) if not group.overdue)
+    return rollout.devices.settled(
+        ("candidates", rollout.stage),
+        lambda: sum(len(members) for group, members in in_stage(rollout, *CANDIDATES) if not group.overdue),
+    )
 
 
 def may_be_asked(rollout: Rollout, at: float) -> Iterator[tuple[Group, Members]]:
@@ -87,8 +96,15 @@ def next_opening(rollout: Rollout, at: float) -> float | None:
     return min((opens_at(windows, at, offset) for offset in shut), default=None)
 
 
-def _awake(rollout: Rollout) -> Iterator[tuple[Group, Members]]:
-    return (entry for entry in in_stage(rollout, DeviceStatus.WAITING) if entry[0].online and not entry[0].frozen)
+def _awake(rollout: Rollout) -> list[tuple[Group, Members]]:
+    return rollout.devices.settled(
+        ("awake", rollout.stage),
+        lambda: [one for one in in_stage(rollout, DeviceStatus.WAITING) if one[0].online and not one[0].frozen],
+    )
+
+
+def _comes_late(group: Group) -> bool:
+    return group.late or group.joined or group.bare
 
 
 def _reached_by_class(rollout: Rollout) -> Counter[str]:

@@ -12,9 +12,9 @@ What a status means and how it changes is decided in `machine`; this file only k
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Hashable, ItemsView, Iterator, Mapping, ValuesView
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic_core import core_schema
 
@@ -24,6 +24,9 @@ from edgeflock_deploy.sorted_map import SortedMap
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
+
+
+T = TypeVar("T")
 
 
 class DeviceStatus(str, Enum):
@@ -89,6 +92,7 @@ class Group(NamedTuple):
     failed: bool = False  # it answered with a failure or a refusal
     site: str = ""
     utc_offset_s: int | None = None
+    bare: bool = False  # nothing ran on it that the candidate could be compared with
 
 
 Members = SortedMap[str, None]
@@ -98,7 +102,7 @@ _Groups = dict[DeviceStatus, dict[Group, Members]]
 class Devices(Mapping[str, DeviceProgress]):
     """The progress of every device, by device, sorted; frozen: a change gives a new one."""
 
-    __slots__ = ("_by_device", "_clocks", "_counts", "_groups")
+    __slots__ = ("_answers", "_by_device", "_clocks", "_counts", "_groups")
 
     def __init__(self, devices: Mapping[str, DeviceProgress] | None = None) -> None:
         self._by_device: SortedMap[str, DeviceProgress] = SortedMap(devices or {})
@@ -108,6 +112,7 @@ class Devices(Mapping[str, DeviceProgress]):
         self._groups: _Groups = {
             status: {group: SortedMap(members) for group, members in groups.items()} for status, groups in found.items()
         }
+        self._answers: dict[Hashable, Any] = {}
         self._counts = Counter(progress.status for progress in self._by_device.values())
         running = (_clock(device, progress) for device, progress in self._by_device.items())
         self._clocks: SortedMap[tuple[float, str], None] = SortedMap((key, None) for key in running if key is not None)
@@ -146,6 +151,7 @@ class Devices(Mapping[str, DeviceProgress]):
         made = Devices.__new__(Devices)
         made._by_device = self._by_device.with_item(device, progress)
         made._groups = _regrouped(self._groups, device, before, progress)
+        made._answers = self._answers if made._groups is self._groups else {}
         made._counts, made._clocks = self._counts, self._clocks
         if before is None or before.status is not progress.status:
             made._counts = self._counts.copy()
@@ -165,6 +171,16 @@ class Devices(Mapping[str, DeviceProgress]):
         for status in statuses:
             yield from self._groups.get(status, {}).items()
 
+    def settled(self, question: Hashable, answer: Callable[[], T]) -> T:
+        """What follows from the groups and a rollout's rules, worked out once for as long as nobody changes groups.
+
+        Hardly any window moves a device to another group, and every one of them asks how many have committed.
+        """
+        if question not in self._answers:
+            self._answers[question] = answer()
+        found: T = self._answers[question]
+        return found
+
     def statuses(self) -> list[DeviceStatus]:
         """The statuses that some device is in."""
         return list(self._groups)
@@ -175,7 +191,7 @@ class Devices(Mapping[str, DeviceProgress]):
 
     def count(self, *statuses: DeviceStatus) -> int:
         """How many devices are in any of these statuses."""
-        return sum([self._counts[status] for status in statuses])
+        return sum([self._counts.get(status, 0) for status in statuses])
 
     @property
     def candidates(self) -> int:
@@ -216,6 +232,7 @@ def _group(progress: DeviceProgress) -> Group:
         progress.outcome in _FAILURES,
         progress.site,
         progress.utc_offset_s,
+        progress.committed_before is None,
     )
 
 

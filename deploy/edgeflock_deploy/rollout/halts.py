@@ -29,12 +29,12 @@ _WORDS = {
 
 def levels(rollout: Rollout) -> tuple[int, ...]:
     """How many devices each halt rule of the policy counts now."""
-    return tuple(_level(rollout, rule) for rule in rollout.policy.halt)
+    return rollout.devices.settled("levels", lambda: tuple(_level(rollout, rule) for rule in rollout.policy.halt))
 
 
 def halted(rollout: Rollout) -> str | None:
     """The sentence of the first halt rule that says to stop; None if none does."""
-    told = _told(rollout) if rollout.policy.halt else 0
+    told = rollout.devices.settled("told", lambda: _told(rollout)) if rollout.policy.halt else 0
     seen = rollout.halts_seen or (0,) * len(rollout.policy.halt)
     for rule, level, before in zip(rollout.policy.halt, levels(rollout), seen, strict=True):
         fresh = level - before
@@ -53,12 +53,12 @@ def halted(rollout: Rollout) -> str | None:
 def _level(rollout: Rollout, rule: Halt) -> int:
     return sum(
         len(members)
-        for status in DeviceStatus
+        for status in rollout.devices.statuses()
         for group, members in rollout.devices.groups(status)
         if group.told and _IN_TROUBLE[rule.when](status, group)
     )
 
 
 def _told(rollout: Rollout) -> int:
-    groups = rollout.devices.groups(*DeviceStatus)
+    groups = rollout.devices.groups(*rollout.devices.statuses())
     return sum(len(members) for group, members in groups if group.told)

@@ -122,6 +122,11 @@ class Rollout(Frozen):
     superseded_by: str | None = None
     choice: Choice | None = None  # a variant per class; `digest` is None then
 
+    @property
+    def brings(self) -> str:
+        """What devices run when it is done, in words."""
+        return self.variant if self.choice is None else "their class's variant"
+
     def digest_of(self, device: str) -> str | None:
         """The bundle that a device is brought to: what it was given, else what its class gets; None: it is held."""
         progress = self.devices[device]
@@ -145,11 +150,15 @@ class Rollout(Frozen):
     @property
     def devices_reached(self) -> int:
         """How many devices were given the candidate, or had it already."""
-        return sum(
-            len(members)
-            for status in DeviceStatus
-            for group, members in self.devices.groups(status)
-            if group.told or status is DeviceStatus.COMMITTED
+        reached = DeviceStatus.COMMITTED
+        return self.devices.settled(
+            "reached",
+            lambda: sum(
+                len(members)
+                for status in self.devices.statuses()
+                for group, members in self.devices.groups(status)
+                if group.told or status is reached
+            ),
         )
 
     @property

@@ -124,3 +124,19 @@ def test_a_table_of_devices_says_which_had_to_drop_what_nobody_heard() -> None:
     device: dict[str, Any] = {"id": "pi-1", "device_class": "a", "runtime": "r", "online": True, "models": {}}
     device |= {"tags": {}, "frozen": None, "windows_dropped": 12, "events_dropped": 3}
     assert "online, 15 lost" in shown(render.devices_table([device], 200), 200)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words"),
+    [
+        ("latency_ms_p95", 1.25, "1.25x"),
+        ("accuracy", 0.02, "-2.0 points"),
+        ("agreement", 0.012, "1.2 % differ"),
+        ("errors", 0.01, "+1.0 points"),
+        ("crashes", 0.0, "0.0 % of windows"),
+        ("drift", 0.05, "5.0 % moved"),
+        ("energy_mj", None, "no data"),
+    ],
+)
+def test_an_effect_is_shown_in_its_own_unit(metric: str, value: float | None, words: str) -> None:
+    assert render.effect(metric, value) == words

@@ -108,6 +108,7 @@ class Fleet:
         devices: str | dict[str, str] = "abcde",
         offline: Iterable[str] = (),
         current: Iterable[str] = (),
+        bare: Iterable[str] = (),
         mode: Any = "deploy",
         offsets: dict[str, int] | None = None,
         sites: dict[str, str] | None = None,
@@ -130,7 +131,8 @@ class Fleet:
         )
         self._rollout: Rollout | None = None
         self._said: dict[str, tuple[SetDesired | None, dict[str, Any]]] = {}
-        entered = tuple(self._as_started(device, NEW if device in set(current) else OLD) for device in self.classes)
+        committed = dict.fromkeys(self.classes, OLD) | dict.fromkeys(current, NEW) | dict.fromkeys(bare)
+        entered = tuple(self._as_started(device, committed[device]) for device in self.classes)
         self.feed(
             Started(
                 at=self.now,
