@@ -27,8 +27,8 @@ class Choice(NamedTuple):
 def choose(rollout: Rollout, n: int, at: float) -> Choice:
     """Choose up to n of the devices that may be asked at `at`, from the classes with the fewest reached so far.
 
-    Stragglers, devices on their second try, late comers and boards that nothing ran on, which can show nothing, come
-    after all others.
+    Stragglers, devices on their second try, late comers and boards on which nothing ran come after all others: none of
+    them is to be the canary.
     """
     chosen: list[str] = []
     pace, rate = rollout.pace, rollout.policy.rate
@@ -49,6 +49,10 @@ def choose(rollout: Rollout, n: int, at: float) -> Choice:
                 reached[device_class] += 1
                 pace = paces.spent(pace, rate, site, rollout.bundle_bytes, at)
     return Choice(tuple(chosen), pace)
+
+
+def _comes_late(group: Group) -> bool:
+    return group.late or group.joined or group.empty
 
 
 def in_stage(rollout: Rollout, *statuses: DeviceStatus) -> Iterator[tuple[Group, Members]]:
@@ -101,10 +105,6 @@ def _awake(rollout: Rollout) -> list[tuple[Group, Members]]:
         ("awake", rollout.stage),
         lambda: [one for one in in_stage(rollout, DeviceStatus.WAITING) if one[0].online and not one[0].frozen],
     )
-
-
-def _comes_late(group: Group) -> bool:
-    return group.late or group.joined or group.bare
 
 
 def _reached_by_class(rollout: Rollout) -> Counter[str]:

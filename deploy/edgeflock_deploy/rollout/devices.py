@@ -92,7 +92,7 @@ class Group(NamedTuple):
     failed: bool = False  # it answered with a failure or a refusal
     site: str = ""
     utc_offset_s: int | None = None
-    bare: bool = False  # nothing ran on it that the candidate could be compared with
+    empty: bool = False  # nothing ran there that the candidate could be compared with
 
 
 Members = SortedMap[str, None]

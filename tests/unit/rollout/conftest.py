@@ -108,11 +108,11 @@ class Fleet:
         devices: str | dict[str, str] = "abcde",
         offline: Iterable[str] = (),
         current: Iterable[str] = (),
-        bare: Iterable[str] = (),
         mode: Any = "deploy",
         offsets: dict[str, int] | None = None,
         sites: dict[str, str] | None = None,
         frozen: Iterable[str] = (),
+        empty: Iterable[str] = (),
         now: float = 1000.0,
         **started: Any,
     ) -> None:
@@ -131,7 +131,8 @@ class Fleet:
         )
         self._rollout: Rollout | None = None
         self._said: dict[str, tuple[SetDesired | None, dict[str, Any]]] = {}
-        committed = dict.fromkeys(self.classes, OLD) | dict.fromkeys(current, NEW) | dict.fromkeys(bare)
+        committed: dict[str, str | None] = dict.fromkeys(self.classes, OLD)
+        committed |= dict.fromkeys(current, NEW) | dict.fromkeys(empty)
         entered = tuple(self._as_started(device, committed[device]) for device in self.classes)
         self.feed(
             Started(

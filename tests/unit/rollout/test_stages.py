@@ -69,14 +69,6 @@ def test_canaries_come_from_the_class_reached_least(fleet: MakeFleet, policy: Ma
     assert world.asked(Phase.TRIAL) == ["d", "e"]
 
 
-def test_a_board_that_nothing_ran_on_is_no_canary_while_another_can_show_something(
-    fleet: MakeFleet, policy: MakePolicy
-) -> None:
-    world = fleet(policy(1, 100.0), "abc", bare="a")
-    assert world.asked(Phase.TRIAL) == ["b"]
-    assert fleet(policy(1, 100.0), "abc", bare="abc").asked(Phase.TRIAL) == ["a"]
-
-
 def test_percent_is_of_the_selected_devices_rounded_up(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(30.0, 100.0))
     assert [stage.target for stage in world.rollout.stages] == [2, 5]
