@@ -93,12 +93,14 @@ _SIDE = VariantWindow(n=ITEMS, latency_ms_p95=1.0)
 _WINDOW = window("0", 0, 0.0, 0.0)
 
 
-def _heard(board: int, number: int, old: float, new: float, rng: np.random.Generator, whole: bool) -> Window:
-    """A window of a board. The p95 alone is compared by its ratio, so that one value for the incumbent does for all."""
-    if whole:
-        return _filled(window(str(board), number, old, new), rng)
-    side = changed(_SIDE, latency_ms_p95=math.exp(new - old))
+def of_p95(board: int, number: int, log_ratio: float) -> Window:
+    """A window that compares the p95 alone, by its ratio, so that one value for the incumbent does for all."""
+    side = changed(_SIDE, latency_ms_p95=math.exp(log_ratio))
     return changed(_WINDOW, device=str(board), seq=number, number=number, old=_SIDE, new=side)
+
+
+def _heard(board: int, number: int, old: float, new: float, rng: np.random.Generator, whole: bool) -> Window:
+    return _filled(window(str(board), number, old, new), rng) if whole else of_p95(board, number, new - old)
 
 
 def _slower(evidence: Evidence, boards: int) -> frozenset[int]:
