@@ -33,7 +33,7 @@ from edgeflock_agent.machine.events import (
     Ticked,
     Unrecorded,
 )
-from edgeflock_agent.machine.state import ModelState, Now
+from edgeflock_agent.machine.state import BakedBundle, ModelState, Now
 from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.measurements import Measurements
 from edgeflock_agent.orders import open_order
@@ -135,7 +135,7 @@ class Agent:
             self.models.setdefault(model, fresh(model))
             image = baked.get(model)
             held = (*self.models[model].in_slots, *((image.digest,) if image is not None else ()))
-            whole = frozenset(digest for digest in held if self._is_whole(model, digest))
+            whole = frozenset(digest for digest in held if self._is_whole(model, digest, image))
             self.handle(model, Booted(whole, self.now(), image))
         self._save()
         until_s = self.now().mono_s + _BOOT_S
@@ -411,5 +411,8 @@ class Agent:
         if child is not None:
             self.serving_lane.submit(child.close)
 
-    def _is_whole(self, model: str, digest: str) -> bool:
-        return self.store.intact(digest, self._trust, self.models[model].form_of(digest)) is not None
+    def _is_whole(self, model: str, digest: str, image: BakedBundle | None) -> bool:
+        state = self.models[model]
+        from_image = image is not None and image.digest == digest and digest not in state.bundles
+        form = image.form if image is not None and from_image else state.form_of(digest)
+        return self.store.intact(digest, self._trust, form) is not None

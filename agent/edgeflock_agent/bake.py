@@ -27,6 +27,8 @@ from edgeflock_deploy.errors import BadInput
 def bake(state: Path, to: Path) -> None:
     """Copy the bundles that an agent serves into the new folder TO, for `run --factory TO` on other boards.
 
+    A bundle of several forms is copied as the form that serves here, for boards like this one.
+
     Example: edgeflock-agent bake --state /var/lib/edgeflock image/usr/share/edgeflock/factory
     """
     state = state.expanduser()
@@ -37,7 +39,11 @@ def bake(state: Path, to: Path) -> None:
         raise BadInput(f"state folder {state}", "serves no model", "name one that does with --state")
     files: dict[str, Path] = {}
     for model in serving.values():
-        files |= dict(store.bundle_files(model.slots.active or "", trust, 0))
+        digest = model.slots.active or ""
+        files |= dict(store.bundle_files(digest, trust, model.form_of(digest)))
     baked.bake(files.items(), to)
     for name, model in sorted(serving.items()):
-        click.echo(f"{name}: bundle {(model.slots.active or '')[:12]}")
+        digest = model.slots.active or ""
+        facts = model.bundles.get(digest)
+        form = f" as {facts.variant}" if facts is not None and facts.form else ""
+        click.echo(f"{name}: bundle {digest[:12]}{form}")

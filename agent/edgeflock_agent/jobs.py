@@ -28,6 +28,7 @@ from edgeflock_agent.machine.events import (
     Warmed,
 )
 from edgeflock_agent.machine.state import Now
+from edgeflock_agent.measure.memory_room import need_bytes
 from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.download import Download, Subscriptions, Traffic
@@ -146,7 +147,7 @@ class Jobs:
             return HardStopped(work.digest, Reason.DISK_ERROR, "its files were damaged on this disk since they came")
         manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
-            if old is None or self._fits(manifest):
+            if old is None or self._fits(work, manifest):
                 work.child, measurement = self._measured(manifest)
                 return Warmed(work.digest, measurement, self._now())
             log.info("%s: no memory for %s beside %s: they take turns", work.model, work.digest[:12], old.digest[:12])
@@ -176,7 +177,7 @@ class Jobs:
             HardStop: NO_ROOM, or it does not load, gives other outputs than it should, or takes more than was declared.
         """
         manifest = self._manifest(work)
-        if not self._fits(manifest):
+        if not self._fits(work, manifest):
             raise HardStop(Reason.NO_ROOM, "there is no memory for it beside what serves")
         with self._start(manifest) as child:
             measured = self._measure(child, manifest, sample_ms)
@@ -211,7 +212,7 @@ class Jobs:
             return Damaged(frozenset({work.digest}), self._now())
         manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
-            if old is None or old.digest == work.digest or self._fits(manifest):
+            if old is None or old.digest == work.digest or self._fits(work, manifest):
                 work.child = self._start(manifest)
             else:
                 work.child = self.exchanges.take_over(work.model, Bundle(work.digest, manifest, None))
@@ -229,13 +230,14 @@ class Jobs:
         self._store.condemn(sha256)
         return Damaged(needed_by, self._now())
 
-    def _fits(self, manifest: Manifest) -> bool:
+    def _fits(self, work: Work, manifest: Manifest) -> bool:
         """Whether a variant can be loaded beside all that serve."""
         loaded = []
         for model, one in list(self._board.serving.items()):
             with contextlib.suppress(Untrusted):  # of one that was given up the manifest is gone; it leaves next
-                loaded.append(self._bundle(model, one.digest).manifest)
-        return self._board.memory.holds(manifest, loaded)
+                beside = self._bundle(model, one.digest).manifest
+                loaded.append(need_bytes(beside, self._board.peak_of(model, one.digest)))
+        return self._board.memory.holds(need_bytes(manifest, self._board.peak_of(work.model, work.digest)), loaded)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

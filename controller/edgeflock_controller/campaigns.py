@@ -53,6 +53,16 @@ class Campaigns:
         """Begin a campaign; one whose variants are all known ends at once."""
         return self._go_on(campaign, campaign.started_at)
 
+    def overtaken(self, model: str, rollout: str, by_campaign: str | None, at: float) -> None:
+        """A rollout of the model was started: campaigns other than the one that it came of end without one."""
+        for campaign in self._store.measurements.live_campaigns():
+            if campaign.model == model and campaign.id != by_campaign and campaign.objective:
+                for asking in self._askings(campaign):
+                    self._withdraw(asking)
+                why = f"{rollout} of the same model was started meanwhile"
+                ended = campaign.model_copy(update={"ended_at": at, "failed": why, "waits": {}})
+                self._store.measurements.put_campaign(ended)
+
     def heard(self, said: Reported, at: float) -> None:
         """Take in what a device says of what it was asked to measure."""
         if not said.measured:
@@ -136,11 +146,17 @@ class Campaigns:
     def _end(self, campaign: Campaign, at: float) -> Campaign:
         for asking in self._askings(campaign):
             self._withdraw(asking)
+        if not campaign.objective:
+            return campaign.model_copy(update={"ended_at": at})
         classes = {name: self.choose_for(campaign, name, at) for name in self._classes(campaign)}
         choice = Choice(objective=campaign.objective, require=campaign.require, campaign=campaign.id, classes=classes)
         ended = campaign.model_copy(update={"ended_at": at, "choice": choice})
         if not any(one.digest for one in classes.values()):
-            failed = "no class gets a variant: " + "; ".join(f"{name}: {one.why}" for name, one in classes.items())
+            whys: dict[str, list[str]] = defaultdict(list)
+            for name, one in classes.items():
+                whys[one.why].append(name)
+            held = "; ".join(f"{', '.join(names)}: {why}" for why, names in whys.items())
+            failed = f"no class gets a variant: {held}"
             log.warning("campaign %s: %s", campaign.id, failed)
             return ended.model_copy(update={"failed": failed})
         assert self.launch is not None, "whoever begins campaigns says how their rollouts are started"
@@ -200,7 +216,8 @@ class Campaigns:
             rollout.devices[row.device].status in _AT_WORK for rollout in self._rollouts.concerned(row.device)
         )
         asked = bool(self._store.measurements.askings(row.device))
-        return Board(row.device, row.device_class, bool(row.online), not at_work and not asked)
+        frozen = self._store.freezes.of("device", row.device) is not None
+        return Board(row.device, row.device_class, bool(row.online), not at_work and not asked, frozen)
 
     def _askings(self, campaign: Campaign) -> list[Asking]:
         return [one for one in self._store.measurements.askings() if one.campaign == campaign.id]

@@ -5,17 +5,17 @@ What is measured next, and when a campaign ends, stands in `campaigns`; what a c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from edgeflock_controller.audit import Act
+from edgeflock_controller.audit import Act, Kind
 from edgeflock_controller.campaigns import CAMPAIGN_S
 from edgeflock_controller.choice.front import shown_metrics, with_front
 from edgeflock_controller.choice.wanted import Wanted, parse_wanted
 from edgeflock_controller.core import Core
 from edgeflock_controller.fronts import class_facts
 from edgeflock_controller.measurements import Campaign
-from edgeflock_controller.naming import check_model, existing, selected
+from edgeflock_controller.naming import check_model, check_policy, existing, selected
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -33,12 +33,15 @@ _ENOUGH = 1.5  # times the samples that a p95 needs
 
 
 class Wish(NamedTuple):
-    """A deployment of the variant per class, as the operator asked for it; `version` None: the newest."""
+    """A deployment of the variant per class, as the operator asked for it; `version` None: the newest.
+
+    Without an objective, and a policy, boards only measure.
+    """
 
     model: str
     version: int | None
     selector: str
-    policy: Policy
+    policy: Policy | None
     objective: str
     require: str
     boards: int  # of each class, to measure each variant
@@ -77,11 +80,10 @@ class Choosing:
             BadInput: unknown model, version, device, class or tag, a frozen model, a wish that cannot be read, or the
                 model is being measured already.
         """
-        wanted = parse_wanted(wish.objective, wish.require)
-        freeze = self._store.freezes.of("model", wish.model)
-        if freeze is not None:
-            raise BadInput(f"model {wish.model}", str(freeze), f"`edgeflock unfreeze model {wish.model}` after that")
+        if wish.objective:
+            self._check_not_frozen(wish.model)
         bundles = self._candidates(wish.model, wish.version)
+        check_policy(self._store, wish.policy)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
                 mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"
@@ -101,15 +103,16 @@ class Choosing:
             boards=wish.boards,
             start_at=wish.start_at,
             runs=wish.runs,
-            sample_ms=sample_ms(wanted),
+            sample_ms=sample_ms(parse_wanted(wish.objective, wish.require)) if wish.objective else _USUAL_MS,
             started_at=at,
             deadline_at=at + CAMPAIGN_S,
         )
-        wishes = f"{wish.objective}, {wish.require or 'no requirement'}"
-        what = f"{campaign.model}@{campaign.version} {AUTO} ({wishes}) to {wish.selector}, policy {wish.policy.name}"
-        self._store.audit.append(
-            Act(wish.by, "measure", what, {"model": [wish.model], "device": campaign.devices}), at, campaign.id
-        )
+        what = f"{campaign.model}@{campaign.version} on {wish.selector}"
+        if wish.policy is not None:
+            wishes = f"{wish.objective}, {wish.require or 'no requirement'}"
+            what += f", for {AUTO} ({wishes}), policy {wish.policy.name}"
+        about: dict[Kind, Iterable[str]] = {"model": [wish.model], "device": campaign.devices}
+        self._store.audit.append(Act(wish.by, "measure", what, about), at, campaign.id)
         return self._view(self._campaigns.begin(campaign))
 
     def campaign(self, name: str) -> Json:
@@ -134,15 +137,15 @@ class Choosing:
         classes = sorted({row.device_class for row in rows})
         if device_class is not None and device_class not in classes:
             raise BadInput(f"device class {device_class}", "is unknown", existing("device classes", classes))
-        at, last = self._clock(), self._store.measurements.last_campaign(model)
+        at, campaigns = self._clock(), self._store.measurements.last_campaigns(model)
         number = bundles[0].manifest.version
-        made = last.choice if last is not None and last.version == number else None
+        made = next((one.choice for one in campaigns if one.choice is not None and one.version == number), None)
         shown = {}
         for name in classes if device_class is None else [device_class]:
             known = class_facts(self._store, bundles, name, {r.runtime for r in rows if r.device_class == name}, at)
             chosen = made.classes.get(name) if made is not None else None
             shown[name] = _class_view(known.rows, known.reference, made, chosen)
-        now = None if last is None else self._view(last)
+        now = self._view(campaigns[0]) if campaigns else None
         return {"model": model, "version": number, "classes": shown, "campaign": now}
 
     def chosen_since(self, rollout: Rollout) -> dict[str, ClassChoice]:
@@ -155,7 +158,14 @@ class Choosing:
         held = sorted(one for one in classes if rollout.choice.digest_for(one) is None)
         return {one: self._campaigns.choose_for(campaign, one, self._clock()) for one in held}
 
+    def _check_not_frozen(self, model: str) -> None:
+        freeze = self._store.freezes.of("model", model)
+        if freeze is not None:
+            raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
+
     def _launch(self, campaign: Campaign, choice: Choice, at: float) -> str:
+        assert campaign.policy is not None, "a campaign without one is not launched"
+        self._check_not_frozen(campaign.model)
         devices = selected(self._store, campaign.selector).values()
         committed = self._store.twins.committed
         started = Started(
@@ -213,6 +223,8 @@ def sample_ms(wanted: Wanted) -> float:
 def _class_view(rows: list[Any], reference: str | None, made: Choice | None, chosen: ClassChoice | None) -> Json:
     metrics = shown_metrics(rows) if made is None else parse_wanted(made.objective, made.require).metrics
     fronted = with_front(rows, metrics)
+    if chosen is not None and any(row.values for row in rows) and not any(row.values for row in chosen.rows):
+        chosen = None  # it was measured since
     return {
         "metrics": list(metrics),
         "reference": reference,

@@ -20,15 +20,15 @@ from edgeflock_deploy.policy.rules import Policy
 
 
 class ChoosingBody(BaseModel):
-    """What `POST /v1/campaigns` takes; `version` None is the newest."""
+    """What `POST /v1/campaigns` takes; `version` None is the newest. Without objective and policy it only measures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     version: int | None = None
     selector: str
-    policy: Policy
-    objective: str
+    policy: Policy | None = None
+    objective: str = ""
     require: str = ""
     boards: int = Field(2, ge=1, le=100)
     runs: int = Field(3, ge=1, le=10)
@@ -45,8 +45,11 @@ def choosing_routes(core: Core, choosing: Choosing, act: Acting) -> list[Route]:
     async def begin(request: Request) -> Response:
         body = ChoosingBody.model_validate_json(await request.body())
         wish = Wish(**{name: getattr(body, name) for name in Wish._fields})
+        if (body.policy is None) != (not body.objective):
+            raise BadInput("campaign", "has one of policy and objective", "give both, or none to measure only")
         wanted = f"{body.model} {AUTO}, {body.objective}, {body.require or 'no requirement'}, to {body.selector}"
-        return await act(Act(body.by, "deploy", wanted, {"model": [body.model]}), lambda: choosing.deploy(wish))
+        what = ("deploy", wanted) if body.objective else ("measure", f"{body.model} on {body.selector}")
+        return await act(Act(body.by, *what, {"model": [body.model]}), lambda: choosing.deploy(wish))
 
     async def campaign(request: Request) -> Response:
         return await answered(lambda: choosing.campaign(request.path_params["name"]))

@@ -166,6 +166,13 @@ class Client:
         body["policy"] = policy.model_dump(mode="json")
         return self._object("POST", "/v1/campaigns", json=body)
 
+    def measure(
+        self, model: str, selector: str, *, boards: int = 2, runs: int = 3, version: int | None = None, by: str = ""
+    ) -> Json:
+        """Have boards measure what is not known of a version's variants, and nothing more; the campaign."""
+        body: Json = {"model": model, "version": version, "selector": selector, "by": by or _who()}
+        return self._object("POST", "/v1/campaigns", json=body | {"boards": boards, "runs": runs})
+
     def campaign(self, name: str) -> Json:
         """How far a campaign is, by its id."""
         return self._object("GET", f"/v1/campaigns/{_segment('campaign', name)}")

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from edgeflock_controller import views
 from edgeflock_controller.audit import Act, Kind
-from edgeflock_controller.choosing import Choosing
+from edgeflock_controller.choosing import AUTO, Choosing
 from edgeflock_controller.core import Core
 from edgeflock_controller.entrants import entrant
 from edgeflock_controller.explanation import Case
-from edgeflock_controller.naming import check_model, device_named, existing, selected
+from edgeflock_controller.naming import check_model, check_policy, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
 from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
 from edgeflock_controller.registry import Bundle
@@ -53,6 +53,8 @@ class Commands:
             BadInput: this model, version and variant is taken by other content.
         """
         m = bundle.manifest
+        if m.variant == AUTO:
+            raise BadInput(f"variant {AUTO!r}", "means the variant per class", "give it another name")
         if self._store.registry.bundle(bundle.digest) is not None:
             return {"digest": bundle.digest, "registered": False}
         for other in self._store.registry.bundles(m.model):
@@ -137,6 +139,7 @@ class Commands:
                 a runtime is in the way.
         """
         bundle, devices = self._offered(model, version, variant, selector)
+        check_policy(self._store, policy)
         started = Started(
             at=self._clock(),
             rollout=self._new_id(),
@@ -354,6 +357,8 @@ class Commands:
 
     def _start(self, started: Started, action: str, detail: str) -> Json:
         rollout = views.rollout_view(self._rollouts.start(started))
+        campaign = started.choice.campaign if started.choice is not None else None
+        self._core.campaigns.overtaken(started.model, started.rollout, campaign, started.at)
         devices = [device.device for device in started.devices]
         about: dict[Kind, list[str]] = {"rollout": [started.rollout], "model": [started.model], "device": devices}
         self._note(started.by, action, detail, f"started {started.rollout}", about)

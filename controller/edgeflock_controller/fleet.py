@@ -29,7 +29,6 @@ class Fleet:
         self._twins, self._freezes = twins, freezes
         # A presence may overtake the first report; it is retained, so that forgetting it in a crash does no harm.
         self._unknown: dict[str, bool] = {}
-        self._lost: dict[str, tuple[int, int]] = {}  # windows and events that devices had no room to keep
 
     def presence(self, said: Presence, now_s: float) -> None:
         """Note that a device came or went.
@@ -58,11 +57,10 @@ class Fleet:
         fresh = known is None or known.boot_id != said.boot_id or said.seq > known.seq
         self.liveness.beats(said.device, said.beat_s)
         lost = said.windows_dropped, said.events_dropped
-        if lost != self._lost.get(said.device, (0, 0)):
+        if lost != ((known.windows_dropped, known.events_dropped) if known is not None else (0, 0)):
             log.warning(
                 "device %s could not be heard, and has lost %d windows and %d events so far", said.device, *lost
             )
-            self._lost[said.device] = lost
         if fresh:
             self.liveness.heard(said.device, now_s)
         online = self._unknown.pop(said.device, True) if known is None else known.online or fresh

@@ -47,6 +47,8 @@ class Failure(Frozen):
 class Campaign(Frozen):
     """Measuring the variants of one version, and the rollout that follows from it; times in seconds since 1970.
 
+    Without an objective it only measures: no rollout follows, and there is no policy.
+
     `candidates` are bundle digests, `devices` those that the selector matched when it began. When it has ended, either
     `rollout` names the one that was started, or `failed` says why there is none; `choice` is its table either way.
 
@@ -60,7 +62,7 @@ class Campaign(Frozen):
     candidates: tuple[str, ...]
     devices: tuple[str, ...]
     selector: str
-    policy: Policy
+    policy: Policy | None
     by: str
     objective: str
     require: str
@@ -152,12 +154,12 @@ class Measurements:
         rows = self._connection.execute("SELECT body FROM campaigns WHERE ended = 0 ORDER BY started_at, id")
         return [Campaign.model_validate_json(row["body"]) for row in rows]
 
-    def last_campaign(self, model: str) -> Campaign | None:
-        """The newest campaign of a model."""
-        row = self._connection.execute(
-            "SELECT body FROM campaigns WHERE model = ? ORDER BY started_at DESC, id DESC LIMIT 1", (model,)
-        ).fetchone()
-        return None if row is None else Campaign.model_validate_json(row["body"])
+    def last_campaigns(self, model: str, limit: int = 20) -> list[Campaign]:
+        """The campaigns of a model, newest first."""
+        rows = self._connection.execute(
+            "SELECT body FROM campaigns WHERE model = ? ORDER BY started_at DESC, rowid DESC LIMIT ?", (model, limit)
+        )
+        return [Campaign.model_validate_json(row["body"]) for row in rows]
 
     def count_campaigns(self) -> int:
         """How many campaigns there have ever been."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from edgeflock_controller.store import Store
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.rollout.selector import check_known, parse_selector
+from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.selector import check_known, check_stages, parse_selector
 
 
 def existing(what: str, names: Iterable[str], limit: int = 20) -> str:
@@ -30,6 +31,15 @@ def selected(store: Store, text: str) -> dict[str, Device]:
     tags = {name: row.tags for name, row in rows.items()}
     check_known(selector, {name: row.device_class for name, row in rows.items()}, tags)
     return {name: row for name, row in rows.items() if selector.matches(name, row.device_class, row.tags)}
+
+
+def check_policy(store: Store, policy: Policy) -> None:
+    """Refuse a policy whose stages are about classes that nobody has.
+
+    Raises:
+        BadInput: which class, and the known ones.
+    """
+    check_stages(policy, [row.device_class for row in store.twins.devices().values() if row.device_class])
 
 
 def device_named(store: Store, device: str) -> Device:

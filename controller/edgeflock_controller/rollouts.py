@@ -20,7 +20,7 @@ from edgeflock_controller.snapshots import Snapshot, is_due
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import headline_view
 from edgeflock_deploy.judge.verdict import count
-from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, Window
+from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, VariantWindow, Window
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
@@ -108,12 +108,11 @@ class Rollouts:
             self.apply(rollout, event)
 
     def window(self, window: Window, at: float) -> None:
-        """Tell a rollout of a window; sketches and outcomes are kept with the hot rows and are no evidence."""
-        if window.rollout in self._live:
-            bare = {"sketch": LatencySketch(), "outcomes": Outcomes()}
-            slim = window.model_copy(
-                update={"old": window.old.model_copy(update=bare), "new": window.new.model_copy(update=bare)}
-            )
+        """Tell a rollout of a window; what is no evidence (sketches, mostly outcomes) is kept with the hot rows."""
+        rollout = self._live.get(window.rollout)
+        if rollout is not None:
+            drift = any(guardrail.metric == "drift" for guardrail in rollout.policy.guardrail)
+            slim = window.model_copy(update={"old": _slim(window.old, drift), "new": _slim(window.new, drift)})
             self.apply(window.rollout, WindowClosed(at=at, window=slim))
 
     def concerned(self, device: str) -> list[Rollout]:
@@ -197,3 +196,8 @@ class Rollouts:
         self._live[rollout.id] = rollout
         self._places[rollout.id] = Place(seq, self._places.get(rollout.id, Place(0, 0)).tail + 1)
         self._changed.append(rollout.id)
+
+
+def _slim(side: VariantWindow, drift: bool) -> VariantWindow:
+    outcomes = side.outcomes.model_copy(update={"confidence": ()}) if drift else Outcomes()
+    return side.model_copy(update={"sketch": LatencySketch(), "outcomes": outcomes})

@@ -3,7 +3,8 @@
 Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blobs`, the index of bundles by content;
 3 adds `presence`, when devices came and went; 4 what operators do: tags and time zones of devices, `freezes`, and the
 audit log; 5 `measurements`, `askings` and `campaigns`: what boards measured, and who asked; 6 what each event of a
-rollout decided, with a seal on the row, and the snapshots of rollouts.
+rollout decided, with a seal on the row, and the snapshots of rollouts;
+7 what devices had to drop because nobody heard them.
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ def _proofs(db: Database) -> None:
     _creator(db)("snapshots", snapshot, "rollout")
 
 
+def _dropped(db: Database) -> None:
+    """7: how many windows and events a device had no room to keep."""
+    for column in ("windows_dropped", "events_dropped"):
+        db.execute(f"ALTER TABLE devices ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _first,
     _blobs,
@@ -114,6 +121,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _operators,
     _measurements,
     _proofs,
+    _dropped,
 )
 VERSION = len(MIGRATIONS)
 

@@ -26,6 +26,7 @@ class Device(NamedTuple):
     """A device as it last spoke. `seq` counts its messages since its boot `boot_id`; times are seconds since 1970.
 
     `tags_declared` are those that the board was started with; `tags` are they and what headquarters gave, which wins.
+    `windows_dropped` and `events_dropped` were lost on the device while it could not be heard.
     """
 
     device: str
@@ -42,6 +43,8 @@ class Device(NamedTuple):
     utc_offset_s: int | None = None
     tags_declared: Mapping[str, str] = MappingProxyType({})
     tags: Mapping[str, str] = MappingProxyType({})
+    windows_dropped: int = 0
+    events_dropped: int = 0
 
 
 class Twins:
@@ -77,6 +80,8 @@ class Twins:
             "last_seen": at,
             "tags": json.dumps(readable(said.tags)),
             "utc_offset_s": said.utc_offset_s,
+            "windows_dropped": said.windows_dropped,
+            "events_dropped": said.events_dropped,
         }
         columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
         self._connection.execute(f"INSERT OR REPLACE INTO devices ({columns}) VALUES ({values})", row)  # noqa: S608 - the names above

@@ -50,7 +50,8 @@ def _with_baked(state: ModelState, event: Booted) -> ModelState:
     nothing_else = slots.active is None and (state.desired is None or state.mending is not None)
     active = baked.digest if nothing_else else slots.active
     floor = baked.version if nothing_else and state.desired is None else state.floor_version
-    facts = state.bundles.get(baked.digest) or BundleFacts(version=baked.version)
+    new = BundleFacts(version=baked.version, form=baked.form, variants=baked.variants)
+    facts = state.bundles.get(baked.digest) or new
     after = state.but(slots=Slots(active=active, previous=slots.previous, factory=baked.digest), floor_version=floor)
     return after.but(bundles=state.bundles | {baked.digest: facts})
 

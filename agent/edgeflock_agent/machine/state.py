@@ -22,10 +22,12 @@ class Now(NamedTuple):
 
 
 class BakedBundle(NamedTuple):
-    """A bundle of the board's image."""
+    """A bundle of the board's image; `form` of its `variants` is the one that lies there."""
 
     digest: str
     version: int
+    form: int = 0
+    variants: tuple[str, ...] = ()
 
 
 class BundleFacts(Frozen):
@@ -114,6 +116,11 @@ class ModelState(Frozen):
         """The same state without facts about bundles that are neither held nor what was ordered last."""
         told = self.held | {self.desired.digest if self.desired is not None else None}
         return self.but(bundles={digest: facts for digest, facts in self.bundles.items() if digest in told})
+
+    def peak_of(self, digest: str) -> int | None:
+        """What the form in hand of a bundle took at most on this board, in bytes; None: it was not measured."""
+        facts = self.bundles.get(digest)
+        return facts.measurement.peak_rss_bytes if facts is not None and facts.measurement is not None else None
 
     def form_of(self, digest: str) -> int:
         """Which form of a bundle is in hand."""

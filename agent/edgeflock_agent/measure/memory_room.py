@@ -1,9 +1,9 @@
 """Whether one more model fits into memory: what the board has left, or what the user lets all models take together.
 
-Decided here: how much a loaded variant is taken to need, and how much is left free. The need is what its bundle says
-was measured, or three times its file where nothing was: XNNPACK keeps a packed copy of the weights, and the activations
-come on top. To it comes what a child process has before its model. A tenth of the need, and 16 MB, stay free: a board
-at its last page is one that kills processes.
+Decided here: how much a loaded variant is taken to need, and how much is left free. The need is what this board found
+of it, else what its bundle says was measured, or three times its file where nothing was: XNNPACK keeps a packed copy of
+the weights, and the activations come on top. To it comes what a child process has before its model. A tenth of the
+need, and 16 MB, stay free: a board at its last page is one that kills processes.
 
 What is left is the least of the kernel's own estimate (`MemAvailable`, proc(5)) and what each control group above this
 process still allows, where file pages that nobody used lately count as free. The root of the file system is passed in.
@@ -22,9 +22,9 @@ _FREE_BYTES, _FREE_SHARE = 16 << 20, 0.1
 _NO_LIMIT = 1 << 60  # version 1 of the control groups says "none" by a number near 2^63
 
 
-def need_bytes(manifest: Manifest) -> int:
-    """What a variant takes once it is loaded, its process included."""
-    return CHILD_BYTES + (manifest.ram_bytes or _UNMEASURED * manifest.blobs["model"].bytes)
+def need_bytes(manifest: Manifest, measured_bytes: int | None = None) -> int:
+    """What a variant takes once it is loaded, its process included; `measured_bytes` is its peak on this board."""
+    return CHILD_BYTES + (measured_bytes or manifest.ram_bytes or _UNMEASURED * manifest.blobs["model"].bytes)
 
 
 class Memory:
@@ -38,10 +38,14 @@ class Memory:
     def __init__(self, root: Path = Path("/"), limit_bytes: int | None = None) -> None:
         self._root, self._limit_bytes = root, limit_bytes
 
-    def holds(self, more: Manifest, loaded: Iterable[Manifest]) -> bool:
-        """Whether one more variant can be loaded beside those that are; a board that does not tell is trusted."""
-        need = need_bytes(more)
-        if self._limit_bytes is not None and need + sum(map(need_bytes, loaded)) > self._limit_bytes:
+    def holds(self, need: int, loaded: Iterable[int]) -> bool:
+        """Whether one more variant can be loaded beside those that are; a board that does not tell is trusted.
+
+        Args:
+            need: of the one more, in bytes; see `need_bytes`.
+            loaded: of those that are.
+        """
+        if self._limit_bytes is not None and need + sum(loaded) > self._limit_bytes:
             return False
         available = self.available_bytes()
         return available is None or need * (1 + _FREE_SHARE) + _FREE_BYTES <= available

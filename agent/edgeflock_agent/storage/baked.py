@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgeflock_agent.machine.state import BakedBundle
-from edgeflock_deploy.bundle import open_manifest
+from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import BadInput, Untrusted
 from edgeflock_deploy.keys import Trust
 
@@ -76,8 +76,16 @@ class Baked:
                 continue
             here = found.get(manifest.model)
             if here is None or here.version < manifest.version:
-                found[manifest.model] = BakedBundle(path.name, manifest.version)
+                form = self._form_here(manifest)
+                found[manifest.model] = BakedBundle(path.name, manifest.version, form, manifest.variants)
         return found
+
+    def _form_here(self, manifest: Manifest) -> int:
+        """The first form of a bundle whose blobs all lie here; its first one if there is none."""
+        assert self._folder is not None
+        there = {path.name for path in (self._folder / "blobs").iterdir()}
+        forms = enumerate(manifest.forms)
+        return next((n for n, form in forms if {blob.sha256 for blob in form.blobs.values()} <= there), 0)
 
 
 def bake(files: Iterable[tuple[str, Path]], to: Path) -> None:

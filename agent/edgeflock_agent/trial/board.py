@@ -58,6 +58,7 @@ class Board:
         live: what applications ask.
         memory: for models.
         form_of: which form of a model's bundle is in hand; called from other threads than the main loop's.
+        peak_of: what a model's bundle took at most on this board, in the form in hand, in bytes; None: not known.
         exchanged: is told, on any thread, of each exchange that ended.
         differed: is told of an application's input on which incumbent and candidate differ; see `Capture.disagreed`.
     """
@@ -67,5 +68,6 @@ class Board:
     live: LiveInputs = field(default_factory=lambda: LiveInputs(random.Random()))  # noqa: S311 - guards nothing
     memory: Memory = field(default_factory=Memory)
     form_of: Callable[[str, str], int] = lambda _model, _digest: 0
+    peak_of: Callable[[str, str], int | None] = lambda _model, _digest: None
     exchanged: Callable[[Exchanged], None] = _unheard
     differed: Callable[[str, Inputs, Serving, str, tuple[Answer, Answer | None]], None] = unkept

@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 
 class Board(NamedTuple):
-    """A device that may measure. `idle`: no rollout is at work on it, and nobody else has it measure."""
+    """A device that may measure. `idle`: no rollout is at work on it, and nobody else has it measure.
+
+    One that is `frozen` gets nothing new, not even to measure.
+    """
 
     device: str
     device_class: str
     online: bool
     idle: bool
+    frozen: bool = False
 
 
 class Task(NamedTuple):
@@ -37,7 +41,7 @@ class ClassPlan(NamedTuple):
 
 def plan_class(
     candidates: Sequence[str],
-    boards: Iterable[Board],
+    boards: Sequence[Board],
     results: Mapping[str, frozenset[str]],
     asked: Iterable[Task],
     failed: Iterable[Task],
@@ -56,11 +60,8 @@ def plan_class(
     out, asked = {task.device for task in failed}, tuple(asked)
     at_work = {task.device: task for task in asked}
     done = {device for device in _all_devices(results) if not _left(candidates, results, device)}
-    usable = [
-        board
-        for board in boards
-        if board.online and board.device not in out | done and (board.idle or board.device in at_work)
-    ]
+    awake = [board for board in boards if board.online and not board.frozen and board.device not in out]
+    usable = [board for board in awake if board.device not in done and (board.idle or board.device in at_work)]
     usable.sort(key=lambda board: (board.device not in at_work, -_measured(candidates, results, board), board.device))
     chosen = usable[: max(0, wanted_boards - len(done))]
     ask = [
@@ -71,7 +72,7 @@ def plan_class(
     working = [board.device for board in chosen]
     if working:
         return ClassPlan(tuple(ask), f"{', '.join(sorted(working))} measure{'s' if len(working) == 1 else ''}")
-    busy = sorted(board.device for board in boards if board.online and not board.idle and board.device not in out)
+    busy = sorted(board.device for board in awake if not board.idle)
     if busy and not done:
         return ClassPlan((), f"{busy[0]}{f' and {len(busy) - 1} more' if len(busy) > 1 else ''} busy")
     return ClassPlan((), None)
@@ -88,6 +89,8 @@ def why_unmeasured(boards: Sequence[Board], failures: Iterable[str]) -> str:
             if len(boards) > 1
             else ("it was never measured: its board is not online")
         )
+    if all(board.frozen for board in boards if board.online):
+        return "it was never measured: its boards are frozen"
     return "it was never measured: its boards were busy all the while"
 
 

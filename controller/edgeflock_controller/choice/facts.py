@@ -124,7 +124,7 @@ def _why_not(name: str, runs: Sequence[Measurement]) -> str:
         return "the boards throttled all the while"
     if name == "energy_mj":
         reasons = dict.fromkeys(run.energy.reason or f"it is {run.energy.method}, which may not decide" for run in runs)
-        return "no meter that may decide: " + "; ".join(reasons)
+        return f"no meter that may decide ({'; '.join(reasons)})"
     return f"too few inferences were sampled ({min((run.n for run in runs), default=0)})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from edgeflock_controller.choice.wanted import parse_wanted
 from edgeflock_controller.cli.render import console, table
 from edgeflock_controller.client import Client
 
@@ -45,11 +47,13 @@ def sentences(shown: Json) -> Iterator[str]:
         yield f"{shown['chosen'] or 'held'}: {shown['why']}"
     if shown["reference"] is not None:
         yield f"accuracy_drop is counted from {shown['reference']}"
+    whys: dict[str, list[str]] = defaultdict(list)
     for row in shown["rows"]:
-        unknown = [f"{metric}: {value['why']}" for metric, value in row["values"].items() if value["why"]]
-        why = "; ".join([*([row["why"]] if row["why"] else []), *unknown])
-        if why:
-            yield f"{row['variant']}: {why}"
+        values = {name: value for name, value in row["values"].items() if name in shown["metrics"]}
+        unknown = [f"{name}: {value['why']}" for name, value in values.items() if value["why"]]
+        if why := row["why"] or "; ".join(unknown):
+            whys[why].append(row["variant"])
+    yield from (f"{', '.join(variants)}: {why}" for why, variants in whys.items())
 
 
 def print_classes(classes: dict[str, Json]) -> None:
@@ -63,7 +67,8 @@ def print_classes(classes: dict[str, Json]) -> None:
 
 def of_rollout(choice: Json) -> dict[str, Json]:
     """The classes of a rollout's choice, as `class_table` takes them."""
-    return {name: one | {"chosen": one["variant"]} for name, one in choice["classes"].items()}
+    metrics = parse_wanted(choice["objective"], choice["require"]).metrics
+    return {name: one | {"chosen": one["variant"], "metrics": metrics} for name, one in choice["classes"].items()}
 
 
 def print_choice(rollout: Json) -> None:

@@ -114,6 +114,9 @@ def _print(device: dict[str, Any]) -> None:
     facts += [f"last heard {render.clock(device['last_seen'])}"]
     facts += [f"inferences at {device['endpoint']}"] if device["endpoint"] else []
     out.print(", ".join(facts))
+    if device["windows_dropped"] or device["events_dropped"]:
+        windows, events = device["windows_dropped"], device["events_dropped"]
+        out.print(f"lost while nobody could hear it: {windows} windows, {events} events")
     if device["frozen"]:
         freeze = device["frozen"]
         out.print(f"frozen by {freeze['by']} since {render.clock(freeze['at'])}: {freeze['reason']}")

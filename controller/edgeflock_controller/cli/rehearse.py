@@ -128,8 +128,13 @@ def _print(found: dict[str, Any]) -> None:
     if found["fail_s"] is not None:
         out.print()
         out.print(render.table("Until it was stopped", ["what", ">p10", ">median", ">p90"], _stopped_rows(found)))
-        blamed = ", ".join(f"{one['device']} ({one['runs']})" for one in found["blamed"])
-        out.print(f"\nblamed most often (runs): {blamed or 'nobody'}")
+        out.print(f"\nblamed most often (runs): {_named(found['blamed']) or 'nobody'}")
+    if found["set_aside"]:
+        out.print(f"set aside at the end most often (runs): {_named(found['set_aside'])}")
+
+
+def _named(devices: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{one['device']} ({one['runs']})" for one in devices)
 
 
 def _durations(quantiles: dict[str, float] | None) -> list[str]:

@@ -134,9 +134,13 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
 
 
 def _presence(device: Json) -> Text:
-    """Whether a device is there, and whether it is to be left alone; `frozen` is new, and older words lack it."""
+    """Whether a device is there, to be left alone, or had to drop what nobody heard; older words lack the last two."""
     said = coloured("online" if device["online"] else "offline")
-    return said.append(", frozen", style="cyan") if device.get("frozen") else said
+    if device.get("frozen"):
+        said.append(", frozen", style="cyan")
+    if lost := device.get("windows_dropped", 0) + device.get("events_dropped", 0):
+        said.append(f", {lost} lost", style="yellow")
+    return said
 
 
 def models_table(bundles: Iterable[Json], width: int) -> Table:
@@ -263,8 +267,11 @@ def effect(metric: str, value: float | None) -> str:
         return "no data"
     if metric == "accuracy":
         return f"{round(-100 * value, 1) + 0.0:+.1f} points"  # adding 0 turns -0.0 into 0.0
-    if metric == "agreement":
-        return f"{100 * value:.1f} % differ"
+    if metric == "errors":
+        return f"{100 * value:+.1f} points"
+    shares = {"agreement": "differ", "crashes": "of windows", "drift": "moved"}
+    if metric in shares:
+        return f"{100 * value:.1f} % {shares[metric]}"
     return f"{value:.2f}x"
 
 

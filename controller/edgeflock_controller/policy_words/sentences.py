@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edgeflock_controller.policy_words.durations import duration
 from edgeflock_controller.policy_words.least import Least
-from edgeflock_deploy.judge.judge import fail_needs, pass_needs
+from edgeflock_deploy.judge.judge import fail_needs, pass_needs, rest_needs
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.policy.limits import DAYS, Halt, MaintenanceWindow
 from edgeflock_deploy.policy.rules import BRAKES, Guardrail, Metric, Policy, Stage
@@ -69,7 +69,9 @@ def _evidence(policy: Policy, least: Least) -> Iterator[str]:
     yield "however often one looks."
     stages = "" if len(policy.stage) == 1 else f" ({len(policy.stage)} stages share alpha)"
     yield f"A FAIL needs evidence {fail_needs(policy):,.0f}{stages}, the PASS of a device {pass_needs(policy):,.0f}"
-    yield "for each guardrail."
+    yield "for each guardrail, or, beyond 20 devices, of its class."
+    rest = f"without the strongest the evidence must still be {rest_needs(policy):.2g}"
+    yield f"No device alone takes a fleet back: {rest}."
     if least.to_pass is None:
         yield "No device can pass."
         return
@@ -133,7 +135,7 @@ def _guardrail(guardrail: Guardrail, least: Least) -> str:
     else:
         said += f" is a regression; shown to be below {_amount(metric, good)} is good enough."
     if metric == "silence":
-        said += " It is judged by the devices that have not got the candidate, whatever the windows say."
+        said += " Two devices must fall silent for a FAIL, whatever the windows say."
     elif fewest is None:
         said += " It never fails a rollout."
     else:

@@ -64,8 +64,8 @@ def assumed_scatter(unlike: Unlike = UNLIKE) -> tuple[dict[Metric, Scatter], flo
     """What the model of unlike boards says of the difference between two interleaved halves of a window.
 
     Returns:
-        The scatter of each latency, the share of windows in which a bout begins or ends, and how long that lasts: one
-        window, for a board that throttles all through a window disturbs both variants alike.
+        The scatter of each latency and of energy, the share of windows in which a bout begins or ends, and how long
+        that lasts: one window, for a board that throttles all through a window disturbs both variants alike.
     """
     heat = 2 * unlike.heat**2 * (1 - unlike.heat_rho)
     calm = math.sqrt(2 * unlike.noise**2 + heat)
@@ -78,5 +78,6 @@ def assumed_scatter(unlike: Unlike = UNLIKE) -> tuple[dict[Metric, Scatter], flo
         "latency_ms_p95": p95,
         "service_ms_p50": p50,
         "service_ms_p95": p95,
+        "energy_mj": p50,
     }
     return found, turning, 1.0

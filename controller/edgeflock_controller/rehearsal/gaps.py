@@ -68,7 +68,7 @@ def _no_evidence(candidate: Candidate, boards: Sequence[Board], policy: Policy) 
 
 
 def _no_meter(subject: Subject, policy: Policy) -> Iterator[str]:
-    if not any(str(guardrail.metric) == "energy_mj" for guardrail in policy.guardrail):
+    if not any(guardrail.metric == "energy_mj" for guardrail in policy.guardrail):
         return
     without = [board.device for board in subject.boards if not board.measures_energy]
     if without:

@@ -25,8 +25,8 @@ def outcomes(runs: Sequence[Run]) -> Json:
     Returns:
         {"runs", "endings": {ending: {"runs", "share", "duration_s": quantiles, "reasons": [{"reason", "runs"}]}},
         "windows_to_fail", "fail_s", "trying_device_s", "serving_device_s", "devices_at_fail": quantiles over the runs
-        in which the candidate was stopped, or None; "blamed": [{"device", "runs"}]}. Quantiles are {"p10", "p50",
-        "p90"}.
+        in which the candidate was stopped, or None; "blamed", "set_aside": [{"device", "runs"}]}. Quantiles
+        are {"p10", "p50", "p90"}.
     """
     stopped = [run for run in runs if run.fail_s is not None]
     return {
@@ -38,6 +38,7 @@ def outcomes(runs: Sequence[Run]) -> Json:
         "serving_device_s": quantiles(run.serving_device_s for run in stopped),
         "devices_at_fail": quantiles(run.reached for run in stopped),
         "blamed": _counted("device", (device for run in stopped for device in run.blamed)),
+        "set_aside": _counted("device", (device for run in runs for device in run.set_aside)),
     }
 
 

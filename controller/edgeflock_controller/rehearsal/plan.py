@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from edgeflock_controller.rehearsal.gaps import gaps
 from edgeflock_controller.rehearsal.layout import Layout, lay_out
-from edgeflock_controller.rehearsal.power import REHEARSED, Detected, detects
-from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
+from edgeflock_controller.rehearsal.power import Detected, detects, seeds_for
+from edgeflock_controller.rehearsal.regression import HARMLESS, REHEARSED, Regression
 from edgeflock_controller.rehearsal.run import Plot, open_rollout
 from edgeflock_controller.rehearsal.subject import Subject, sources_in_words
 from edgeflock_deploy.policy.rules import Policy
@@ -38,11 +38,11 @@ def make_plan(subject: Subject, policy: Policy, selector: str, tell: Callable[[s
     layout = lay_out(plot, subject.manifest, subject.holds, SEED)
     opening = open_rollout(plot)
     seen = [guardrail for guardrail in policy.guardrail if guardrail.metric in REHEARSED]
-    canary = max(1, len(layout.stages[0].devices))
+    seeds = seeds_for(len(layout.stages[0].devices))
     found = []
     for guardrail in seen if any(board.online for board in subject.boards) else ():
         tell(f"{guardrail.metric} worse")
-        found.append(detects(plot, guardrail, canary, opening))
+        found.append(detects(plot, guardrail, seeds, opening))
     return Plan(
         layout,
         tuple(found),

@@ -11,21 +11,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edgeflock_controller.rehearsal.outcomes import Json, quantiles
-from edgeflock_controller.rehearsal.regression import alone
+from edgeflock_controller.rehearsal.regression import SHARES, alone
 from edgeflock_controller.rehearsal.run import Opening, Plot, Run, open_rollout, rehearse
 from edgeflock_deploy.policy.rules import Guardrail
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
 
 POWER = 0.9
-_SEEDS, _FRESH = 60, 200  # for the search, for the measurement after it
+_SEEDS = 60
 _WORK = 4000  # devices x seeds of a try are kept near this, for canaries are as large as a policy makes them
 _LEAST_SEEDS = 30
 _BISECTIONS, _EXACT_BISECTIONS = 5, 10  # memory is read exactly, so a try of it is one window
 _LARGEST = {True: 9.0, False: 1.0}  # ten times as slow; every answer wrong
-_SHARES = ("accuracy", "agreement", "errors")
-REHEARSED = (
-    "latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95", "energy_mj", "peak_rss_bytes", *_SHARES
-)  # fmt: skip
 
 
 class Detected(NamedTuple):
@@ -51,18 +47,22 @@ def canary_is_over(rollout: Rollout) -> bool:
     return rollout.stage > 0 or rollout.phase is RolloutPhase.ROLLING_BACK
 
 
-def detects(plot: Plot, guardrail: Guardrail, canary: int, opening: Opening | None = None) -> Detected:
+def seeds_for(canary: int) -> int:
+    """How many seeds a size is tried on, for a canary of so many devices: fewer for a large one, which is slower."""
+    return max(_LEAST_SEEDS, min(_SEEDS, _WORK // max(1, canary)))
+
+
+def detects(plot: Plot, guardrail: Guardrail, seeds: int, opening: Opening | None = None) -> Detected:
     """Find what the canary detects of one guardrail's metric, all else being harmless.
 
     Args:
         plot: the rollout; its regression is not looked at.
         guardrail: one of its policy.
-        canary: how many devices the first stage has, which bounds the work.
+        seeds: how many a size is tried on; the one that comes out is measured on three times as many others.
         opening: of the plot.
     """
     search = _Search(plot, guardrail.metric, opening or open_rollout(plot))
-    seeds = max(_LEAST_SEEDS, min(_SEEDS, _WORK // max(1, canary)))
-    largest = _LARGEST[guardrail.metric not in _SHARES]
+    largest = _LARGEST[guardrail.metric not in SHARES]
     low, high = guardrail.fail_margin, 2 * (guardrail.pass_margin or guardrail.fail_margin) + 0.01
     while not search.enough(high, seeds):
         if high >= largest:
@@ -71,14 +71,15 @@ def detects(plot: Plot, guardrail: Guardrail, canary: int, opening: Opening | No
     for _ in range(_EXACT_BISECTIONS if guardrail.metric == "peak_rss_bytes" else _BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if search.enough(middle, seeds) else (middle, high)
-    return _measured(search, high, guardrail, _FRESH if seeds == _SEEDS else 2 * seeds)
+    return _measured(search, high, guardrail, seeds)
 
 
-def _measured(search: _Search, size: float, guardrail: Guardrail, fresh: int) -> Detected:
-    runs = search.runs(size, fresh)
+def _measured(search: _Search, size: float, guardrail: Guardrail, seeds: int) -> Detected:
+    fresh = 3 * seeds
+    runs = search.runs(size, seeds, fresh)
     while sum(map(_stopped, runs)) < POWER * fresh:
         size += 0.1 * (size - guardrail.fail_margin) + 0.002
-        runs = search.runs(size, fresh)
+        runs = search.runs(size, seeds, fresh)
     stopped = [run for run in runs if _stopped(run)]
     return Detected(
         guardrail.metric,
@@ -114,9 +115,9 @@ class _Search:
         """The share of seeds that are found."""
         return sum(self._is_found(seed, size) for seed in range(seeds)) / seeds
 
-    def runs(self, size: float, n: int) -> list[Run]:
-        """Runs on seeds that the search never saw."""
-        return [self._run(_SEEDS + number, size) for number in range(n)]
+    def runs(self, size: float, after: int, n: int) -> list[Run]:
+        """Runs on n seeds after those that the search saw."""
+        return [self._run(after + number, size) for number in range(n)]
 
     def _is_found(self, seed: int, size: float) -> bool:
         if size >= self._found.get(seed, float("inf")):

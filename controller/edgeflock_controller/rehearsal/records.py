@@ -26,7 +26,9 @@ T = TypeVar("T")
 
 WINDOWS_NEEDED = 10  # fewer windows are no record of a scatter
 _THROTTLED_NEEDED = 5
-_GATES_BY_BETS = ("latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95")
+_SCATTERED: tuple[Metric, ...] = (
+    "latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95", "energy_mj"
+)  # fmt: skip
 _MOST_RHO = 0.95
 _SHORTEST_S = 60.0  # of a stretch of being here or away: a blink of the network is none
 
@@ -135,7 +137,7 @@ def _shown(windows: Sequence[Json]) -> Shown | None:
     throttled = [bool(window.get("throttled")) for window in windows]
     bouts = sum(now and not before for before, now in zip([False, *throttled], throttled, strict=False))
     scatter: dict[Metric, Scatter] = {}
-    for metric in _GATES_BY_BETS:
+    for metric in _SCATTERED:
         found = _scatter(
             [
                 (w["rollout"], w["number"], w["z"][metric], t)
@@ -144,7 +146,7 @@ def _shown(windows: Sequence[Json]) -> Shown | None:
             ]
         )
         if found is not None:
-            scatter[metric] = found  # type: ignore[index]  # the names are of the literal
+            scatter[metric] = found
     return Shown(len(windows), scatter, sum(throttled) / len(windows), sum(throttled) / bouts if bouts else 1.0)
 
 

@@ -1,8 +1,8 @@
 """A regression to rehearse: what a candidate does worse, by how much, and on which devices.
 
 Written `METRIC +AMOUNT [on WHOM]`: `latency +25%`, `latency_ms_p95 +40% on 20%`, `accuracy -2pt on class=rpi4`,
-`errors +1%`, `peak_rss_bytes +30%`, or `crash on id=pi-7`. `latency` means every latency. Without a regression a
-candidate is harmless. Pure.
+`errors +1%`, `crashes +5%` (of its windows see its process started anew), `peak_rss_bytes +30%`, or `crash on id=pi-7`
+(it stops hard). `latency` means every latency. Without a regression a candidate is harmless. Pure.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
 from edgeflock_controller.rehearsal.board import Board
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.policy.rules import Metric
 
 LATENCIES = ("latency_ms_p50", "latency_ms_p95", "service_ms_p50", "service_ms_p95")
-_RELATIVE = (*LATENCIES, "peak_rss_bytes", "energy_mj")
-_SHARES = ("accuracy", "agreement", "errors")
+SHARES = ("accuracy", "agreement", "errors", "crashes")
+_LOGS = (*LATENCIES, "energy_mj")
+_RELATIVE = (*_LOGS, "peak_rss_bytes")
+REHEARSED = (*_RELATIVE, *SHARES)
+"""The metrics that a candidate can be made worse in: silence and drift cannot be."""
 _CRASH = "crash"
 _FORM = re.compile(
     r"(?P<what>[a-z0-9_]+)(\s*(?P<sign>[+-])?\s*(?P<size>\d+(\.\d+)?)\s*(?P<unit>%|pt|points?))?(\s+on\s+(?P<whom>.+))?"
@@ -61,7 +63,7 @@ class Regression(NamedTuple):
     def effect(self, metric: str) -> float:
         """What it adds to an observation z of a metric (see `judge`), 0 where it does nothing."""
         size = self.sizes.get(metric, 0.0)
-        return math.log1p(size) if metric in LATENCIES else size
+        return math.log1p(size) if metric in _LOGS else size
 
 
 HARMLESS = Regression("harmless", {})
@@ -84,12 +86,12 @@ def parse_regression(text: str) -> Regression:
     what, whom = found["what"], _whom(text, found["whom"])
     if what == _CRASH and found["size"] is None:
         return Regression(text, {}, crash=True, whom=whom)
-    known = ("latency", *dict.fromkeys((*get_args(Metric), "errors")))
+    known = ("latency", *REHEARSED)
     if what not in known:
-        raise BadInput(f"--regression {text!r}", f"{what} is not measured", f"one of {', '.join((*known, _CRASH))}")
+        raise BadInput(f"--regression {text!r}", f"{what} cannot be rehearsed", f"one of {', '.join((*known, _CRASH))}")
     if found["size"] is None or float(found["size"]) == 0:
         raise BadInput(f"--regression {text!r}", "does not say by how much", _MEND)
-    better = "-" if what in (*_RELATIVE, "latency", "errors") else "+"
+    better = "-" if what in (*_RELATIVE, "latency", "errors", "crashes") else "+"
     if what != "agreement" and (found["sign"] or "+") == better:
         raise BadInput(f"--regression {text!r}", "would be an improvement", _MEND)
     size = float(found["size"]) / 100

@@ -9,6 +9,7 @@ is given.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -19,9 +20,10 @@ from edgeflock_controller.rehearsal.played import Later, Played
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
 from edgeflock_controller.rehearsal.windows import Candidate
 from edgeflock_deploy.judge import sentences
+from edgeflock_deploy.judge.observations import EXACT
 from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages import Phase
-from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.policy.rules import Metric, Policy
 from edgeflock_deploy.rollout.events import Approved, RolloutEvent, SetDesired, Started, StartedDevice, Ticked
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase
@@ -57,6 +59,7 @@ class Run(NamedTuple):
     windows_to_fail: int | None
     fail_s: float | None
     blamed: tuple[str, ...]
+    set_aside: tuple[str, ...]
     trying_device_s: float
     serving_device_s: float
     asked_in: Mapping[str, int]  # the stage in which each device was first asked
@@ -250,31 +253,34 @@ class Rehearsal:
             windows=sum(played.windows for played in self._played.values()),
             windows_to_fail=self._windows_to_fail,
             fail_s=self._fail_s,
-            blamed=self._blamed(),
+            blamed=_blamed(rollout),
+            set_aside=tuple(rollout.with_status(DeviceStatus.SET_ASIDE)),
             trying_device_s=sum(played.trial_s for played in self._played.values()),
             serving_device_s=sum(played.serving_s for played in self._played.values()),
             asked_in=self._asked_in,
             approvals=self._approvals,
         )
 
-    def _blamed(self) -> tuple[str, ...]:
-        """The devices whose typical effect is beyond a fail margin, where the candidate was stopped."""
-        rollout = self._rollout
-        if rollout.verdict is None or rollout.verdict.kind is not VerdictKind.FAIL:
-            return ()
-        margins = {guardrail.metric: guardrail.fail_margin for guardrail in rollout.policy.guardrail}
-        found = {
-            row.device
-            for row in sentences.rows(rollout.evidence, rollout.policy)
-            if row.gates and row.effect is not None and _beyond(row.metric, row.effect, margins[row.metric])
-        }
-        return tuple(sorted(found))
+
+def _blamed(rollout: Rollout) -> tuple[str, ...]:
+    """Whom a FAIL names: who stopped hard, else who is beyond the margin in the metric that speaks loudest of harm."""
+    if rollout.verdict is None or rollout.verdict.kind is not VerdictKind.FAIL:
+        return ()
+    reasons = ((device, progress.reason) for device, progress in rollout.devices.items())
+    hard = [device for device, reason in reasons if reason is not None and reason.blames_variant]
+    if hard:
+        return tuple(hard)
+    rails = [guardrail for guardrail in rollout.policy.guardrail if sentences.beyond(rollout.evidence, guardrail)]
+    loudest = max(rails, key=lambda guardrail: _loudness(rollout, guardrail.metric), default=None)
+    return () if loudest is None else tuple(sentences.beyond(rollout.evidence, loudest))
 
 
-def _beyond(metric: str, shown: float, margin: float) -> bool:
-    """Whether an effect as it is shown (see `verdict.EvidenceRow`) is beyond a margin."""
-    relative = metric.startswith(("latency_ms", "service_ms", "peak_rss", "energy"))
-    return (shown - 1 if relative else shown) > margin
+def _loudness(rollout: Rollout, metric: Metric) -> float:
+    """Log evidence of harm that the devices have of a metric, each by itself; without end where nothing is bet."""
+    rows = [row for row in sentences.rows(rollout.evidence, rollout.policy) if row.metric == metric]
+    if metric == EXACT:
+        return math.inf
+    return sum(math.log(row.fail_evidence) for row in rows if row.fail_evidence is not None and row.fail_evidence > 1)
 
 
 def rehearse(

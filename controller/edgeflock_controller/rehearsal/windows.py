@@ -1,9 +1,10 @@
 """What a board says in its trial: one window after the other, scattered as recorded, worse by the regression. Pure.
 
-z of a latency = effect + an AR(1) part + Student t5 noise; the two share the board's recorded variance by its recorded
-autocorrelation, and a throttled board (a two-state chain with the recorded share and length of bouts) scatters by what
-it scattered when throttled. Answers are counted: the candidate differs on a binomial number of the window's items, half
-of which were right before; a loss of accuracy turns right answers into wrong ones. Memory is what it is.
+z of a latency, or of energy, = effect + an AR(1) part + Student t5 noise; the two share the board's recorded variance
+by its recorded autocorrelation, and a throttled board (a two-state chain with the recorded share and length of bouts)
+scatters by what it scattered when throttled. Answers are counted: the candidate differs on a binomial number of the
+window's items, half of which were right before; a loss of accuracy turns right answers into wrong ones. Memory is what
+it is.
 """
 
 from __future__ import annotations
@@ -132,20 +133,21 @@ class Windows:
         new = z is not None
         base_ms = 1000 * (self._board.pair_s / 2 if self._board.pair_s else _LATENCY_S)
         fields: dict[str, Any] = {}
+        answered = self._pairs - errors
         for metric in self._board.scatter:
             if metric.startswith(("latency_ms", "service_ms")):
-                known = not metric.endswith("p95") or self._pairs >= _P95_PAIRS
+                known = not metric.endswith("p95") or answered >= _P95_PAIRS
                 known = known and (self._mode == "serving" or not metric.startswith("service"))
                 fields[metric] = base_ms * math.exp(z[metric] if z else 0.0) if known else None
         grown = 1 + self._regression.effect("peak_rss_bytes") if new else 1.0
+        crashes = int(self._rng.random() < self._regression.effect("crashes")) if new else 0
         return VariantWindow.model_construct(
-            n=self._pairs, errors=errors, accuracy=accuracy, peak_rss_bytes=round(_MEMORY_BYTES * grown),
-            energy=self._energy(new), sketch=_NO_SKETCH, outcomes=_NO_OUTCOMES, **fields,
+            n=answered, errors=errors, crashes=crashes, accuracy=accuracy, energy=self._energy(z),
+            peak_rss_bytes=round(_MEMORY_BYTES * grown), sketch=_NO_SKETCH, outcomes=_NO_OUTCOMES, **fields,
         )  # fmt: skip
 
-    def _energy(self, new: bool) -> Energy:
+    def _energy(self, z: dict[Any, float] | None) -> Energy:
         if not self._board.measures_energy:
             return _NO_ENERGY
-        grown = 1 + self._regression.effect("energy_mj") if new else 1.0
-        scattered = math.exp(self._rng.normal(0, 0.02))
-        return Energy(mj=_ENERGY_MJ * grown * scattered, method="counter", scope="board_input")
+        mj = _ENERGY_MJ * math.exp(z["energy_mj"] if z else 0.0)
+        return Energy(mj=mj, net_mj=mj, method="counter", scope="board_input")

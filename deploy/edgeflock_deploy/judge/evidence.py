@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from edgeflock_deploy.judge.drift import Leaning
 from edgeflock_deploy.judge.pooled import ClassPooled, MetricEvidence, Pooled
+from edgeflock_deploy.judge.silence import Silence
 from edgeflock_deploy.messages import Window
 from edgeflock_deploy.policy.rules import Metric
 from edgeflock_deploy.sorted_map import SortedMap
@@ -79,7 +80,7 @@ class Evidence(NamedTuple):
     """The evidence of a whole rollout: by device, and added up over the fleet and over each class.
 
     `suspect` is the device that alone shows a regression; its evidence stays in the fleet's sums and leaves its class.
-    `braked`: the judge has held the rollout for drift, once.
+    `braked`: the judge has held the rollout for drift, once. `silence` is what falling silent has shown.
     """
 
     devices: SortedMap[str, DeviceEvidence] = SortedMap()
@@ -88,6 +89,7 @@ class Evidence(NamedTuple):
     heard: Mapping[str, int] = {}  # devices by class
     suspect: str | None = None
     braked: bool = False
+    silence: Silence = Silence()
 
     def of(self, device: str) -> DeviceEvidence:
         """One device's evidence; empty if it was never heard."""

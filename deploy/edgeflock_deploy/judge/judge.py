@@ -29,6 +29,8 @@ Memory is read exactly, so it needs no evidence: above `fail_margin` on two devi
 once, otherwise it passes. A metric without data stakes nothing: it cannot FAIL, and above all it cannot PASS, unless
 the policy asks for it only `where_measured`.
 
+A device with the candidate that falls silent says something too, though it gives no window: `silence`.
+
 A window that is not paired compares other inputs, or another hour: of it, only what is read of the candidate alone
 counts. The rest is kept beside the evidence and said in the sentence, for people: an alert, on which nothing is staked.
 
@@ -39,10 +41,10 @@ times are its host's. They are shown, nothing is staked on them, and its other g
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from edgeflock_deploy.judge import betting, sentences
+from edgeflock_deploy.judge import betting, sentences, weighing
 from edgeflock_deploy.judge.drift import drifted
 from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, Said
 from edgeflock_deploy.judge.observations import (
@@ -62,8 +64,6 @@ PER_DEVICE = 20
 """Up to so many devices in a rollout each one PASSes by its own evidence alone."""
 SUFFERING = 0.10
 """The share of a class that its PASS rules out to suffer."""
-
-_Fleet = Mapping[Metric, Pooled]
 
 
 class Finding(NamedTuple):
@@ -132,23 +132,25 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
             if beyond >= must_show:
                 return Finding(sentences.failed(evidence, guardrail, blamed, "compared exactly"))
             return Finding(None, blamed[0], sentences.suspected(evidence, guardrail, blamed[0], "compared exactly"))
-    bets = _bets(policy)
+    bets = weighing.bets_of(policy)
     if not bets:
         return Finding()
-    if _at_most(evidence.fleet, bets, devices) < math.log(fail_needs(policy)):
+    if weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(fail_needs(policy)):
         return Finding()
-    total, worst = _weighed(evidence.fleet, bets, devices)
+    total, worst = weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)
     if total < math.log(fail_needs(policy)):
         return Finding()
     numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
     if must_show > 1:
-        strongest, rest = _rest(evidence, bets, devices, math.log(rest_needs(policy)))
+        strongest, rest = weighing.rest(evidence, bets, devices, math.log(rest_needs(policy)))
         said = f"{numbers}, {betting.shown(rest):,.2g} of {rest_needs(policy):,.2g} needed without {strongest}"
         if rest < math.log(rest_needs(policy)):
             if rest > 0:  # the others begin to say it too: wait for them
                 return Finding()
             return Finding(None, strongest, sentences.suspected(evidence, worst, strongest, said))
         numbers = said
+    if worst.metric == "silence":
+        return Finding(sentences.fell_silent(evidence, numbers))
     blamed = sentences.beyond(evidence, worst) or list(evidence.devices)
     return Finding(sentences.failed(evidence, worst, blamed, numbers))
 
@@ -162,7 +164,7 @@ def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
     """Say why the rollout must be held for a person to look, once; None if it need not."""
     for guardrail in policy.guardrail:
         if guardrail.metric in BRAKES and guardrail.metric in evidence.fleet and not evidence.braked:
-            total, _ = _weighed(evidence.fleet, [guardrail], devices)
+            total, _ = weighing.weighed(evidence.fleet, 0.0, [guardrail], devices)
             if total >= math.log(fail_needs(policy)):
                 numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
                 blamed = sentences.beyond(evidence, guardrail) or list(evidence.devices)
@@ -172,8 +174,12 @@ def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
 
 def fleet_evidence(evidence: Evidence, policy: Policy, devices: int, without: str | None = None) -> float:
     """Log of the evidence that a FAIL is decided by; `without` a device, or with all of them."""
-    bets = _bets(policy)
-    return _without(evidence, bets, devices, without) if without else _weighed(evidence.fleet, bets, devices)[0]
+    bets = weighing.bets_of(policy)
+    return (
+        weighing.without(evidence, bets, devices, without)
+        if without
+        else weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)[0]
+    )
 
 
 def passes(evidence: Evidence, device: str, policy: Policy, min_windows: int, devices: int = 1) -> bool:
@@ -240,57 +246,6 @@ def staked(before: MetricEvidence | None, z: float, guardrail: Guardrail) -> Met
         return noted._replace(harm=harmed, purse=purse)
     unharmed = betting.stake(noted.harmless, harmless(guardrail, z))
     return noted._replace(harm=harmed, purse=purse, harmless=unharmed, harmless_bin=harmless_bin(unharmed))
-
-
-def _bets(policy: Policy) -> list[Guardrail]:
-    return [guardrail for guardrail in policy.guardrail if guardrail.metric not in (EXACT, *BRAKES)]
-
-
-def _weighed(fleet: _Fleet, bets: list[Guardrail], devices: int) -> tuple[float, Guardrail]:
-    """Log wealth over all guardrails, and the guardrail that has most of it."""
-    wealths = [
-        (betting.over_devices(pooled.together, pooled.apart, pooled.heard, devices), guardrail.weight)
-        for guardrail in bets
-        for pooled in (fleet.get(guardrail.metric, _NONE),)
-    ]
-    most = max(range(len(bets)), key=lambda at: wealths[at][0] + math.log(wealths[at][1]))
-    return betting.log_weighted_mean(wealths), bets[most]
-
-
-def _at_most(fleet: _Fleet, bets: list[Guardrail], devices: int) -> float:
-    """Log of a wealth that the whole fleet's is below for sure: no mean is above its largest term.
-
-    A harmless candidate is looked at after every window, and hardly ever needs the exact number.
-    """
-    sums = [fleet[guardrail.metric] for guardrail in bets if guardrail.metric in fleet]
-    alike = max((max(pooled.together) for pooled in sums), default=0) / betting.UNIT
-    apart = max(
-        (
-            (pooled.apart + betting.ONE * max(0, devices - pooled.heard)) / max(1, devices, pooled.heard)
-            for pooled in sums
-        ),
-        default=betting.ONE,
-    )
-    return max(alike, math.log(max(apart / betting.ONE, 1.0))) + 1e-6  # far above what rounding may do
-
-
-def _rest(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -> tuple[str, float]:
-    """The device whose word weighs most, and log wealth without it; the suspect first, so that a liar costs little."""
-    if evidence.suspect is not None and (rest := _without(evidence, bets, devices, evidence.suspect)) < need:
-        return evidence.suspect, rest
-    weights = [(guardrail.metric, guardrail.weight) for guardrail in bets]
-
-    def weight(own: DeviceEvidence) -> float:
-        return math.fsum(own.metrics[metric].purse * weight for metric, weight in weights if metric in own.metrics)
-
-    strongest = max(evidence.devices, key=lambda device: weight(evidence.devices[device]))
-    return strongest, _without(evidence, bets, devices, strongest)
-
-
-def _without(evidence: Evidence, bets: list[Guardrail], devices: int, device: str) -> float:
-    out = evidence.of(device).metrics
-    left = {m: pooled.changed(out[m], None) if m in out else pooled for m, pooled in evidence.fleet.items()}
-    return _weighed(left, bets, devices)[0]
 
 
 _NONE = Pooled()

@@ -41,9 +41,20 @@ def held(evidence: Evidence, guardrail: Guardrail, blamed: list[str], numbers: s
 
 def suspected(evidence: Evidence, guardrail: Guardrail, device: str, numbers: str) -> str:
     """Why a device that alone shows a regression is set aside."""
+    if guardrail.metric == "silence":
+        return f"it alone fell silent with the candidate, {_peers(evidence)} ({numbers})"
     seen = evidence.of(device).metrics.get(guardrail.metric)
     what = effect_of(guardrail.metric, seen) if seen is not None else f"{guardrail.metric} is worse"
     return f"it alone shows a regression: {what} ({numbers})"
+
+
+def fell_silent(evidence: Evidence, numbers: str) -> str:
+    """Why the fleet FAILs when devices with the candidate fall silent."""
+    fallen = evidence.silence.fallen
+    named = ", ".join(list(fallen)[:5]) + (" ..." if len(fallen) > 5 else "")
+    return (
+        f"FAIL: {count(len(fallen), 'device')} with the candidate fell silent ({named}), {_peers(evidence)} ({numbers})"
+    )
 
 
 def alert(evidence: Evidence, device: str, policy: Policy) -> str | None:
@@ -105,6 +116,10 @@ def _row(device: str, metric: Metric, seen: MetricEvidence | None, gates: bool) 
         fail_evidence=betting.shown(betting.mixture(seen.harm)) if bets else None,
         pass_evidence=betting.shown(betting.mixture(seen.harmless)) if bets and metric not in FAIL_ONLY else None,
     )
+
+
+def _peers(evidence: Evidence) -> str:
+    return f"and of their peers without it {evidence.silence.peers}"
 
 
 def _typical(metric: Metric, seen: MetricEvidence) -> float:

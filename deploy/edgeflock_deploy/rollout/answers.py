@@ -13,6 +13,7 @@ from edgeflock_deploy.rollout.assigning import changed_class
 from edgeflock_deploy.rollout.back import end_if_back, fail, note_return
 from edgeflock_deploy.rollout.draft import Draft
 from edgeflock_deploy.rollout.events import DeviceSeen, Joined, Started, StartedDevice, WindowClosed
+from edgeflock_deploy.rollout.judging import judge_fleet, note_silence
 from edgeflock_deploy.rollout.stages import advance
 from edgeflock_deploy.rollout.state import CANDIDATES, DeviceProgress, DeviceStatus, Rollout, RolloutPhase
 from edgeflock_deploy.rollout.ticking import look_at_windows
@@ -49,6 +50,7 @@ def seen(draft: Draft, event: DeviceSeen) -> None:
     """Take in what a device says, or that it came or went."""
     if event.device not in draft.rollout.devices:
         return
+    note_silence(draft, event)
     _note(draft, event)
     note_return(draft, event)
     given = draft.rollout.devices[event.device].desired is not None
@@ -94,15 +96,22 @@ def _follow(draft: Draft, event: DeviceSeen) -> None:
         return
     has_it = event.digest == draft.rollout.digest_of(event.device)
     if event.outcome in (Outcome.ALREADY_CURRENT, Outcome.SUCCEEDED) and has_it:
-        draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
+        _committed(draft, event.device)
     elif event.outcome in _ENDED_BADLY:
         detail = event.detail or (event.outcome.value if event.reason is None else None)
         draft.set_aside(event.device, event.reason, detail)
     elif event.phase is Phase.COMMIT:
         if event.state is DeviceState.COMMITTED and has_it:
-            draft.change_device(event.device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
+            _committed(draft, event.device)
     else:
         _acknowledge(draft, event.device, in_trial=event.state is DeviceState.TRIAL)
+
+
+def _committed(draft: Draft, device: str) -> None:
+    """Note that it runs the candidate; the first to do so speaks for those that have nothing to compare with."""
+    if not any(group.told for group, _ in draft.rollout.devices.groups(DeviceStatus.COMMITTED)):
+        draft.look_at_everyone()
+    draft.change_device(device, status=DeviceStatus.COMMITTED, overdue=False, silent=False)
 
 
 def _leave_alone(draft: Draft, event: DeviceSeen) -> None:
@@ -139,29 +148,12 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
     draft.change_evidence(window.device, evidence)
     if progress.status is DeviceStatus.ASKED:
         _acknowledge(draft, window.device, in_trial=True)
-    in_stage = min(draft.stage.target, rollout.devices_reached)
-    finding = judge.found(evidence, rollout.policy, len(rollout.devices), in_stage)
-    if finding.failure is not None:
-        fail(draft, finding.failure)
+    if judge_fleet(draft, window.device):
         return
-    if finding.suspect is not None:
-        _set_suspect_aside(draft, finding.suspect, finding.suspicion)
-    elif (why := judge.braked(evidence, rollout.policy, len(rollout.devices))) is not None:
-        draft.change_evidence(window.device, evidence._replace(braked=True))
-        if rollout.phase is RolloutPhase.RUNNING:
-            draft.hold(why)
     if draft.rollout.phase is RolloutPhase.RUNNING:
         if draft.rollout.devices[window.device].status is DeviceStatus.TRIAL:
             _say_how_far(draft, window.device)
         advance(draft)
-
-
-def _set_suspect_aside(draft: Draft, device: str, why: str | None) -> None:
-    """One device may lie or be broken: what it alone shows takes it back, and nobody else."""
-    if draft.rollout.evidence.suspect != device:
-        draft.change_evidence(device, draft.rollout.evidence.suspecting(device))
-    if draft.rollout.devices[device].status in (*CANDIDATES, DeviceStatus.COMMITTED):
-        draft.set_aside(device, None, why)
 
 
 def _say_how_far(draft: Draft, device: str) -> None:

@@ -19,7 +19,7 @@ _THURSDAY = DAYS.index("thu")  # 1 January 1970 was one
 def is_open(windows: Iterable[MaintenanceWindow], at: float, utc_offset_s: int | None) -> bool:
     """Whether a device may be asked at `at` (seconds since 1970); a policy without windows is always open."""
     listed = tuple(windows)
-    return not listed or any(begin <= at < end for begin, end in _around(listed, at, utc_offset_s))
+    return not listed or any(begin <= at < end for begin, end in _beginning(range(-1, 1), listed, at, utc_offset_s))
 
 
 def opens_at(windows: Iterable[MaintenanceWindow], at: float, utc_offset_s: int | None) -> float:
@@ -27,7 +27,7 @@ def opens_at(windows: Iterable[MaintenanceWindow], at: float, utc_offset_s: int 
     listed = tuple(windows)
     if is_open(listed, at, utc_offset_s):
         return at
-    return min(begin for begin, _ in _around(listed, at, utc_offset_s) if begin > at)
+    return min(begin for begin, _ in _beginning(range(8), listed, at, utc_offset_s) if begin > at)
 
 
 def shown(at: float) -> str:
@@ -45,13 +45,13 @@ def _leaps(year: int) -> bool:
     return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
 
 
-def _around(
-    windows: tuple[MaintenanceWindow, ...], at: float, utc_offset_s: int | None
+def _beginning(
+    days: range, windows: tuple[MaintenanceWindow, ...], at: float, utc_offset_s: int | None
 ) -> Iterator[tuple[float, float]]:
-    """Every window that begins between yesterday and a week from now, as (begin, end) in seconds since 1970."""
+    """Every window that begins so many days from the device's today, as (begin, end) in seconds since 1970."""
     offset_s = utc_offset_s or 0
     today = int((at + offset_s) // _DAY_S)
-    for day in range(today - 1, today + 8):
+    for day in (today + later for later in days):
         name = DAYS[(day + _THURSDAY) % 7]
         for window in windows:
             if name in window.days:

@@ -31,7 +31,8 @@ def choose(rollout: Rollout, n: int, at: float) -> Choice:
     """
     chosen: list[str] = []
     pace, rate = rollout.pace, rollout.policy.rate
-    askable = list(may_be_asked(rollout, at)) if n > 0 else []
+    askable = list(may_be_asked(rollout, at)) if n > 0 and paces.is_free(pace, rate, at) else []
+    askable = [entry for entry in askable if paces.site_is_free(pace, rate, entry[0].site, at)]
     if not askable:
         return Choice((), pace)
     reached = _reached_by_class(rollout)
@@ -77,7 +78,13 @@ def candidates_in_stage(rollout: Rollout) -> int:
 def may_be_asked(rollout: Rollout, at: float) -> Iterator[tuple[Group, Members]]:
     """The devices of the current stage that may be asked now, the pace aside."""
     windows = rollout.policy.window
-    return (entry for entry in _awake(rollout) if not windows or is_open(windows, at, entry[0].utc_offset_s))
+    opened: dict[int | None, bool] = {}  # by offset: thousands of devices live in a few dozen time zones
+    for group, members in _awake(rollout):
+        offset = group.utc_offset_s
+        if offset not in opened:
+            opened[offset] = is_open(windows, at, offset)
+        if opened[offset]:
+            yield group, members
 
 
 def next_opening(rollout: Rollout, at: float) -> float | None:

@@ -10,7 +10,8 @@ What always holds, for every sequence of events:
 - never more uncommitted candidates than the stage and `max_in_trial` allow (a device that passed, was told to commit
   and fell silent past its deadline is not counted: it may commit when it wakes);
 - a device is asked only inside its maintenance window, at the policy's pace, in an approved stage, and unless frozen;
-- a device is told to commit only on its own PASS, or at the successful end;
+- a device is told to commit only on its own PASS, or at the successful end; where nothing ran that the candidate could
+  be compared with, the PASS of another device will do;
 - after a FAIL nothing is asked or committed any more;
 - the terminal phases absorb: the very same object comes back;
 - an event that changes nothing gives the very same object and no effects, and need not be journaled.

@@ -111,7 +111,7 @@ def abort(draft: Draft, event: Aborted) -> None:
         draft.take_back(device, DeviceStatus.REVERTING)
     draft.skip_stages()
     kept = count(draft.rollout.devices_committed, "device")
-    reason = f"aborted by {event.by}; {kept} keep{'s' if kept.startswith('1 ') else ''} {draft.rollout.variant}"
+    reason = f"aborted by {event.by}; {kept} keep{'s' if kept.startswith('1 ') else ''} {draft.rollout.brings}"
     draft.goes(RolloutPhase.ABORTED, reason, ended_at=event.at)
 
 

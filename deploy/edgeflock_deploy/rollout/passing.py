@@ -76,7 +76,7 @@ def _evidence_given(draft: Draft) -> int:
 def _succeed(draft: Draft) -> None:
     rollout = draft.rollout
     run = "runs" if rollout.devices_committed == 1 else "run"
-    reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.variant}"
+    reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.brings}"
     frozen = _frozen(draft)
     left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen)
     aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen)

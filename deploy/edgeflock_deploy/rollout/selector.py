@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.policy.rules import Policy
 
 _FORMS = "write all, id=a,b, class=NAME[,NAME] or tag.KEY=VALUE[,VALUE], joined by and"
 _TAG = "tag."
@@ -85,6 +86,16 @@ def check_known(
             _refuse_unknown(f"value of tag {term.tag},", term.values, values)
     if not any(selector.matches(name, of_class, tags.get(name, {})) for name, of_class in devices.items()):
         raise BadInput(f"selector {selector}", "no device matches", "see `edgeflock devices`")
+
+
+def check_stages(policy: Policy, classes: Iterable[str]) -> None:
+    """Refuse a policy with a stage of a class that no known device has: its canaries would be passed over.
+
+    Raises:
+        BadInput: a class is unknown; the message lists the known ones.
+    """
+    for number, stage in enumerate(policy.stage, 1):
+        _refuse_unknown(f"policy {policy.name}: stage {number}: device class", stage.classes, classes)
 
 
 def _term(text: str, part: str) -> Term:

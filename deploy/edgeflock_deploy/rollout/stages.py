@@ -58,8 +58,8 @@ def advance(draft: Draft) -> None:
             return
         cases = draft.open_cases()
         for device in cases:
-            if _passes(draft, device):
-                said = sentences.pass_sentence(draft.rollout.evidence, device, draft.rollout.policy)
+            said = _passes(draft, device)
+            if said is not None:
                 draft.judged(VerdictKind.PASS, said)
                 draft.commit(device)
         if _hold_if_exhausted(draft, cases) or not _work_on_stage(draft):
@@ -72,9 +72,21 @@ def _min_windows(draft: Draft) -> int:
     return draft.rules.min_windows if draft.rollout.policy.guardrail else 0
 
 
-def _passes(draft: Draft, device: str) -> bool:
+def _passes(draft: Draft, device: str) -> str | None:
+    """Why a device passes, in a sentence; None while it does not.
+
+    Where nothing ran before, there is nothing to compare with and nothing that could be harmed: such a board passes
+    when another one of the rollout has, by evidence.
+    """
     rollout = draft.rollout
-    return judge.passes(rollout.evidence, device, rollout.policy, _min_windows(draft), len(rollout.devices))
+    if judge.passes(rollout.evidence, device, rollout.policy, _min_windows(draft), len(rollout.devices)):
+        return sentences.pass_sentence(rollout.evidence, device, rollout.policy)
+    own = rollout.evidence.of(device)
+    if rollout.devices[device].committed_before is not None or own.windows > own.unpaired:
+        return None
+    proved = sum(len(members) for group, members in rollout.devices.groups(DeviceStatus.COMMITTED) if group.told)
+    why = f"nothing ran on {device} that it could be compared with, and {count(proved, 'device')} passed before"
+    return f"PASS: {why}" if proved else None
 
 
 def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:

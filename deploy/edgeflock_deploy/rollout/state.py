@@ -122,6 +122,11 @@ class Rollout(Frozen):
     superseded_by: str | None = None
     choice: Choice | None = None  # a variant per class; `digest` is None then
 
+    @property
+    def brings(self) -> str:
+        """What devices run when it is done, in words."""
+        return self.variant if self.choice is None else "their class's variant"
+
     def digest_of(self, device: str) -> str | None:
         """The bundle that a device is brought to: what it was given, else what its class gets; None: it is held."""
         progress = self.devices[device]

@@ -10,6 +10,7 @@ from edgeflock_deploy.rollout.back import give_up_waiting
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.draft import Draft
 from edgeflock_deploy.rollout.events import Ticked
+from edgeflock_deploy.rollout.judging import settle_silences
 from edgeflock_deploy.rollout.orders import go_on
 from edgeflock_deploy.rollout.stages import advance, hold_if_late, window_still_shut
 from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind
@@ -17,6 +18,8 @@ from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind
 
 def tick(draft: Draft, event: Ticked) -> None:
     """Let go of devices whose time is up: sleeping ones become stragglers, awake ones are set aside."""
+    if settle_silences(draft):
+        return
     deadline_s = draft.rules.deadline_s
     for device in draft.rollout.devices.due(event.at, deadline_s):
         progress = draft.rollout.devices[device]
@@ -33,6 +36,8 @@ def tick(draft: Draft, event: Ticked) -> None:
 
 def tick_while_paused(draft: Draft, event: Ticked) -> None:
     """Deadlines stand still; what goes on afterwards starts them afresh. A maintenance window opens by itself."""
+    if settle_silences(draft):
+        return
     if draft.rollout.resumes_at is not None and event.at >= draft.rollout.resumes_at:
         look_at_windows(draft)
 

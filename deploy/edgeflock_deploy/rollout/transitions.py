@@ -1,6 +1,6 @@
 """Which phase may follow which: of a rollout, of a stage, and of a device's status; with the reason in a few words.
 
-Nothing is decided from these tables: the diagrams of the documentation are drawn from them, and a test holds that they
+Nothing is decided from these tables: the diagrams of the documentation are drawn from them, and tests hold that they
 are exactly the moves that `machine` makes. One event may make several: the last device passes, the stage, the rollout.
 """
 
@@ -67,25 +67,28 @@ STAGE: Moves = {
 
 DEVICE: Moves = {
     (D.WAITING, D.ASKED): "asked",
+    (D.WAITING, D.SET_ASIDE): "its new class has no variant",
     (D.WAITING, D.REVERTING): "the rollout goes back",
     (D.WAITING, D.REVERTED): "the rollout goes back, it is back",
     (D.ASKED, D.TRIAL): "answers",
     (D.ASKED, D.COMMITTED): "runs it already",
-    (D.ASKED, D.WAITING): "asleep past its deadline, frozen",
-    (D.ASKED, D.SET_ASIDE): "trouble of its own",
+    (D.ASKED, D.WAITING): "asleep past its deadline, frozen, of another class",
+    (D.ASKED, D.SET_ASIDE): "trouble of its own, it alone shows harm",
     (D.ASKED, D.REVERTING): "the rollout goes back",
     (D.TRIAL, D.COMMITTING): "PASS",
     (D.TRIAL, D.COMMITTED): "runs it already",
-    (D.TRIAL, D.WAITING): "asleep past its deadline, frozen",
-    (D.TRIAL, D.SET_ASIDE): "trouble of its own",
+    (D.TRIAL, D.WAITING): "asleep past its deadline, frozen, of another class",
+    (D.TRIAL, D.SET_ASIDE): "trouble of its own, it alone shows harm",
     (D.TRIAL, D.REVERTING): "the rollout goes back",
     (D.COMMITTING, D.COMMITTED): "runs it",
-    (D.COMMITTING, D.SET_ASIDE): "trouble of its own",
+    (D.COMMITTING, D.SET_ASIDE): "trouble of its own, it alone shows harm",
+    (D.COMMITTING, D.WAITING): "of another class",
     (D.COMMITTING, D.REVERTING): "the rollout goes back",
     (D.COMMITTED, D.WAITING): "runs something else again",
+    (D.COMMITTED, D.SET_ASIDE): "it alone shows harm",
     (D.COMMITTED, D.REVERTING): "the rollout goes back",
-    (D.COMMITTED, D.SET_ASIDE): "trouble of its own",
     (D.SET_ASIDE, D.WAITING): "resumed: a second try",
+    (D.SET_ASIDE, D.COMMITTED): "its class gets what it runs",
     (D.SET_ASIDE, D.REVERTING): "the rollout goes back",
     (D.SET_ASIDE, D.REVERTED): "the rollout goes back, it is back",
     (D.REVERTING, D.REVERTED): "is back",

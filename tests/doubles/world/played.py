@@ -147,7 +147,7 @@ class PlayedJobs(Jobs):
             peak_rss_bytes=int(_RSS_BYTES * memory),
         )
 
-    def _fits(self, manifest: Manifest) -> bool:
+    def _fits(self, work: Work, manifest: Manifest) -> bool:
         return True
 
     def _download(self, work: Work) -> Download:

@@ -239,7 +239,7 @@ def test_bake_copies_what_an_agent_serves_and_says_what_it_was(world: World, fol
     image = str(tmp_path / "image")
     done = CliRunner().invoke(main, ["bake", "--state", str(folder), image])
     assert (done.exit_code, done.output) == (0, f"digits: bundle {world.digests['c'][:12]}\n")
-    assert Baked(tmp_path / "image").bundles(world.trust) == {MODEL: BakedBundle(world.digests["c"], 3)}
+    assert Baked(tmp_path / "image").bundles(world.trust) == {MODEL: BakedBundle(world.digests["c"], 3, 0, ("c",))}
     again = CliRunner().invoke(main, ["bake", "--state", str(folder), image])
     assert (again.exit_code, again.output.count("\n")) == (2, 1)
     status = CliRunner().invoke(main, ["status", "--state", str(folder), "--json"])

@@ -8,6 +8,7 @@ from edgeflock_agent.measure.memory_room import CHILD_BYTES, Memory, need_bytes
 from edgeflock_deploy.bundle import Manifest, Task, Tolerance, encode_blob
 
 MB = 1 << 20
+NEED = CHILD_BYTES + 10 * MB
 
 
 def _manifest(ram_bytes: int | None) -> Manifest:
@@ -38,18 +39,19 @@ def _board(root: Path, available_mb: int) -> Path:
 def test_a_variant_needs_what_was_measured_or_three_times_its_file() -> None:
     assert need_bytes(_manifest(5 * MB)) == CHILD_BYTES + 5 * MB
     assert need_bytes(_manifest(None)) == CHILD_BYTES + 3000
+    assert need_bytes(_manifest(5 * MB), 7 * MB) == CHILD_BYTES + 7 * MB  # what this board measured comes first
 
 
 def test_a_board_holds_another_while_enough_stays_free(tmp_path: Path) -> None:
-    assert Memory(_board(tmp_path, 200)).holds(_manifest(10 * MB), [])
-    assert not Memory(_board(tmp_path, 60)).holds(_manifest(10 * MB), [])
+    assert Memory(_board(tmp_path, 200)).holds(NEED, [])
+    assert not Memory(_board(tmp_path, 60)).holds(NEED, [])
 
 
 def test_the_users_limit_counts_all_that_are_loaded(tmp_path: Path) -> None:
     root = _board(tmp_path, 10_000)
     memory = Memory(root, limit_bytes=110 * MB)
-    assert memory.holds(_manifest(10 * MB), [_manifest(10 * MB)])
-    assert not memory.holds(_manifest(10 * MB), [_manifest(25 * MB)])
+    assert memory.holds(NEED, [CHILD_BYTES + 10 * MB])
+    assert not memory.holds(NEED, [CHILD_BYTES + 25 * MB])
 
 
 def test_the_narrowest_control_group_above_the_process_decides(tmp_path: Path) -> None:
@@ -83,4 +85,4 @@ def test_version_1_of_the_control_groups_is_read_too(tmp_path: Path, limit: str,
 
 def test_a_system_that_tells_nothing_is_trusted(tmp_path: Path) -> None:
     assert Memory(tmp_path).available_bytes() is None
-    assert Memory(tmp_path).holds(_manifest(10 * MB), [])
+    assert Memory(tmp_path).holds(NEED, [])

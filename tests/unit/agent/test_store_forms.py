@@ -10,8 +10,11 @@ import pytest
 from memory_link import MemoryLink
 
 from edgeflock_agent.jobs import Jobs
-from edgeflock_agent.machine.events import BlobsReady, ManifestReady, Verified
-from edgeflock_agent.machine.state import Now
+from edgeflock_agent.machine.effects import Load
+from edgeflock_agent.machine.events import BlobsReady, Booted, ManifestReady, Verified
+from edgeflock_agent.machine.state import BakedBundle, Now
+from edgeflock_agent.machine.table import fresh, step
+from edgeflock_agent.storage.baked import Baked, bake
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.storage.store import Store
@@ -96,6 +99,22 @@ def test_garbage_is_what_the_form_in_hand_does_not_need(tmp_path: Path, chained:
     store.collect_garbage({chained.digest}, {chained.digest: 0})
     bring_in(store, chained, 0)  # what went comes again when it is needed
     assert store.intact(chained.digest, chained.trust) == chained.manifest.as_form(0)
+
+
+def test_a_bundle_is_baked_as_the_form_that_serves_and_a_board_with_that_image_loads_it_so(
+    tmp_path: Path, chained: Any
+) -> None:
+    store = Store(tmp_path / "state", Disk())
+    bring_in(store, chained, 1)
+    store.collect_garbage({chained.digest}, {chained.digest: 1})
+    bake(store.bundle_files(chained.digest, chained.trust, 1), tmp_path / "image")
+    found = Baked(tmp_path / "image").bundles(chained.trust)["digits"]
+    assert found == BakedBundle(chained.digest, 1, 1, ("one", "two"))
+    state, effects = step(fresh("digits"), Booted(frozenset({chained.digest}), Now(0, 0), found))
+    assert Load(chained.digest) in effects
+    assert state.form_of(chained.digest) == 1
+    new = Store(tmp_path / "new", Disk(), baked=Baked(tmp_path / "image"))
+    assert new.intact(chained.digest, chained.trust, 1) is not None
 
 
 def test_preflight_counts_the_form_in_hand_and_no_other(tmp_path: Path, chained: Any) -> None:

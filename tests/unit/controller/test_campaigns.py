@@ -9,6 +9,7 @@ import pytest
 
 from edgeflock_controller.campaigns import ANSWER_S, CAMPAIGN_S, Campaigns
 from edgeflock_controller.choice.campaign import Board, ClassPlan, Task, plan_class, why_unmeasured
+from edgeflock_controller.freezes import Freeze
 from edgeflock_controller.fronts import FRESH_S, NO_ROOM_S
 from edgeflock_controller.measurements import Campaign
 from edgeflock_controller.registry import Bundle
@@ -276,6 +277,39 @@ def test_a_restart_in_mid_campaign_loses_nothing(hq: Headquarters, store: Store)
     assert again.orders() == {"t1": "int8"}
     again.answers("t1")
     assert again.chosen() == {"tiny": "int8"}
+
+
+def test_a_campaign_without_an_objective_only_measures(hq: Headquarters) -> None:
+    hq.device("t1", "tiny")
+    hq.begin(objective="", policy=None)
+    with hq.store.transaction():
+        hq.campaigns.overtaken("digits", "r9", None, AT)  # a rollout takes nothing from it
+    hq.answers("t1")
+    hq.answers("t1")
+    assert (hq.campaign().ended_at, hq.campaign().rollout, hq.campaign().failed) == (AT, None, None)
+    assert hq.launched == []
+    assert hq.begin(id="m2-abcd").rollout == "r1-abcd"  # what it measured is known from here on
+
+
+def test_a_frozen_board_measures_nothing(hq: Headquarters) -> None:
+    hq.device("t1", "tiny")
+    with hq.store.transaction():
+        hq.store.freezes.put(Freeze("device", "t1", "demo", "op", AT))
+    assert "its boards are frozen" in str(hq.begin().failed)
+
+
+def test_a_newer_rollout_of_the_model_ends_a_campaign_and_its_askings(hq: Headquarters) -> None:
+    hq.device("t1", "tiny")
+    hq.begin()
+    with hq.store.transaction():
+        hq.campaigns.overtaken("other", "r8", None, AT)
+        hq.campaigns.overtaken("digits", "r9", "m1-abcd", AT)
+    assert hq.orders() == {"t1": "float32"}
+    with hq.store.transaction():
+        hq.campaigns.overtaken("digits", "r9", None, AT)
+    assert hq.orders() == {}
+    assert hq.campaign().failed == "r9 of the same model was started meanwhile"
+    assert hq.launched == []
 
 
 def test_a_rollout_that_is_refused_ends_the_campaign_with_the_reason(hq: Headquarters) -> None:

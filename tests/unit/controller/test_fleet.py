@@ -207,3 +207,6 @@ def test_what_a_device_lost_while_it_could_not_be_heard_is_logged_once(
         "device pi-1 could not be heard, and has lost 7 windows and 1 events so far",
         "device pi-1 could not be heard, and has lost 9 windows and 1 events so far",
     ]
+    device = store.twins.device("pi-1")
+    assert device is not None
+    assert (device.windows_dropped, device.events_dropped) == (9, 1)

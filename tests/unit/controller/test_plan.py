@@ -25,6 +25,7 @@ CANDIDATE = Candidate("digits", 2, "small", "new")
 P50 = Guardrail(metric="latency_ms_p50", fail_margin=0.05, pass_margin=0.10)
 MEMORY = Guardrail(metric="peak_rss_bytes", fail_margin=0.2, pass_margin=0.25)
 HOLDS = "a" * 64
+SEEDS = 20
 
 
 def policy(*sizes: int, guardrail: Any = (P50,), **changed: Any) -> Policy:
@@ -130,7 +131,7 @@ def test_a_large_fleet_goes_on_at_the_pace_of_its_first_commits() -> None:
 def test_the_regression_that_a_canary_detects_is_detected_that_often_and_a_smaller_one_is_not() -> None:
     rules = policy(1)
     about = plot(rules, *(board(name) for name in "abc"))
-    found = detects(about, P50, 1)
+    found = detects(about, P50, SEEDS)
     assert found.size is not None
     assert found.power >= 0.9
 
@@ -150,7 +151,7 @@ def test_the_regression_that_a_canary_detects_is_detected_that_often_and_a_small
 def test_a_canary_whose_boards_scatter_more_detects_less() -> None:
     rules = policy(1)
     calm, wild = (
-        detects(plot(rules, board("a", scatter={"latency_ms_p50": Scatter(sd, 0.0, sd)})), P50, 1).size
+        detects(plot(rules, board("a", scatter={"latency_ms_p50": Scatter(sd, 0.0, sd)})), P50, SEEDS).size
         for sd in (0.02, 0.2)
     )
     assert calm is not None
@@ -159,12 +160,12 @@ def test_a_canary_whose_boards_scatter_more_detects_less() -> None:
 
 
 def test_a_guardrail_without_data_detects_nothing() -> None:
-    found = detects(plot(policy(1), board("a", emulated=True)), P50, 1)
+    found = detects(plot(policy(1), board("a", emulated=True)), P50, SEEDS)
     assert (found.size, found.power, found.windows) == (None, 0.0, None)
 
 
 def test_memory_is_detected_right_above_its_margin() -> None:
-    found = detects(plot(policy(1, guardrail=(MEMORY,)), board("a")), MEMORY, 1)
+    found = detects(plot(policy(1, guardrail=(MEMORY,)), board("a")), MEMORY, SEEDS)
     assert found.size == pytest.approx(0.2, abs=0.002)
     assert found.windows == {"p10": 1.0, "p50": 1.0, "p90": 1.0}
 

@@ -165,3 +165,11 @@ def test_the_commands_list_show_check_and_give_the_schema(tmp_path: Path) -> Non
     assert '"doubts": [' in run("check", str(mine), "--json")
     assert '"additionalProperties": false' in run("schema")
     assert "shipped policies: cautious" in run("check", "brave", code=2)
+
+
+def test_what_is_never_passed_or_only_brakes_says_so() -> None:
+    policy = load_policy("standard")
+    words = {one.about: one.text for one in passages(policy, least_windows(policy))}
+    assert "in more than 2 % of the windows is a regression; no PASS is asked of it." in words["guardrail crashes"]
+    assert words["guardrail drift"].endswith("it takes nothing back.")
+    assert "Two devices must fall silent for a FAIL" in words["guardrail silence"]

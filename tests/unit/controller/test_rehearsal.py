@@ -84,12 +84,14 @@ def test_what_is_assumed_of_unknown_boards_is_what_the_model_of_unlike_boards_sa
 @pytest.mark.parametrize(
     ("text", "metric", "at_least"),
     [("latency +25%", "latency_ms_p95", 0.2), ("accuracy -4pt", "accuracy", 0.03), ("agreement -10%", "agreement", 0.1),
-     ("peak_rss_bytes +30%", "peak_rss_bytes", 0.29), ("errors +5%", "accuracy", 0.03)],
+     ("peak_rss_bytes +30%", "peak_rss_bytes", 0.29), ("errors +5%", "errors", 0.04),
+     ("errors +5%", "accuracy", 0.03), ("crashes +50%", "crashes", 0.4),
+     ("energy_mj +20%", "energy_mj", 0.17)],
 )  # fmt: skip
 def test_a_regression_shows_in_the_metric_that_it_names(text: str, metric: str, at_least: float) -> None:
     from edgeflock_deploy.judge.observations import observations
 
-    worse = [observations(w)[metric] for w in observed(board(), 300, parse_regression(text))]  # type: ignore[index]
+    worse = [observations(w)[metric] for w in observed(board(measures_energy=True), 300, parse_regression(text))]  # type: ignore[index]
     assert statistics.fmean(worse) >= at_least
 
 
@@ -121,6 +123,13 @@ def test_a_candidate_that_crashes_is_taken_back_from_those_that_had_committed_it
     assert run.ending == "rolled back"
     assert "CRASH_LOOP" in run.sentence
     assert run.serving_device_s > 0
+
+
+def test_a_device_that_alone_shows_a_regression_is_set_aside_and_named() -> None:
+    run = rehearse(plot(4, "latency +60% on id=b2"), 0)
+    assert run.ending == "held"
+    assert run.set_aside == ("b2",)
+    assert run.blamed == ()
 
 
 def test_a_share_of_the_fleet_is_drawn_anew_in_each_run() -> None:

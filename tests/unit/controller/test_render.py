@@ -53,7 +53,7 @@ def test_what_the_evidence_was_gathered_from_is_said_in_one_sentence() -> None:
 
 def test_a_wide_table_of_devices_has_their_runtimes_and_a_narrow_one_has_not() -> None:
     device = {"id": "pi-1", "device_class": "a", "runtime": "litert2.3", "online": True, "models": {}}
-    device |= {"tags": {}, "frozen": None}
+    device |= {"tags": {}, "frozen": None, "windows_dropped": 0, "events_dropped": 0}
     assert shown(render.devices_table([device], 200), 200).splitlines()[2].split()[:4] == [
         "pi-1",
         "a",
@@ -86,7 +86,7 @@ def test_what_a_device_says_is_shown_as_it_is(said: str, capsys: pytest.CaptureF
 
 def test_a_table_of_devices_shows_tags_where_there_are_any_and_says_which_are_frozen() -> None:
     plain: dict[str, Any] = {"id": "pi-1", "device_class": "a", "runtime": "r", "online": True, "models": {}}
-    plain |= {"tags": {}, "frozen": None}
+    plain |= {"tags": {}, "frozen": None, "windows_dropped": 0, "events_dropped": 0}
     assert "tags" not in shown(render.devices_table([plain], 200), 200).splitlines()[1]
     tagged = plain | {"id": "pi-2", "tags": {"site": "roof", "owner": "ops"}, "frozen": {"reason": "fair"}}
     lines = shown(render.devices_table([plain, tagged], 200), 200).splitlines()
@@ -118,3 +118,25 @@ def test_a_stage_says_whose_approval_it_has_or_wants() -> None:
     stage = {"phase": "PENDING", "target": 4, "wants_approval": True, "approved_by": None}
     assert render.stage_in_words(stage) == "PENDING (up to 4 devices), wants approval"
     assert render.stage_in_words(stage | {"approved_by": "ann@hq"}).endswith("approved by ann@hq")
+
+
+def test_a_table_of_devices_says_which_had_to_drop_what_nobody_heard() -> None:
+    device: dict[str, Any] = {"id": "pi-1", "device_class": "a", "runtime": "r", "online": True, "models": {}}
+    device |= {"tags": {}, "frozen": None, "windows_dropped": 12, "events_dropped": 3}
+    assert "online, 15 lost" in shown(render.devices_table([device], 200), 200)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words"),
+    [
+        ("latency_ms_p95", 1.25, "1.25x"),
+        ("accuracy", 0.02, "-2.0 points"),
+        ("agreement", 0.012, "1.2 % differ"),
+        ("errors", 0.01, "+1.0 points"),
+        ("crashes", 0.0, "0.0 % of windows"),
+        ("drift", 0.05, "5.0 % moved"),
+        ("energy_mj", None, "no data"),
+    ],
+)
+def test_an_effect_is_shown_in_its_own_unit(metric: str, value: float | None, words: str) -> None:
+    assert render.effect(metric, value) == words

@@ -8,10 +8,21 @@ from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import rollout_view
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Outcome, Phase, Reported, ReportedModel
+from edgeflock_deploy.messages import (
+    DesiredModel,
+    DeviceState,
+    Outcome,
+    Outcomes,
+    Phase,
+    Reported,
+    ReportedModel,
+    VariantWindow,
+    Window,
+)
 from edgeflock_deploy.policy.policy_file import load_policy
+from edgeflock_deploy.policy.rules import Guardrail
 from edgeflock_deploy.reasons import Reason
-from edgeflock_deploy.rollout.events import DeviceSeen, Paused, Resumed, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout.events import DeviceSeen, Paused, Resumed, Started, StartedDevice, Ticked, WindowClosed
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
 
 IDLE = DeviceState.IDLE
@@ -202,3 +213,21 @@ def test_a_device_that_failed_for_its_own_reasons_gets_a_second_try_after_a_resu
     with store.transaction():
         hear(3, full.model_copy(update={"generation": generation}))
     assert rollouts.live()["r1"].devices["pi-1"].status is DeviceStatus.SET_ASIDE
+
+
+@pytest.mark.parametrize("gates", [True, False])
+def test_the_journal_keeps_how_answers_were_spread_only_where_drift_is_looked_at(store: Store, gates: bool) -> None:
+    rails = (Guardrail(metric="drift", fail_margin=0.05),) if gates else ()
+    policy = load_policy("standard").model_copy(update={"guardrail": rails})
+    rollouts = Rollouts(store)
+    sides = {side: VariantWindow(n=4, outcomes=Outcomes(classes=(3, 1))) for side in ("old", "new")}
+    window = Window(
+        device="pi-1", boot_id="b", seq=1, device_class="a", rollout="r1", model="m", number=0, old_digest="o",
+        new_digest="new", duration_s=1.0, pairs=4, agreement=1.0, **sides,
+    )  # fmt: skip
+    with store.transaction():
+        rollouts.start(started("r1", "pi-1", committed="o").model_copy(update={"policy": policy}))
+        rollouts.window(window, 101.0)
+    kept = [entry.event for entry in store.journal.read("r1")][-1]
+    assert isinstance(kept, WindowClosed)
+    assert kept.window.new.outcomes.classes == ((3, 1) if gates else ())

@@ -116,6 +116,7 @@ def test_devices_of_a_database_of_version_3_are_untagged_and_said_no_time_zone(t
     device = store.twins.device("pi-1")
     assert device is not None
     assert (device.first_seen, device.online, device.tags, device.utc_offset_s) == (7.0, True, {}, None)
+    assert (device.windows_dropped, device.events_dropped) == (0, 0)
     assert store.audit.newest(10, {}) == []
     store.close()
 

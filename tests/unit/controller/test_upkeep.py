@@ -105,6 +105,16 @@ def test_tags_are_given_and_taken_and_name_devices_from_then_on(desk: Desk) -> N
     assert list(deploy(desk, "tag.site=roof")["devices"]) == ["pi-1"]
 
 
+def test_a_stage_of_a_class_that_no_device_has_is_refused_before_its_canaries_are_passed_over(
+    desk: Desk, tmp_path: Path
+) -> None:
+    publish(desk)
+    stages = '[[stage]]\nclasses = ["pie"]\n[[stage]]\npercent = 100\n'
+    with pytest.raises(BadInput, match="policy mine: stage 1: device class pie: unknown; known: pi"):
+        deploy(desk, "id=pi-1", written(tmp_path, stages))
+    assert deploy(desk, "id=pi-1", written(tmp_path, stages.replace("pie", "pi")))["phase"] == "RUNNING"
+
+
 def test_a_rollout_keeps_the_tags_and_the_local_time_that_its_devices_had_at_the_start(desk: Desk) -> None:
     desk.join("pi-4", tags={"site": "attic"}, utc_offset_s=7200)
     publish(desk)

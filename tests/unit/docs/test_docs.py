@@ -19,7 +19,8 @@ def test_what_is_read_off_the_code_is_fresh() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "docs/adr/README.md", "docs/boards.md", "docs/compression.md"]
+    "page",
+    ["README.md", "ARCHITECTURE.md", "docs/adr/README.md", "docs/boards.md", "docs/compression.md", "docs/rollouts.md"],
 )
 def test_every_file_that_a_page_links_to_exists(page: str) -> None:
     text = (ROOT / page).read_text()

@@ -97,6 +97,19 @@ def test_approval_comes_before_the_schedule(fleet: MakeFleet, policy: MakePolicy
     assert late.phase() is RolloutPhase.RUNNING
 
 
+def test_what_has_begun_does_not_wait_for_its_start_again_when_the_clock_is_set_back(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(1, 100.0), start_at=1500.0)
+    world.tick(500)
+    world.tick(-400)
+    world.pause()
+    world.resume()
+    assert world.phase() is RolloutPhase.RUNNING
+    world.proves("a")
+    assert world.asked(Phase.TRIAL) == ["b", "c", "d", "e"]
+
+
 def test_resuming_what_was_paused_before_its_start_does_not_start_it(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(1, 100.0), start_at=5000.0)
     world.pause()
@@ -244,6 +257,14 @@ def test_unfreezing_acknowledges_nothing_and_ends_no_other_pause(fleet: MakeFlee
     assert (world.rollout.paused_by, world.asked(Phase.TRIAL)) == (PauseKind.FREEZE, [])
     world.unfreeze_model()
     assert world.asked(Phase.TRIAL) == ["a"]
+
+
+def test_unfreezing_does_not_end_an_operators_pause(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(1, 100.0))
+    world.freeze_model()
+    world.pause()
+    world.unfreeze_model()
+    assert world.rollout.paused_by is PauseKind.OPERATOR
 
 
 def test_a_frozen_model_stops_a_start_at_a_time_and_an_approval(fleet: MakeFleet, policy: MakePolicy) -> None:

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages import DeviceState, Outcome, Phase
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout import transitions
-from edgeflock_deploy.rollout.draft import Move
 from edgeflock_deploy.rollout.events import (
     EVENTS,
     Approved,
@@ -195,8 +196,8 @@ STAGES: list[dict[int, dict[str, Any]]] = [
 ]
 
 
-def history(fleet: MakeFleet, policy: MakePolicy, seed: int) -> Fleet:
-    rng = random.Random(seed)
+def history(fleet: MakeFleet, policy: MakePolicy, seed: int | random.Random, acts: int = 120) -> Fleet:
+    rng = random.Random(seed) if isinstance(seed, int) else seed
     limit = rng.choice([None, 1, 2])
     rails = rng.choice([("latency_ms_p50",), ("latency_ms_p50", "accuracy", "peak_rss_bytes")])
     rules, stages = rng.choice(RULES), rng.choice(STAGES)
@@ -205,7 +206,7 @@ def history(fleet: MakeFleet, policy: MakePolicy, seed: int) -> Fleet:
     names = "abcdefg"[: rng.randint(1, 7)]
     now = 1000.0 + rng.choice([0, 12 * 3600, 21 * 3600])
     world = fleet(
-        policy(1, 2, 100.0, max_in_trial=limit, stages=stages, **judged, **rules),
+        policy(*rng.choice([(1, 2), (3, 5)]), 100.0, max_in_trial=limit, stages=stages, **judged, **rules),
         {name: rng.choice(["pi", "zero"]) for name in names},
         offline=rng.sample("abcdefg", 2),
         mode=mode,
@@ -216,33 +217,26 @@ def history(fleet: MakeFleet, policy: MakePolicy, seed: int) -> Fleet:
         bundle_bytes=300,
     )
     world.watch = Watch(world).check
-    for _ in range(120):
+    for _ in range(acts):
         random_act(world, rng)
     return world
 
 
-def rare_moves(fleet: MakeFleet, policy: MakePolicy) -> set[Move]:
-    """What hardly ever comes about by chance: devices that say they had it all along, and one that comes back late."""
-    current = fleet(policy(2, 100.0), "abc")
-    current.trial("b")
-    for device in "ab":
-        current.seen(device, DeviceState.COMMITTED, digest="new-digest", outcome=Outcome.ALREADY_CURRENT)
-    stranded = fleet(policy(2, 100.0), "ab")
-    stranded.fails("a", Reason.CRASHED)
-    stranded.fails("a", Reason.NO_ROLLBACK_TARGET, digest="new-digest")
-    stranded.goes_back("a")
-    scheduled = fleet(policy(100.0), "a", start_at=5000.0)
-    scheduled.abort("revert")
-    return current.moves | stranded.moves | scheduled.moves
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_promises_hold_in_the_histories_that_look_for_a_broken_one(
+    fleet: MakeFleet, policy: MakePolicy, rng: random.Random
+) -> None:
+    history(fleet, policy, rng, acts=60)
 
 
-def test_the_promises_hold_in_random_histories_which_make_every_move_there_is(
+def test_the_promises_hold_in_random_histories_which_visit_every_phase_and_make_no_unknown_move(
     fleet: MakeFleet, policy: MakePolicy
 ) -> None:
-    worlds = [history(fleet, policy, seed) for seed in range(200)]
+    worlds = [history(fleet, policy, seed) for seed in range(150)]
     assert {world.rollout.phase for world in worlds} == set(RolloutPhase)
-    moves = rare_moves(fleet, policy).union(*(world.moves for world in worlds))
-    assert moves == {*transitions.ROLLOUT, *transitions.STAGE, *transitions.DEVICE}
+    known = {*transitions.ROLLOUT, *transitions.STAGE, *transitions.DEVICE}
+    assert set().union(*(world.moves for world in worlds)) <= known
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -196,6 +196,22 @@ def test_silence_past_a_deadline_is_counted(fleet: MakeFleet, policy: MakePolicy
     assert world.rollout.paused_by is PauseKind.HALT_RULE
 
 
+def test_silence_after_the_order_to_commit_is_counted_until_it_speaks(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(2, 100.0, halt=[{"when": "silent", "devices": 1}]))
+    world.trial("a")
+    world.windows("a", 13)
+    world.tick(101)
+    assert world.rollout.paused_by is PauseKind.HALT_RULE
+    world.commits("a")
+    assert not world.rollout.devices["a"].silent
+
+
+def test_only_devices_that_were_asked_are_counted(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(1, 100.0, halt=[{"when": "offline", "devices": 1}]))
+    world.goes("e", online=False)
+    assert world.phase() is RolloutPhase.RUNNING
+
+
 def test_both_levels_must_be_met(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(5, 100.0, halt=[{"when": "offline", "devices": 2, "percent": 50}]))
     world.goes("a", online=False)

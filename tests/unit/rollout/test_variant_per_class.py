@@ -58,7 +58,7 @@ def test_each_device_is_given_the_variant_of_its_class_and_commits_that_one(star
     commits(it, "a", SMALL)
     commits(it, "b", LARGE)
     assert it.phase() is RolloutPhase.SUCCEEDED
-    assert it.rollout.reason == "2 of 2 devices run small"
+    assert it.rollout.reason == "2 of 2 devices run their class's variant"
 
 
 def test_evidence_counts_only_on_the_variant_that_the_device_was_given(start: Start) -> None:

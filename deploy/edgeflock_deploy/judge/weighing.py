@@ -1,0 +1,85 @@
+"""The evidence of a fleet on one scale: over devices, over guardrails, with one device and without it.
+
+Arithmetic only; what is concluded from it stands in `judge`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from edgeflock_deploy.judge import betting
+from edgeflock_deploy.judge.evidence import Evidence
+from edgeflock_deploy.judge.observations import EXACT
+from edgeflock_deploy.judge.pooled import Pooled
+from edgeflock_deploy.policy.rules import BRAKES, Guardrail, Metric, Policy
+
+_Fleet = Mapping[Metric, Pooled]
+_NONE = Pooled()
+
+
+def bets_of(policy: Policy) -> list[Guardrail]:
+    """The guardrails that a FAIL is bet on for."""
+    return [guardrail for guardrail in policy.guardrail if guardrail.metric not in (EXACT, *BRAKES)]
+
+
+def weighed(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) -> tuple[float, Guardrail]:
+    """Log wealth over all guardrails, `silence` among them, and the guardrail that has most of it."""
+    wealths = []
+    for guardrail in bets:
+        pooled = fleet.get(guardrail.metric, _NONE)
+        log_wealth = betting.over_devices(pooled.together, pooled.apart, pooled.heard, devices)
+        wealths.append((silence if guardrail.metric == "silence" else log_wealth, guardrail.weight))
+    most = max(range(len(bets)), key=lambda at: wealths[at][0] + math.log(wealths[at][1]))
+    return betting.log_weighted_mean(wealths), bets[most]
+
+
+def at_most(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) -> float:
+    """Log of a wealth that the whole fleet's is below for sure: no mean is above its largest term.
+
+    A harmless candidate is looked at after every window, and hardly ever needs the exact number.
+    """
+    sums = [fleet[guardrail.metric] for guardrail in bets if guardrail.metric in fleet]
+    alike = max((max(pooled.together) for pooled in sums), default=0) / betting.UNIT
+    apart = max(
+        (
+            (pooled.apart + betting.ONE * max(0, devices - pooled.heard)) / max(1, devices, pooled.heard)
+            for pooled in sums
+        ),
+        default=betting.ONE,
+    )
+    return max(alike, silence, math.log(max(apart / betting.ONE, 1.0))) + 1e-6  # far above what rounding may do
+
+
+def rest(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -> tuple[str, float]:
+    """The device whose word weighs most, and log wealth without it; the suspect first, so that a liar costs little."""
+    if evidence.suspect is not None and (left := without(evidence, bets, devices, evidence.suspect)) < need:
+        return evidence.suspect, left
+    weights = [(guardrail.metric, guardrail.weight) for guardrail in bets]
+
+    def weight(device: str) -> float:
+        own = evidence.of(device).metrics
+        return math.fsum(own[metric].purse * weight for metric, weight in weights if metric in own)
+
+    found = {device: weight(device) for device in evidence.devices}
+    if (alone := _alone_silent(evidence)) is not None:
+        of_silence = math.fsum(guardrail.weight for guardrail in bets if guardrail.metric == "silence")
+        found[alone] = found.get(alone, 0.0) + of_silence * betting.purse(evidence.silence.log_wealth)
+    if not found:
+        return "", weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)[0]
+    strongest = max(found, key=lambda device: found[device])
+    return strongest, without(evidence, bets, devices, strongest)
+
+
+def without(evidence: Evidence, bets: list[Guardrail], devices: int, device: str) -> float:
+    """Log wealth over all guardrails, had this device never been heard."""
+    out = evidence.of(device).metrics
+    left = {m: pooled.changed(out[m], None) if m in out else pooled for m, pooled in evidence.fleet.items()}
+    silence = 0.0 if _alone_silent(evidence) == device else evidence.silence.log_wealth
+    return weighed(left, silence, bets, devices)[0]
+
+
+def _alone_silent(evidence: Evidence) -> str | None:
+    """The only device with the candidate that fell silent, if it is only one."""
+    fallen = evidence.silence.fallen
+    return next(iter(fallen)) if len(fallen) == 1 else None
