@@ -21,8 +21,11 @@ from edgeflock_agent.machine.events import (
     Event,
     HardStopped,
     Loaded,
+    ManifestReady,
     Refused,
+    Repaired,
     ServingStopped,
+    Ticked,
     TurnCame,
     Verified,
     Warmed,
@@ -132,6 +135,16 @@ class Jobs:
             return Refused(work.digest, error.reason, error.detail)
         return Verified(work.digest)
 
+    def repair(self, work: Work) -> Event:
+        """Bring in what is missing of a bundle that this device had verified before."""
+        if isinstance(ready := self.fetch_manifest(work), ManifestReady):
+            self.fetch_blobs(work)
+            ready = self.verify(work)
+        if isinstance(ready, Verified):
+            log.info("%s: bundle %s is whole again", work.model, work.digest[:12])
+            return Repaired(work.digest)
+        return Ticked(self._now())
+
     # --- bench --------------------------------------------------------------------------------------------------------
 
     def turn(self, work: Work) -> Event:
@@ -149,7 +162,7 @@ class Jobs:
         try:
             if old is None or self._fits(work, manifest):
                 work.child, measurement = self._measured(manifest)
-                return Warmed(work.digest, measurement, self._now())
+                return Warmed(work.digest, measurement, self._now(), self._of_what_serves(work.model, old))
             log.info("%s: no memory for %s beside %s: they take turns", work.model, work.digest[:12], old.digest[:12])
             with self.exchanges.exchange(work.model, old) as seat:
                 seat.vacate()
@@ -257,6 +270,18 @@ class Jobs:
 
     def _measure(self, child: ModelProcess, manifest: Manifest, usual_ms: float = SAMPLING_MS) -> Measurement:
         return variants.measure(child, manifest, self._store.files(manifest)["model"], self._here, usual_ms)
+
+    def _of_what_serves(self, model: str, old: Serving | None) -> tuple[str, Measurement] | None:
+        """What serves, measured where nobody has; None: that is not needed, or it cannot be measured.
+
+        A bundle of the board's image was never warmed up, and without its peak memory no candidate could be compared.
+        """
+        if old is None or self._board.is_measured(model, old.digest):
+            return None
+        try:
+            return old.digest, self._measure(old.process, self._bundle(model, old.digest).manifest)
+        except (HardStop, Untrusted):  # its end is noticed where it serves, and is not the candidate's
+            return None
 
     def _judged(self, work: Work, manifest: Manifest) -> Event:
         return judged(manifest, work.digest, work.model, self._device_class)

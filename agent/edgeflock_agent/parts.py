@@ -114,6 +114,7 @@ def _board(
         live=live,
         memory=Memory(limit_bytes=memory_bytes),
         form_of=lambda model, digest: hand.models[model].form_of(digest),
+        is_measured=lambda model, digest: hand.models[model].is_measured(digest),
         peak_of=lambda model, digest: hand.models[model].peak_of(digest),
         exchanged=exchanged,
         differed=capture.disagreed if capture is not None else unkept,

@@ -83,7 +83,8 @@ class Choosing:
         if wish.objective:
             self._check_not_frozen(wish.model)
         bundles = self._candidates(wish.model, wish.version)
-        check_policy(self._store, wish.policy)
+        if wish.policy is not None:
+            check_policy(self._store, wish.policy)
         for other in self._store.measurements.live_campaigns():
             if other.model == wish.model:
                 mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"

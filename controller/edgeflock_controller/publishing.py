@@ -3,7 +3,8 @@
 Level-triggered: what may not have arrived is published again, which changes nothing where it had. A bundle's chunks are
 sent once in a broker's life (epoch), only when a device is to run it, and only those that no other bundle has brought;
 they are cleared when nobody needs them any more, for a broker keeps them in memory. The sentinel is published last, so
-that a broker that carries it carries the rest. Not decided here: what a device is to run, and what is needed.
+that a broker that carries it carries the rest; it grows with each bundle, so that a broker that comes back with what it
+held minutes ago carries an old one. Not decided here: what a device is to run, and what is needed.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Publisher:
         self._key = key
         self._new_name = new_name
         self._epoch = store.get_meta("broker_epoch")
+        self._mark = int(store.get_meta("broker_mark") or 0)  # counts up with every bundle that the broker has whole
         self._sent = store.registry.sent(self._epoch) if self._epoch else set()
         self._unconfirmed: set[str] = set()
         self._unneeded: set[str] = set()  # what nobody needed at the last look
@@ -117,7 +119,7 @@ class Publisher:
     def _decide(self, at: float) -> None:
         self._decide_at = None
         self._ready = True
-        if self._heard is None or self._heard != self._epoch:
+        if self._heard is None or self._heard != self._sentinel:
             self._fill(at)
         # The subscriptions were sent on this connection before anything else, so that from here on all is heard; what
         # devices said in the gap before may be lost, and a new session asks for it.
@@ -129,11 +131,21 @@ class Publisher:
         epoch = self._new_name()
         with self._store.transaction():
             self._store.set_meta("broker_epoch", epoch)
+            self._store.set_meta("broker_mark", "0")
+        self._mark = 0
         self._epoch, self._sent, self._unconfirmed, self._unneeded = epoch, set(), set(), set()
         for device in sorted(self._told()):
             self._publish_desired(device, at)
         self._due.clear()
-        self._link.publish(topics.EPOCH, epoch.encode(), retain=True)
+        self._publish_sentinel()
+
+    @property
+    def _sentinel(self) -> str | None:
+        """What a broker carries that has everything; one that came back with an older memory carries an older mark."""
+        return self._epoch if self._epoch is None or not self._mark else f"{self._epoch} {self._mark}"
+
+    def _publish_sentinel(self) -> None:
+        self._link.publish(topics.EPOCH, (self._sentinel or "").encode(), retain=True)
 
     def _told(self) -> set[str]:
         """The devices that have a word."""
@@ -147,7 +159,10 @@ class Publisher:
             with self._store.transaction():
                 for digest in self._unconfirmed:
                     self._store.registry.mark_sent(digest, self._epoch)
+                self._store.set_meta("broker_mark", str(self._mark + 1))
+            self._mark += 1
             self._unconfirmed.clear()
+            self._publish_sentinel()
 
     def _publish_desired(self, device: str, at: float) -> None:
         models = self._store.twins.desired(device)

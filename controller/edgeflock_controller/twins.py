@@ -59,10 +59,9 @@ class Twins:
         return {row["device"]: _device(row) for row in rows}
 
     def online(self) -> list[str]:
-        """The devices that count as online, sorted; asked every second, and ten thousand rows would take too long."""
-        return [
-            row[0] for row in self._connection.execute("SELECT device FROM devices WHERE online = 1 ORDER BY device")
-        ]
+        """The ids of the devices that count as online, sorted."""
+        rows = self._connection.execute("SELECT device FROM devices WHERE online = 1 ORDER BY device")
+        return [row["device"] for row in rows]
 
     def device(self, device: str) -> Device | None:
         """One device."""

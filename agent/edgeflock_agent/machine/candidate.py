@@ -51,8 +51,10 @@ def turn_came(state: ModelState, event: TurnCame) -> Stepped:
 
 def warmed(state: ModelState, event: Warmed) -> Stepped:
     """It runs here and was measured: to its trial, or at once to serving where no trial is asked for."""
-    facts = state.bundles[event.digest].model_copy(update={"measurement": event.measurement})
-    state = state.but(bundles=state.bundles | {event.digest: facts})
+    for digest, measurement in ((event.digest, event.measurement), *((event.incumbent,) if event.incumbent else ())):
+        if digest in state.bundles:
+            facts = state.bundles[digest].model_copy(update={"measurement": measurement})
+            state = state.but(bundles=state.bundles | {digest: facts})
     if state.phase is Phase.REVERT:
         return go_back(state)
     if event.digest == state.mending:

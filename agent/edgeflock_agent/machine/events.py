@@ -30,6 +30,13 @@ class Damaged:
 
 
 @dataclass(frozen=True)
+class Repaired:
+    """The files of a bundle that had to leave its slot are whole again."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
 class Unrecorded:
     """The disk did not take what the machine made of `event`; the state is the one before it."""
 
@@ -96,11 +103,15 @@ class TurnCame:
 
 @dataclass(frozen=True)
 class Warmed:
-    """The candidate is loaded, gave its golden outputs, and was measured."""
+    """The candidate is loaded, gave its golden outputs, and was measured.
+
+    `incumbent` is what serves and its measurement, where nobody had measured it on this board.
+    """
 
     digest: str
     measurement: Measurement
     now: Now
+    incumbent: tuple[str, Measurement] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,5 +200,6 @@ Event = (
     | Ticked
     | Stopping
     | Damaged
+    | Repaired
     | Unrecorded
 )

@@ -57,6 +57,7 @@ class Board:
         turns: whose say the endpoint hears, by model.
         live: what applications ask.
         memory: for models.
+        is_measured: whether a model's bundle was measured on this board; called from other threads, as `form_of` is.
         form_of: which form of a model's bundle is in hand; called from other threads than the main loop's.
         peak_of: what a model's bundle took at most on this board, in the form in hand, in bytes; None: not known.
         exchanged: is told, on any thread, of each exchange that ended.
@@ -68,6 +69,7 @@ class Board:
     live: LiveInputs = field(default_factory=lambda: LiveInputs(random.Random()))  # noqa: S311 - guards nothing
     memory: Memory = field(default_factory=Memory)
     form_of: Callable[[str, str], int] = lambda _model, _digest: 0
+    is_measured: Callable[[str, str], bool] = lambda _model, _digest: True
     peak_of: Callable[[str, str], int | None] = lambda _model, _digest: None
     exchanged: Callable[[Exchanged], None] = _unheard
     differed: Callable[[str, Inputs, Serving, str, tuple[Answer, Answer | None]], None] = unkept

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeflock_controller.cli.target import name_and_version
+from edgeflock_deploy.errors import BadInput
 
 if TYPE_CHECKING:
     from edgeflock_controller.rehearsal.subject import Subject
@@ -23,6 +24,12 @@ def ask_subject(store: Path, model: str, variant: str, selector: str) -> Subject
     from edgeflock_controller.client import Client
     from edgeflock_controller.rehearsal.subject import subject_of
 
+    if variant == "auto":
+        raise BadInput(
+            "--variant auto",
+            "is chosen when boards have measured, and is not foreseen",
+            f"see `edgeflock front {model}`, then name a class and its variant: --to class=NAME --variant VARIANT",
+        )
     name, version = name_and_version(model)
     with Client(store) as client:
         prospect = client.prospect(name, variant, selector, version=version)

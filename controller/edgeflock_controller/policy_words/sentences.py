@@ -162,7 +162,10 @@ def _beyond(metric: Metric, margin: float) -> str:
 
 
 def _amount(metric: Metric, margin: float) -> str:
-    return f"{100 * margin:g} points" if metric == "accuracy" else f"{100 * margin:g} %"
+    hundredths = f"{100 * margin:g}"
+    if metric != "accuracy":
+        return f"{hundredths} %"
+    return f"{hundredths} point" if hundredths == "1" else f"{hundredths} points"
 
 
 def _window(window: MaintenanceWindow) -> str:

@@ -52,8 +52,8 @@ def quantiles(values: Iterable[float | None]) -> Json | None:
 
 
 def reason_in_short(sentence: str) -> str:
-    """A rollout's reason without names and numbers, so that like ones can be counted."""
-    return re.sub(r"\d[\d,.]*", "N", sentence.split(";")[0])
+    """A rollout's reason without what follows in brackets and without numbers, so that like ones can be counted."""
+    return re.sub(r"\d[\d,.]*", "N", sentence.split(";")[0].split(" (")[0])
 
 
 def _ending(runs: Sequence[Run], of: int) -> Json:

@@ -84,13 +84,14 @@ class Windows:
         self._throttled = bool(rng.random() < board.throttled_share)
         # Made once: what is the same in every window need not be checked and copied in each.
         self._conditions = {hot: Conditions(emulated=board.emulated, throttled=hot) for hot in (False, True)}
-        self._drift = {metric: rng.normal(0, 1) for metric in board.scatter}
+        self._scatter = {m: scatter for m, scatter in board.scatter.items() if self._measures(m)}
+        self._drift = {metric: rng.normal(0, 1) for metric in self._scatter}
 
     def next(self, rollout: str) -> Window:
         """The next window."""
         self._number += 1
         self._throttle()
-        z = {metric: self._observe(metric, scatter) for metric, scatter in self._board.scatter.items()}
+        z = {metric: self._observe(metric, scatter) for metric, scatter in self._scatter.items()}
         errors = int(self._rng.binomial(self._pairs, self._regression.effect("errors")))
         right, new_right, changed = self._answers(errors)
         old, new = self._side(right, 0, None), self._side(new_right, errors, z)
@@ -101,6 +102,12 @@ class Windows:
             agreement=1 - changed, paired=self._board.committed is not None, mode=self._mode, live_pairs=0,
             conditions=self._conditions[self._throttled],
         )  # fmt: skip
+
+    def _measures(self, metric: Metric) -> bool:
+        """Whether this trial on this board can know the metric at all."""
+        if metric == "energy_mj":
+            return self._board.measures_energy
+        return self._mode == "serving" or not metric.startswith("service_ms")
 
     def _throttle(self) -> None:
         share = self._board.throttled_share
@@ -134,10 +141,9 @@ class Windows:
         base_ms = 1000 * (self._board.pair_s / 2 if self._board.pair_s else _LATENCY_S)
         fields: dict[str, Any] = {}
         answered = self._pairs - errors
-        for metric in self._board.scatter:
+        for metric in self._scatter:
             if metric.startswith(("latency_ms", "service_ms")):
                 known = not metric.endswith("p95") or answered >= _P95_PAIRS
-                known = known and (self._mode == "serving" or not metric.startswith("service"))
                 fields[metric] = base_ms * math.exp(z[metric] if z else 0.0) if known else None
         grown = 1 + self._regression.effect("peak_rss_bytes") if new else 1.0
         crashes = int(self._rng.random() < self._regression.effect("crashes")) if new else 0

@@ -60,7 +60,7 @@ class Checks:
         self.disturbed_at_s: dict[str, float] = defaultdict(lambda: -1e9)
         self.words: dict[str, dict[int, Word]] = defaultdict(dict)
         self.reports: dict[str, dict[str, Any]] = {}
-        self.windows: dict[str, set[tuple[str, str, int]]] = defaultdict(set)
+        self.windows: dict[str, dict[tuple[str, str, int], str]] = defaultdict(dict)
         self.boards: dict[str, Board] = {}
         self.forgetful: set[str] = set()
         self._agenda, self._published, self._harmed, self._beat_s = agenda, published, harmed, beat_s
@@ -69,6 +69,7 @@ class Checks:
         self._failed_at_s: dict[str, float] = {}
         self._policies: dict[str, Policy] = {}
         self._fresh: list[tuple[str, Word]] = []
+        self._had: dict[tuple[str, str], frozenset[str]] = {}  # what a board had served when a rollout first spoke
         self._served: dict[str, list[str]] = defaultdict(list)
         self._without_s: dict[str, float] = {}
         self._acknowledged: dict[str, int] = defaultdict(int)
@@ -84,7 +85,8 @@ class Checks:
                 self._reported(up.device, json.loads(payload))
             elif up.kind == "window":
                 said = json.loads(payload)
-                self.windows[up.device].add((said["rollout"], said["boot_id"], said["number"]))
+                key = (said["rollout"], said["boot_id"], said["number"])
+                self.windows[up.device].setdefault(key, said["device_class"])
 
     def told(self, topic: str, payload: bytes) -> None:
         """Headquarters says something."""
@@ -163,9 +165,14 @@ class Checks:
         what = f"{word.phase} {self._label(word.digest)} (generation {generation}, {word.rollout})"
         self._trace.note("controller", f"tells {board}: {what}")
         self._fresh.append((board, word))
+        self._had.setdefault((board, word.rollout), frozenset(self._served[board]))
 
     def _permitted(self, board: str, word: Word) -> None:
         """Look at a new word when it can be seen how its rollout stands."""
+        told = self.words[board].values()
+        given = {other.digest for other in told if other.rollout == word.rollout and other.phase in _GIVEN}
+        if word.phase == "revert" and word.digest in given and word.digest not in self._had[board, word.rollout]:
+            self._against(f"{board} is told to go back to {self._label(word.digest)}, which {word.rollout} gave it")
         rollout = self._rollouts.get(word.rollout)
         ended_well = rollout is not None and rollout["phase"] == "SUCCEEDED"
         if word.phase in _GIVEN and word.rollout in self._failed_at_s and not ended_well:
@@ -177,10 +184,13 @@ class Checks:
             self._committed(board, word, policy)
 
     def _committed(self, board: str, word: Word, policy: Policy) -> None:
+        if not self._had[board, word.rollout]:
+            return  # nothing ran there before: nothing to compare with, and nothing that could be harmed
         variant = self._published.variants[word.digest or ""].variant
         if board in self._harmed.get(variant, ()):
             self._against(f"{board} is told to commit {variant}, which does harm on it")
-        own = sum(rollout == word.rollout for rollout, _, _ in self.windows[board])
+        now = self.reports.get(board, {}).get("device_class")
+        own = sum(key[0] == word.rollout and of == now for key, of in self.windows[board].items())
         least = min(stage.min_windows for stage in policy.stage)
         if own < least:
             self._against(f"{board} is told to commit after {own} windows of its own, {least} are wanted")
@@ -195,10 +205,11 @@ class Checks:
             self._against(f"{len(trying)} boards are to try {rollout} in its first stage, {first} may")
 
     def _passed(self, rollout: str) -> bool:
-        """Whether any board was ever told to commit for this rollout."""
-        return any(
-            word.rollout == rollout and word.phase == "commit" for ws in self.words.values() for word in ws.values()
-        )
+        """Whether any board was told to commit for this rollout, or ran its bundle before."""
+        words = [word for told in self.words.values() for word in told.values() if word.rollout == rollout]
+        given = {word.digest for word in words if word.phase == "trial"}
+        running = {said.get("models", {}).get(MODEL, {}).get("digest") for said in self.reports.values()}
+        return any(word.phase == "commit" for word in words) or bool(given & running)
 
     def _begin_going_back(self, rollout: str) -> None:
         self._failed_at_s[rollout] = since_s = self._agenda.now_s

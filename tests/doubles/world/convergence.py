@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgeflock_deploy import topics
 from edgeflock_deploy.rollout.events import WindowClosed
 from edgeflock_deploy.rollout.machine import step
 from world.bundles import MODEL
@@ -24,7 +25,24 @@ def not_converged(world: World) -> list[str]:
         for name, rollout in service.core.rollouts.live().items()
         if rollout.phase.value != "PAUSED"
     ]
-    return going_on + [what for board in world.boards if (what := _unlike(world, board.name)) is not None]
+    return (
+        going_on
+        + _missing_on_the_broker(world)
+        + [what for board in world.boards if (what := _unlike(world, board.name)) is not None]
+    )
+
+
+def _missing_on_the_broker(world: World) -> list[str]:
+    """Bundles that boards are told to run and that the broker does not carry: nobody could bring them in."""
+    retained, found = world.broker.retained, []
+    wanted = {world.headquarters.store.twins.desired(board.name).get(MODEL) for board in world.boards}
+    for bundle in world.headquarters.published.bundles:
+        if any(word is not None and word.digest == bundle.digest for word in wanted):
+            ways = [way for blob in bundle.manifest.all_blobs for way in blob.encodings]
+            lying = [topics.chunk(way.sha256, number) for way in ways for number in range(len(way.chunks))]
+            if not all(topic in retained for topic in (topics.manifest(bundle.digest), *lying)):
+                found.append(f"the broker does not carry {bundle.manifest.variant}, which boards are told to run")
+    return found
 
 
 def _unlike(world: World, name: str) -> str | None:

@@ -157,11 +157,17 @@ class Headquarters:
         def wake_the_first() -> None:
             late = first.link.awake_again()  # it sends what it had not sent, and throws the second one out
             self.agenda.after(10.0, late.stop)
+            goes_on()
+
+        def goes_on(turns: int = 10) -> None:
             with contextlib.suppress(Killed):
                 try:
                     first.core.turn(0.0)
                 except TakenOver:
                     self.said("the first service finds its store taken over, and stops")
+                    return
+            if turns:
+                self.agenda.after(_LAZY_S, lambda: goes_on(turns - 1))
 
         self.agenda.after(self._rng.uniform(5.0, 60.0), wake_the_first)
 

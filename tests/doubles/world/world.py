@@ -67,13 +67,17 @@ class Ended(NamedTuple):
     happened: int
 
 
-def run(options: Options) -> Ended:
-    """Let a world run from its beginning to its end."""
+def run(options: Options, script: Callable[[World], None] = lambda _world: None) -> Ended:
+    """Let a world run from its beginning to its end; `script` puts more on its agenda."""
     logging.disable(logging.CRITICAL)  # agents and the service log what the trace tells better
     folder = Path(tempfile.mkdtemp(prefix="world-", dir=published().folder))
     try:
         world = World(options, folder)
-        world.run()
+        script(world)
+        try:
+            world.run()
+        except Exception as error:  # a fault that nobody catches is against the law too
+            world.checks.violations.append(f"{type(error).__name__}: {error}")
         return Ended(options, world.checks.violations, world.trace.lines, world.agenda.happened)
     finally:
         logging.disable(logging.NOTSET)
@@ -150,6 +154,8 @@ class World:
 
     def reconnect(self, board: Board) -> None:
         """End a board's being cut off."""
+        if not board.cut_off:
+            return
         board.cut_off = False
         if board.link is not None:
             board.link.mend()
@@ -219,6 +225,3 @@ class World:
 
     def _rng(self, name: str) -> random.Random:
         return random.Random(f"{name} {self.options.seed}")
-
-
-Run = Callable[[Options], Ended]

@@ -127,3 +127,18 @@ def test_following_a_rollout_tells_each_change_once() -> None:
     assert changes(before, before) == []
     assert changes(before, after) == ["device pi-1: TRIAL", "stage 1 of 1: BAKING", "verdict: CONTINUE: more windows"]
     assert changes(None, before)[-1] == "r1: m@1 v, all: RUNNING, 0 of 1 device committed."
+
+
+@pytest.mark.parametrize("command", ["plan", "rehearse"])
+def test_what_is_foreseen_is_refused_before_anybody_is_asked(command: str, tmp_path: Path) -> None:
+    def error(*words: str) -> str:
+        result = CliRunner().invoke(main, [command, *words, "--to", "all", "--store", str(tmp_path)])
+        assert result.exit_code == 2
+        return result.stderr
+
+    assert "is not foreseen; see `edgeflock front digits`" in error("digits", "--variant", "auto")
+    assert "has no version after the @" in error("digits@x", "--variant", "v")
+    assert "no such policy" in error("digits", "--variant", "v", "--policy", "nothing.toml")
+    assert "is not running; start it with `edgeflock serve`" in error("digits", "--variant", "v")
+    if command == "rehearse":
+        assert "cannot be rehearsed" in error("digits", "--variant", "v", "--regression", "speed +5%")

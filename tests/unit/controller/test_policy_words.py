@@ -138,7 +138,7 @@ def test_what_a_policy_says_is_said_in_words() -> None:
     )
     assert words["rate"] == "The devices of a site (tag site) are asked no faster than 0.5 MB/s brings the bundle."
     assert words["halt rule"] == "Pauses when 3 devices and 10 % of the devices that were asked are offline."
-    assert words["guardrail accuracy"].startswith("A drop of more than 1 points is a regression")
+    assert words["guardrail accuracy"].startswith("A drop of more than 1 point is a regression")
     assert "takes part in the last stage" in words["joining"]
 
 

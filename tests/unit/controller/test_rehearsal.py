@@ -11,7 +11,7 @@ import pytest
 
 from edgeflock_controller.rehearsal.board import Board, Scatter, assumed_scatter
 from edgeflock_controller.rehearsal.boards import Unlike, paired_logs
-from edgeflock_controller.rehearsal.outcomes import outcomes
+from edgeflock_controller.rehearsal.outcomes import outcomes, reason_in_short
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression, parse_regression
 from edgeflock_controller.rehearsal.run import Plot, Run, rehearse
 from edgeflock_controller.rehearsal.windows import Candidate, Windows, pairs_in_window, window_s
@@ -194,6 +194,12 @@ def test_a_maintenance_window_is_waited_for() -> None:
     assert run.duration_s == pytest.approx(2 * 3600 - 1000 + 33, abs=5)
 
 
+def test_a_start_at_a_time_is_waited_for_and_time_is_counted_from_it() -> None:
+    later = rehearse(plot(2, policy=timed())._replace(start_at=90_000.0), 0)
+    assert later.ending == "succeeded"
+    assert later.duration_s == pytest.approx(33, abs=5)
+
+
 def test_devices_are_asked_no_faster_than_the_rate_allows() -> None:
     run = rehearse(plot(5, policy=timed(rate=Rate(devices_per_minute=1))), 0)
     assert run.duration_s == pytest.approx(4 * 60 + 33, abs=5)
@@ -229,3 +235,9 @@ def test_a_regression_that_cannot_be_read_is_refused(text: str) -> None:
 def test_a_regression_on_devices_that_are_not_in_the_rollout_is_refused() -> None:
     with pytest.raises(BadInput, match="no device of this rollout"):
         rehearse(plot(2, "latency +5% on class=other"), 0)
+
+
+def test_like_reasons_are_counted_together() -> None:
+    said = "FAIL: latency_ms_p50 is {} % above the incumbent's on 1 of 1 device ({} windows, evidence 433 of 300)"
+    assert reason_in_short(said.format(24, 19)) == reason_in_short(said.format(31, 12))
+    assert reason_in_short("FAIL: a is up") != reason_in_short("FAIL: b is up")

@@ -1,0 +1,70 @@
+"""Eight worlds in which one thing goes wrong at a chosen moment: their traces are kept, to be read and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from world.options import Options
+from world.world import World, run
+
+
+class Scenario(NamedTuple):
+    """A world, and what is done in it besides."""
+
+    options: Options
+    script: Callable[[World], None] = lambda _world: None
+
+
+def _sleeping(world: World) -> None:
+    board = world.boards[2]
+    world.agenda.at(15.0, board.stop)
+    world.agenda.at(600.0, board.switch_on)
+
+
+def _controller_dies(world: World) -> None:
+    def now() -> None:
+        world.headquarters.fuse.left = 2
+
+    world.agenda.at(70.0, now)
+
+
+def _broker_forgets(world: World) -> None:
+    world.agenda.at(60.0, lambda: world.broker.restart(5.0, "nothing"))
+
+
+def _power_cut(world: World) -> None:
+    board = world.boards[0]
+    world.agenda.at(60.0, board.cut_power)
+    world.agenda.at(75.0, board.switch_on)
+
+
+SCENARIOS = {
+    "promotion": Scenario(Options(1, boards=3)),
+    "bad_canary": Scenario(Options(2, boards=3, effect="slow")),
+    "subgroup": Scenario(Options(3, boards=3, policy="bold", effect="slow", suffering=0.34)),
+    "sleeping_device": Scenario(Options(4, boards=3, policy="bold"), _sleeping),
+    "controller_killed": Scenario(Options(5, boards=2), _controller_dies),
+    "broker_forgets": Scenario(Options(6, boards=2), _broker_forgets),
+    "power_cut_in_trial": Scenario(Options(7, boards=2), _power_cut),
+    "superseded": Scenario(Options(8, boards=2), lambda world: _at(world, 70.0, "deploy 3")),
+}
+
+
+def trace_of(name: str) -> str:
+    """The trace of a scenario, with its options above it."""
+    scenario = SCENARIOS[name]
+    ended = run(scenario.options, scenario.script)
+    return "\n".join((f"# {ended.options.in_words()}", *ended.trace, *ended.violations)) + "\n"
+
+
+def rewrite(folder: Path) -> None:
+    """Write every trace anew."""
+    folder.mkdir(exist_ok=True)
+    for name in SCENARIOS:
+        (folder / f"{name}.txt").write_text(trace_of(name))
+
+
+def _at(world: World, at_s: float, wish: str) -> None:
+    world.agenda.at(at_s, lambda: world.order(wish))

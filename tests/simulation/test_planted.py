@@ -1,0 +1,27 @@
+"""Mistakes planted into the product: each must show in a world, else that nothing shows without them means nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from world.planted import MISTAKES, text_of
+
+
+def test_every_mistake_is_still_a_change_of_the_product() -> None:
+    found = {
+        (one.name, change.module): text_of(change.module).count(change.old)
+        for one in MISTAKES
+        for change in one.changes
+    }
+    assert {key for key, times in found.items() if times != 1} == set()
+
+
+def test_mistakes_show_in_the_worlds_that_are_known_to_show_them() -> None:
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "world", "--planted"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=True)
+    found = json.loads(done.stdout)
+    assert len(found) == sum(mistake.seed is not None for mistake in MISTAKES)
+    assert [name for name, violations in found.items() if not violations] == []
