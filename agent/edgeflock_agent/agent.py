@@ -116,6 +116,7 @@ class Agent:
             capture=capture,
             tell=self._inbox.put,
         )
+        self.repairs: list[Work] = []  # of bundles in slots, beside all else
         self.on_tick: Callable[[], None] = lambda: None
         self.scrub = Scrub()
         self.delivery, self.bench, self.serving_lane = Lane("delivery"), Lane("bench"), Lane("serving")
@@ -236,7 +237,7 @@ class Agent:
         for model in list(self.models):
             self.handle(model, Stopping())
         self.measurements.stopping()
-        for work in self.hand.all_work():
+        for work in (*self.hand.all_work(), *self.repairs):
             work.cancelled.set()
         children = [work.take_child() for work in self.hand.all_work()]
         self.reporter.presence(online=False)
@@ -278,6 +279,8 @@ class Agent:
             return
         if self.measurements.happened(message):
             return
+        if work in self.repairs:
+            self.repairs.remove(work)
         self.handle(work.model, message.event)
         if self.loading.get(work.model) is work:
             del self.loading[work.model]

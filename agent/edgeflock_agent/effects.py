@@ -12,6 +12,7 @@ from edgeflock_agent.machine.effects import (
     FetchManifest,
     Load,
     Persist,
+    Repair,
     Report,
     RunTrial,
     StopWork,
@@ -19,7 +20,7 @@ from edgeflock_agent.machine.effects import (
     Verify,
     Warm,
 )
-from edgeflock_agent.machine.events import DownloadFailed, Event, HardStopped, ServingStopped
+from edgeflock_agent.machine.events import DownloadFailed, Event, HardStopped, ServingStopped, Ticked
 from edgeflock_agent.serving.endpoint import Serving, end_turn
 from edgeflock_agent.work import Work
 from edgeflock_deploy.reasons import Reason
@@ -41,6 +42,8 @@ def _stop_work(agent: Agent, model: str, _effect: StopWork) -> None:
 
 
 def _fetch_manifest(agent: Agent, model: str, effect: FetchManifest) -> None:
+    while agent.repairs:  # the lane is needed
+        agent.repairs.pop().cancelled.set()
     work = agent.work[model] = _work(agent, model, effect.digest)
     agent.begin(agent.delivery, work, agent.jobs.fetch_manifest, _download_failed(effect.digest))
 
@@ -76,6 +79,13 @@ def _load(agent: Agent, model: str, effect: Load) -> None:
         return ServingStopped(effect.digest, reason, detail, agent.now())
 
     agent.begin(agent.serving_lane, work, agent.jobs.load, failed)
+
+
+def _repair(agent: Agent, model: str, effect: Repair) -> None:
+    if not agent.link.connected:
+        return  # it is asked for again
+    agent.repairs.append(_work(agent, model, effect.digest))
+    agent.begin(agent.delivery, agent.repairs[-1], agent.jobs.repair, lambda *_: Ticked(agent.now()))
 
 
 def _switch(agent: Agent, model: str, effect: Switch) -> None:
@@ -142,6 +152,7 @@ EFFECTS: dict[type, Callable[[Agent, str, Any], None]] = {
     Warm: _warm,
     RunTrial: _run_trial,
     Load: _load,
+    Repair: _repair,
     Switch: _switch,
     Persist: _persist,
     CollectGarbage: _collect_garbage,

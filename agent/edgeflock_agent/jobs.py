@@ -21,8 +21,11 @@ from edgeflock_agent.machine.events import (
     Event,
     HardStopped,
     Loaded,
+    ManifestReady,
     Refused,
+    Repaired,
     ServingStopped,
+    Ticked,
     TurnCame,
     Verified,
     Warmed,
@@ -131,6 +134,16 @@ class Jobs:
         except Untrusted as error:
             return Refused(work.digest, error.reason, error.detail)
         return Verified(work.digest)
+
+    def repair(self, work: Work) -> Event:
+        """Bring in what is missing of a bundle that this device had verified before."""
+        if isinstance(ready := self.fetch_manifest(work), ManifestReady):
+            self.fetch_blobs(work)
+            ready = self.verify(work)
+        if isinstance(ready, Verified):
+            log.info("%s: bundle %s is whole again", work.model, work.digest[:12])
+            return Repaired(work.digest)
+        return Ticked(self._now())
 
     # --- bench --------------------------------------------------------------------------------------------------------
 

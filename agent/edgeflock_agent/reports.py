@@ -56,6 +56,7 @@ class Reporter:
         self._traffic, self._free_bytes, self._beat_s = traffic, free_bytes, beat_s
         self._seq = 0
         self._windows: dict[str, int] = {}
+        self._restarts: dict[str, set[float]] = {}  # of the incumbent that were told, or were before, by rollout
         self._sent = SentAgain()
         self.endpoint: str | None = None
         self.nan_answers: Callable[[], int] = lambda: 0
@@ -116,6 +117,9 @@ class Reporter:
         """Send a window. Numbers count per rollout from 0 in this boot, so a replayed window is known by its key."""
         number = self._windows.get(rollout, 0)
         self._windows[rollout] = number + 1
+        # A candidate whose process ends is stopped hard, so that only the incumbent's restarts are to be counted here.
+        restarted = len(set(state.restarts_s) - self._restarts.get(rollout, set(state.restarts_s)))
+        self._restarts[rollout] = set(state.restarts_s)
         message = Window(
             device=self._device,
             boot_id=self._boot_id,
@@ -128,7 +132,7 @@ class Reporter:
             new_digest=new_digest,
             duration_s=sides.duration_s,
             pairs=sides.pairs,
-            old=_with_memory(sides.old, _measured(state, old_digest)),
+            old=_with_memory(sides.old, _measured(state, old_digest)).model_copy(update={"crashes": restarted}),
             new=_with_memory(sides.new, _measured(state, new_digest)),
             agreement=sides.agreement,
             paired=sides.paired,

@@ -205,13 +205,27 @@ def during(requests: list[Request], moments_s: list[float]) -> list[Request]:
     ]
 
 
-def row(what: str, requests: list[Request], events: int, inference_ms: float) -> tuple[object, ...]:
-    """A row: how long these requests took; there is at least one of them."""
-    took = [(one.end_s - one.start_s) * 1e3 for one in requests]
-    p50, p99 = np.percentile(took, [50, 99])
-    longest = max(took)
-    ratio = f"{longest / inference_ms:.1f}"
-    return (what, f"{events:,}", f"{len(took):,}", f"{p50:.2f}", f"{p99:.2f}", f"{longest:.2f}", ratio)
+def longest_waits_ms(requests: list[Request], moments_s: list[float]) -> list[float]:
+    """Of each moment the longest that a request under way then waited beyond its own inference.
+
+    Args:
+        requests: of all applications.
+        moments_s: in order; one at which nothing was under way is left out.
+    """
+    longest: dict[int, float] = {}
+    for one in requests:
+        waited_ms = (one.end_s - one.start_s) * 1e3 - one.latency_ms
+        first, behind = bisect.bisect_left(moments_s, one.start_s), bisect.bisect_right(moments_s, one.end_s)
+        for moment in range(first, behind):
+            longest[moment] = max(longest.get(moment, 0.0), waited_ms)
+    return [longest[moment] for moment in sorted(longest)]
+
+
+def row(what: str, requests: list[Request], moments_s: list[float]) -> tuple[object, ...]:
+    """A row: how the longest waits at these moments are distributed, and how many requests were under way then."""
+    waits_ms = longest_waits_ms(requests, moments_s)
+    shown = [f"{value:.2f}" for value in np.percentile(waits_ms, [50, 90, 99, 100])] if waits_ms else ["-"] * 4
+    return (what, f"{len(waits_ms):,}", f"{len(during(requests, moments_s)):,}", *shown)
 
 
 def main() -> None:
@@ -225,10 +239,12 @@ def main() -> None:
     wrong = [text for application in found for text in application.wrong] + out_of_order(requests, events)
     switches = events.before_s[1:]
     inference_ms = statistics.median(one.latency_ms for one in requests)
+    rng = random.Random(1)
+    anywhere = sorted(rng.uniform(events.before_s[1], events.after_s[-1]) for _ in switches)
     rows = [
-        row("under way during a switch", during(requests, switches), len(switches), inference_ms),
-        row("under way during a control", during(requests, events.controls_s), len(events.controls_s), inference_ms),
-        row("all", requests, len(switches), inference_ms),
+        row("a switch", requests, switches),
+        row("a control: a process starts and another is closed, nothing switches", requests, events.controls_s),
+        row("any moment", requests, anywhere),
     ]
     seconds = events.after_s[-1] - events.after_s[0]
     effect_ms = [(after - before) * 1e3 for before, after in zip(events.before_s, events.after_s, strict=True)][1:]
@@ -237,11 +253,11 @@ def main() -> None:
         f"{statistics.median(effect_ms):.2f} ms of the agent's time (median; longest {max(effect_ms):.2f}). "
         f"{CLIENTS} applications for {seconds:.0f} s; the interpreter's call takes {inference_ms:.2f} ms (median), and "
         f"a variant answers one request at a time, so that each waits for up to {CLIENTS - 1} others. New processes "
-        "start beside it all the while, on the same 2 cores, which others use too; a control starts and closes one "
-        "as a switch does, and switches nothing: what its row says is the machine's doing. The longer a request takes, "
-        "the likelier it is under way at a given moment; both rows share that."
+        "start beside it all the while, on the same 2 cores, which others use too: what the row of the "
+        "control says is the machine's doing. Wait: what a request takes beyond its own inference; of each moment the "
+        "longest one counts. The longer a request takes, the likelier it is under way at a moment; all rows share that."
     )
-    header = ("requests", "events", "number", "p50, ms", "p99, ms", "longest, ms", "longest / inference")
+    header = ("under way at", "moments", "requests", "longest wait p50, ms", "p90, ms", "p99, ms", "max, ms")
     table.write("device/switches", "make bench ARGS=switches", header, rows, note)
     for text in (*lost[:10], *wrong[:10]):
         sys.stderr.write(f"{text}\n")

@@ -9,6 +9,7 @@ import argparse
 import math
 import os
 import statistics
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
@@ -19,7 +20,8 @@ from benchmarks.rollout import judged
 
 SIZES = (1, 3, 5, 20)
 SPREAD = 0.02
-FLEET, SUFFERING, BY = 20, 4, 0.40
+BY, OF_FIVE = 0.40, 5
+FLEETS = (20, 40)  # each device by itself, and devices for which their class may vouch
 
 
 def slower(boards: int, by: float, whole: bool, seed: int) -> judged.Ended:
@@ -29,11 +31,11 @@ def slower(boards: int, by: float, whole: bool, seed: int) -> judged.Ended:
     return judged.run(seed, effect, judged.standard() if whole else judged.p95_alone(0.01), whole=whole)
 
 
-def partly(seed: int) -> judged.Ended:
+def partly(fleet: int, seed: int) -> judged.Ended:
     """A rollout of a variant that is slower on the first fifth of the boards."""
     rng = np.random.default_rng((seed, 1))
-    effect = np.zeros(FLEET)
-    effect[:SUFFERING] = rng.normal(math.log1p(BY), SPREAD, SUFFERING)
+    effect = np.zeros(fleet)
+    effect[: fleet // OF_FIVE] = rng.normal(math.log1p(BY), SPREAD, fleet // OF_FIVE)
     return judged.run(seed, effect, judged.p95_alone(0.01))
 
 
@@ -55,26 +57,29 @@ def main() -> None:
             for by, whole in ((0.25, False), (0.25, True), (0.10, False)):
                 cells.append(found(list(pool.map(partial(slower, boards, by, whole), range(runs), chunksize=10))))
             rows.append((boards, *cells))
-        ended = list(pool.map(partly, range(runs), chunksize=10))
+        ended = {fleet: list(pool.map(partial(partly, fleet), range(runs), chunksize=10)) for fleet in FLEETS}
     command = f"python -m benchmarks.rollout.harmful --runs {runs}"
     header = ("boards", "+25 %, p95 alone, alpha .01", "+25 %, standard policy", "+10 %, p95 alone, alpha .01")
     note = f"Median windows until FAIL over {runs} rollouts each; seeds 0 to {runs - 1}."
     table.write("rollout/harmful", command, header, rows, note)
-    bad = set(range(SUFFERING))
-    passed = sum(bool(one.passed & bad) for one in ended)
-    named = sum(one.blamed == bad for one in ended)
-    table.write(
-        "rollout/partly",
-        command,
-        ("what", "of", "count"),
-        [
-            ("a suffering board passed", runs, passed),
-            ("the fleet failed", runs, sum(one.kind == "FAIL" for one in ended)),
-            ("exactly the suffering boards are blamed", runs, named),
-            ("windows until FAIL, median", "", statistics.median(one.windows for one in ended)),
-        ],
-        f"{FLEET} boards, {SUFFERING} of them {100 * BY:.0f} % slower.",
-    )
+    counts = [[what, *(tell(ended[fleet], fleet) for fleet in FLEETS)] for what, tell in PARTLY.items()]
+    titles = ("of so many rollouts", *(f"{fleet} boards, {fleet // OF_FIVE} slower" for fleet in FLEETS))
+    note = f"{runs} rollouts each, seeds 0 to {runs - 1}; a fifth of the boards is {100 * BY:.0f} % slower. Beyond "
+    table.write("rollout/partly", command, titles, counts, note + "20 boards a class may vouch for its devices.")
+
+
+def _suffering(fleet: int) -> set[int]:
+    return set(range(fleet // OF_FIVE))
+
+
+PARTLY: dict[str, Callable[[list[judged.Ended], int], object]] = {
+    "a suffering board passed": lambda ended, fleet: sum(bool(one.passed & _suffering(fleet)) for one in ended),
+    "the fleet failed": lambda ended, _: sum(one.kind == "FAIL" for one in ended),
+    "exactly the suffering boards are blamed": lambda ended, fleet: sum(
+        one.blamed == _suffering(fleet) for one in ended
+    ),
+    "windows until FAIL, median": lambda ended, _: statistics.median(one.windows for one in ended),
+}
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ class RecordsBody(_Body):
     devices: tuple[str, ...]
 
 
+class ShowQuery(_Body):
+    """What `GET /v1/rollouts/{id}` takes; who looks again and again leaves the evidence out."""
+
+    evidence: bool = True
+
+
 class WhyQuery(_Body):
     """What `GET /v1/rollouts/{id}/why` takes; `at` in seconds since 1970, None: now."""
 
@@ -194,7 +200,8 @@ def _cases(core: Core, commands: Commands) -> list[Route]:
         return await asyncio.wrap_future(core.call(lambda: commands.case(request.path_params["name"])))
 
     async def show(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool((await case(request)).view))
+        asked = ShowQuery.model_validate(dict(request.query_params))
+        return JSONResponse(await run_in_threadpool((await case(request)).view, asked.evidence))
 
     async def why(request: Request) -> Response:
         asked = WhyQuery.model_validate(dict(request.query_params))

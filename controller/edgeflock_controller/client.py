@@ -204,9 +204,10 @@ class Client:
         """All rollouts, oldest first."""
         return self._list("/v1/rollouts")
 
-    def rollout(self, name: str) -> Json:
-        """One rollout, by its id or an unambiguous beginning of it."""
-        return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}")
+    def rollout(self, name: str, *, evidence: bool = True) -> Json:
+        """One rollout, by its id or an unambiguous beginning of it; with the rows of evidence under its verdict."""
+        asked: Json = {} if evidence else {"evidence": False}
+        return self._object("GET", f"/v1/rollouts/{_segment('rollout', name)}", params=asked)
 
     def why(self, name: str, *, at: float | None = None, everything: bool = False) -> Json:
         """What a rollout decided and from what: until now, or until `at`, in seconds since 1970."""

@@ -31,9 +31,9 @@ class Case(NamedTuple):
     now: Snapshot
     windows_received: int
 
-    def view(self) -> Json:
+    def view(self, evidence: bool = True) -> Json:
         """What there is to show of it."""
-        return views.rollout_view(self.now.rollout) | {"windows_received": self.windows_received}
+        return views.rollout_view(self.now.rollout, evidence) | {"windows_received": self.windows_received}
 
     def why(self, at: float | None, everything: bool) -> Json:
         """What it decided and from what; see `why_view`."""

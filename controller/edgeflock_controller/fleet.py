@@ -78,8 +78,7 @@ class Fleet:
 
     def fallen_silent(self, now_s: float) -> list[str]:
         """Note as offline those of which nothing has been heard for too long; says which."""
-        online = [row.device for row in self._twins.devices().values() if row.online]
-        silent = self.liveness.silent(online, now_s)
+        silent = self.liveness.silent(self._twins.online(), now_s)
         for device in silent:
             self._twins.set_online(device, False)
         return silent

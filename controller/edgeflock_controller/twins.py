@@ -58,6 +58,11 @@ class Twins:
         rows = self._connection.execute(f"{_WITH_TAGS} ORDER BY device")
         return {row["device"]: _device(row) for row in rows}
 
+    def online(self) -> list[str]:
+        """The ids of the devices that count as online, sorted."""
+        rows = self._connection.execute("SELECT device FROM devices WHERE online = 1 ORDER BY device")
+        return [row["device"] for row in rows]
+
     def device(self, device: str) -> Device | None:
         """One device."""
         row = self._connection.execute(f"{_WITH_TAGS} WHERE device = ?", (device,)).fetchone()

@@ -101,10 +101,10 @@ def headline_view(rollout: Rollout) -> Json:
     }
 
 
-def rollout_view(rollout: Rollout) -> Json:
-    """A rollout at one moment."""
+def rollout_view(rollout: Rollout, evidence: bool = True) -> Json:
+    """A rollout at one moment; the rows of evidence, many in a large fleet, may be left out."""
     whole = headline_view(rollout) | rollout.model_dump(mode="json", include={"devices"})
-    if whole["verdict"] is not None:
+    if evidence and whole["verdict"] is not None:
         whole["verdict"]["evidence"] = evidence_view(rollout)
     return whole
 

@@ -16,9 +16,13 @@ from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.keys import Trust, open_envelope
 from edgeflock_deploy.link import Link
 from edgeflock_deploy.messages import (
+    Conditions,
     Desired,
     DesiredModel,
     DeviceState,
+    Measured,
+    Measurement,
+    MeasureOrder,
     Outcome,
     Phase,
     Presence,
@@ -49,7 +53,8 @@ class PlayedDevice:
     """A board as the wire shows it: it fetches and verifies real bundles, and its windows say what the test decides.
 
     `slowdown` is how many times the incumbent's latency a candidate takes; no windows come while it is `held`, and
-    nothing at all while it is `mute`. `runtime` is what it says it has.
+    nothing at all while it is `mute`. `runtime` is what it says it has. What it is asked to measure it fetches, unless
+    it is `busy`, and says that an inference takes as long as `takes_ms` says of the variant, else 1 ms.
     """
 
     def __init__(
@@ -70,6 +75,9 @@ class PlayedDevice:
         self.commits: list[str] = []
         self.signed_at: float | None = None  # the newest word
         self.chunks_received = 0
+        self.busy = False
+        self.takes_ms: dict[str, float] = {}
+        self._measured: dict[str, Measured] = {}
         self._trust = trust
         self._model = ReportedModel(digest=None, generation=0, rollout=None, state=DeviceState.IDLE)
         self._model_name: str | None = None
@@ -128,6 +136,10 @@ class PlayedDevice:
                     self.words.append(entry)
                     if entry.generation > self._model.generation:
                         self._obey(model, entry)
+                before = self._measured
+                self._measured = {model: self._measure(model, order) for model, order in desired.measure.items()}
+                if self._measured != before:
+                    self._report()
 
     def _publish(self, kind: str, payload: bytes, *, retain: bool = False) -> None:
         if not self.mute:
@@ -158,7 +170,23 @@ class PlayedDevice:
         self._model = self._model.model_copy(update=update | slots)
         self._report()
 
-    def _fetch(self, digest: str) -> None:
+    def _measure(self, model: str, order: MeasureOrder) -> Measured:
+        known = self._measured.get(model)
+        if known is not None and known.token == order.token:
+            return known
+        if self.busy:
+            return Measured(token=order.token, digest=order.digest)
+        variant = self._fetch(order.digest)
+        p50 = self.takes_ms.get(variant, 1.0)
+        run = Measurement(
+            n=260, latency_ms_p50=p50, latency_ms_p90=p50, latency_ms_p95=p50, first_inference_ms=p50, load_ms=1.0,
+            warmed_up=True, peak_rss_bytes=1_000_000, conditions=Conditions(),
+        )  # fmt: skip
+        answer = {"outcome": Outcome.SUCCEEDED, "variant": variant, "accuracy": 0.97, "items": 64}
+        return Measured(token=order.token, digest=order.digest, runs=(run,) * order.runs, **answer)
+
+    def _fetch(self, digest: str) -> str:
+        """Fetch and verify a bundle; its variant."""
         manifest = open_manifest(self._get(topics.manifest(digest)), self._trust, digest)
         for blob in manifest.blobs.values():
             container = b""
@@ -168,6 +196,7 @@ class PlayedDevice:
                 container += piece
                 self.chunks_received += 1
             assert sha256_hex(b"".join(decode(io.BytesIO(container), blob, blob.encoding))) == blob.sha256
+        return manifest.variant
 
     def _get(self, topic: str) -> bytes:
         came: queue.Queue[bytes] = queue.Queue()
@@ -214,6 +243,7 @@ class PlayedDevice:
             free_bytes=10**9,
             beat_s=BEAT_S,
             models=models,
+            measured=self._measured,
         )
         self._beat_at = time.monotonic() + BEAT_S
         self._publish("reported", encode(said), retain=True)

@@ -24,10 +24,10 @@ POLICY = Policy(
 )
 
 
-def verdict(seed: int, effect: list[float]) -> tuple[str, int, set[str]]:
+def verdict(seed: int, effect: list[float], rounds: int = 240) -> tuple[str, int, set[str]]:
     """FAIL, PASS (of every board) or CONTINUE, after how many windows, and the boards that passed."""
     evidence, passed = Evidence(), set[str]()
-    for number, heard in enumerate(windows(np.random.default_rng(seed), np.array(effect)), 1):
+    for number, heard in enumerate(windows(np.random.default_rng(seed), np.array(effect), rounds), 1):
         for window in heard:
             evidence = judge.observe(evidence, window, POLICY)
         if judge.failure(evidence, POLICY, len(effect)):
@@ -35,7 +35,7 @@ def verdict(seed: int, effect: list[float]) -> tuple[str, int, set[str]]:
         passed |= {window.device for window in heard if judge.passes(evidence, window.device, POLICY, 1)}
         if len(passed) == len(effect):
             return "PASS", number, passed
-    return "CONTINUE", 240, passed
+    return "CONTINUE", rounds, passed
 
 
 @pytest.mark.parametrize(("boards", "runs"), [(1, 100), (5, 40)])
@@ -58,3 +58,10 @@ def test_a_fifth_of_the_fleet_that_suffers_is_never_passed() -> None:
         kind, _, passed = verdict(seed, [math.log(1.4)] * 4 + [0.0] * 16)
         assert kind == "FAIL"
         assert not passed & suffering
+
+
+def test_one_board_that_lies_among_harmless_ones_fails_no_fleet_and_stops_no_other() -> None:
+    for seed in range(6):
+        kind, _, passed = verdict(seed, [math.log(50), *[0.0] * 4], rounds=60)
+        assert kind == "CONTINUE"
+        assert passed == {f"board-{board:02}" for board in range(1, 5)}

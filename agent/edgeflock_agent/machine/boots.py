@@ -6,7 +6,7 @@ Decided here: what serves after a boot, how a candidate's way goes on, and which
 
 from __future__ import annotations
 
-from edgeflock_agent.machine import forms, tries
+from edgeflock_agent.machine import forms, repairs, tries
 from edgeflock_agent.machine.effects import Effect, FetchManifest, Load, Persist, Report, Switch
 from edgeflock_agent.machine.events import Booted, Damaged, Stopping
 from edgeflock_agent.machine.moves import WORKING, S, Stepped, end, fetch, give_way, incumbent_failed, remember_bad
@@ -85,7 +85,7 @@ def damaged(state: ModelState, event: Damaged) -> Stepped:
         return fetch(after, state.candidate or "")
     if after.slots == slots:
         return state, ()
-    if wanted == after.slots.active:  # a place to go back to is lost; the controller sees it in the slots
+    if wanted == after.slots.active:  # a place to go back to is lost for now; the controller sees it in the slots
         return after, (Persist(), Report())
     serve: Effect = Load(after.slots.active) if after.slots.active is not None else Switch(None)
     after = _active_lost(after, wanted)
@@ -127,4 +127,4 @@ def _without_damaged_slots(state: ModelState, intact: frozenset[str]) -> ModelSt
         active, rest = (whole[0] if whole else None), None
     previous = rest if rest in intact else None
     factory = slots.factory if slots.factory in intact else None
-    return state.but(slots=Slots(active=active, previous=previous, factory=factory))
+    return repairs.lost(slots, state.but(slots=Slots(active=active, previous=previous, factory=factory)))

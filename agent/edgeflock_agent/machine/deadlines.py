@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeflock_agent.machine import tries
+from edgeflock_agent.machine import repairs, tries
 from edgeflock_agent.machine.effects import Load, Persist
 from edgeflock_agent.machine.events import Ticked
 from edgeflock_agent.machine.moves import BEFORE_TRIAL, WORKING, S, Stepped, end, fetch
@@ -32,4 +32,4 @@ def ticked(state: ModelState, event: Ticked) -> Stepped:
         if event.now.mono_s - state.trial_since_s >= deadline_s:
             detail = f"no word from the controller within {deadline_s:.0f} s of the trial's start"
             return end(state, Outcome.TIMED_OUT, Reason.TRIAL_UNCONFIRMED, detail)
-    return state, ()
+    return repairs.due(state, event.now) or (state, ())

@@ -69,6 +69,13 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """Bring the files of a bundle in again, beside all else; answers Repaired, or nothing."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
 class Switch:
     """Let this bundle's process answer from the next request on; None: nothing answers."""
 
@@ -102,6 +109,7 @@ Effect = (
     | Gauge
     | RunTrial
     | Load
+    | Repair
     | Switch
     | Persist
     | CollectGarbage

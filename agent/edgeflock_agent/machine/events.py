@@ -30,6 +30,13 @@ class Damaged:
 
 
 @dataclass(frozen=True)
+class Repaired:
+    """The files of a bundle that had to leave its slot are whole again."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
 class Unrecorded:
     """The disk did not take what the machine made of `event`; the state is the one before it."""
 
@@ -193,5 +200,6 @@ Event = (
     | Ticked
     | Stopping
     | Damaged
+    | Repaired
     | Unrecorded
 )

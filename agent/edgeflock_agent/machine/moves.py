@@ -58,6 +58,7 @@ def _serve_candidate(state: ModelState, to: DeviceState, outcome: Outcome, slots
     facts = state.bundles.get(slots.active or "")
     floor = facts.version if facts is not None else state.floor_version
     after = state.but(slots=slots, floor_version=floor, restarts_s=(), retry_at_s=None, mending=None, **NO_CANDIDATE)
+    after = after.but(lost_previous=None)
     after = after.but(state=to, outcome=outcome, reason=None, detail=None).forget_gone()
     return after, (Persist(), Switch(slots.active), CollectGarbage(), Report())
 

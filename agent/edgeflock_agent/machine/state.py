@@ -63,8 +63,9 @@ class ModelState(Frozen):
     bundle that is being brought in (or gone back to). `attempts` counts how often warming was begun since the candidate
     came: an agent that died each time has a candidate that kills it. `floor_version` is the version of what was last
     committed or gone back to. `mending` is a bundle that served until its files were damaged, and is to come back.
-    `trying` is what serves since a commit until it has been healthy for a while, since `trying_since_s` in this boot.
-    Times in `_s` are of the monotonic clock of this boot.
+    `lost_previous` and `lost_factory` were in these slots until their files rotted. `trying` is what serves since a
+    commit until it has been healthy for a while, since `trying_since_s` in this boot. Times in `_s` are of the
+    monotonic clock of this boot.
     """
 
     model: str
@@ -84,6 +85,9 @@ class ModelState(Frozen):
     retry_at_s: float | None = None
     mending: str | None = None
     mend_at_s: float | None = None
+    lost_previous: str | None = None
+    lost_factory: str | None = None
+    repair_at_s: float | None = None
     trying: Trying | None = None
     trying_since_s: float | None = None
 
@@ -96,8 +100,9 @@ class ModelState(Frozen):
     @property
     def held(self) -> frozenset[str]:
         """The digests whose files must stay on the disk."""
-        slots = (self.slots.active, self.slots.previous, self.slots.factory, self.candidate, self.mending)
-        return frozenset(digest for digest in slots if digest is not None)
+        slots = (self.slots.active, self.slots.previous, self.slots.factory)
+        others = (self.candidate, self.mending, self.lost_previous, self.lost_factory)
+        return frozenset(digest for digest in (*slots, *others) if digest is not None)
 
     @property
     def phase(self) -> Phase | None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgeflock_agent.machine import boots, candidate, deadlines, desired, incumbent
+from edgeflock_agent.machine import boots, candidate, deadlines, desired, incumbent, repairs
 from edgeflock_agent.machine.effects import CollectGarbage, Persist
 from edgeflock_agent.machine.events import (
     BlobsReady,
@@ -36,6 +36,7 @@ from edgeflock_agent.machine.events import (
     Loaded,
     ManifestReady,
     Refused,
+    Repaired,
     ServingStopped,
     Stopping,
     Ticked,
@@ -95,6 +96,7 @@ TRANSITIONS: dict[type, dict[DeviceState, Handler]] = {
     Ticked: dict.fromkeys(_EVERYWHERE, deadlines.ticked),
     Booted: dict.fromkeys(_EVERYWHERE, boots.booted),
     Damaged: dict.fromkeys(_EVERYWHERE, boots.damaged),
+    Repaired: dict.fromkeys(_EVERYWHERE, repairs.repaired),
     Unrecorded: dict.fromkeys(_EVERYWHERE, _unrecorded),
     Stopping: dict.fromkeys(_EVERYWHERE, boots.stopping),
 }

@@ -5,7 +5,7 @@ Layout of `record`: one line of JSON, one line with the SHA-256 of the first. Th
 
 Version history: 1, the first; since then, each with a default: `signed_time_s`; `measuring`; of what is remembered of a
 bundle `form`, `variants` and `tried`, so that the bundles of an older record run as their first form; of a model
-`trying`, so that what an older record has serving counts as proven.
+`trying`, so that what an older record has serving counts as proven, `lost_previous` and `lost_factory`.
 """
 
 from __future__ import annotations

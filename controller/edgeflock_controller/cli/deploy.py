@@ -17,7 +17,6 @@ AUTO = "auto"  # in place of a variant's name: each class gets its own
 
 @click.command()
 @target_options
-@click.option("--start-at", help='Ask nobody before: "2026-11-23 02:00", 02:00 for the next one, or +2h.')
 @click.option("--objective", help="With --variant auto: what is to be least or most, e.g. 'min energy_mj'.")
 @click.option("--require", help="With --variant auto: what must hold, as in the example.")
 @click.option("--measure-on", type=click.IntRange(1, 100), help="With --variant auto: boards of each class. [2]")

@@ -78,13 +78,13 @@ def follow(store: Path, name: str, tell: Callable[[str], None]) -> Json:
         try:
             with Client(store) as client:
                 while True:
-                    rollout = client.rollout(name)
+                    rollout = client.rollout(name, evidence=False)
                     away_since = None
                     for line in changes(seen, rollout):
                         tell(line)
                     seen = rollout
                     if rollout["phase"] in TERMINAL or _is_held(rollout):
-                        return rollout
+                        return client.rollout(name)
                     time.sleep(_LOOK_S)
         except NotRunning:
             if away_since is None:

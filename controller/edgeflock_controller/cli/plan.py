@@ -22,7 +22,15 @@ Json = dict[str, Any]
 @target_options
 @store_option
 @json_option
-def plan(model: str, variant: str, selector: str, policy_name: str, store: Path | None, as_json: bool) -> None:
+def plan(
+    model: str,
+    variant: str,
+    selector: str,
+    policy_name: str,
+    start_at: str | None,
+    store: Path | None,
+    as_json: bool,
+) -> None:
     r"""Say what a deployment of MODEL[@VERSION] would do: who, when, how many bytes, and what its canary can detect.
 
     Nothing is sent to any device. Who gets it and how long it takes come from the real rules, what is detected from
@@ -33,16 +41,20 @@ def plan(model: str, variant: str, selector: str, policy_name: str, store: Path 
       edgeflock plan digits@2 --variant dynamic_wi8 --to all
       edgeflock plan digits@2 --variant dynamic_wi8 --to all --policy mine.toml --json
     """
+    from datetime import datetime
+
     from rich.console import Console
 
     from edgeflock_controller.cli.foresee import ask_subject
+    from edgeflock_controller.cli.start_time import parse_start
     from edgeflock_controller.rehearsal.plan import make_plan, plan_json
     from edgeflock_deploy.policy.policy_file import load_policy
 
     policy = load_policy(policy_name)
+    starts_at = None if start_at is None else parse_start(start_at, datetime.now())
     subject = ask_subject(home.store_folder(store), model, variant, selector)
     with Console(stderr=True).status("rehearsing") as status:
-        made = make_plan(subject, policy, selector, lambda what: status.update(f"rehearsing: {what}"))
+        made = make_plan(subject, policy, selector, starts_at, lambda what: status.update(f"rehearsing: {what}"))
     found = plan_json(made, subject, policy, selector)
     if as_json:
         print_json(found)

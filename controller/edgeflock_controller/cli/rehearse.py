@@ -30,6 +30,7 @@ def rehearse(
     variant: str,
     selector: str,
     policy_name: str,
+    start_at: str | None,
     worse: str | None,
     runs: int,
     seed: int,
@@ -48,7 +49,10 @@ def rehearse(
       edgeflock rehearse digits@2 --variant dynamic_wi8 --to all --regression 'latency_ms_p95 +25%'
       edgeflock rehearse digits@2 --variant dynamic_wi8 --to all --regression 'accuracy -3pt on class=rpi4' --runs 50
     """
+    from datetime import datetime
+
     from edgeflock_controller.cli.foresee import ask_subject
+    from edgeflock_controller.cli.start_time import parse_start
     from edgeflock_controller.rehearsal.outcomes import outcomes
     from edgeflock_controller.rehearsal.plan import plot_of
     from edgeflock_controller.rehearsal.regression import HARMLESS, parse_regression
@@ -57,8 +61,9 @@ def rehearse(
 
     regression = HARMLESS if worse is None else parse_regression(worse)
     policy = load_policy(policy_name)
+    starts_at = None if start_at is None else parse_start(start_at, datetime.now())
     subject = ask_subject(home.store_folder(store), model, variant, selector)
-    ended = _run_all(plot_of(subject, policy, selector, regression), seed, runs)
+    ended = _run_all(plot_of(subject, policy, selector, starts_at, regression), seed, runs)
     found = {
         "model": subject.candidate.model,
         "version": subject.candidate.version,

@@ -13,7 +13,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def target_options(command: Command) -> Command:
-    """Give a command MODEL, --variant, --to (`selector`) and --policy (`policy_name`), in this order in its help."""
+    """Give a command MODEL, --variant, --to (`selector`), --policy (`policy_name`) and --start-at, in this order."""
+    command = click.option("--start-at", help='Ask nobody before: "2026-11-23 02:00", 02:00 for the next one, or +2h.')(
+        command
+    )
     command = click.option(
         "--policy", "policy_name", default="standard", show_default=True, help="A shipped name or a TOML file."
     )(command)

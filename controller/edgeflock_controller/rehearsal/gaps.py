@@ -68,11 +68,11 @@ def _no_evidence(candidate: Candidate, boards: Sequence[Board], policy: Policy) 
 
 
 def _no_meter(subject: Subject, policy: Policy) -> Iterator[str]:
-    if not any(guardrail.metric == "energy_mj" for guardrail in policy.guardrail):
-        return
+    rail = next((guardrail for guardrail in policy.guardrail if guardrail.metric == "energy_mj"), None)
     without = [board.device for board in subject.boards if not board.measures_energy]
-    if without:
-        yield f"{_some(without)}: no meter that may judge, so the guardrail on energy_mj has no data there"
+    if rail is not None and without:
+        then = "energy_mj is not judged there" if rail.where_measured else "they cannot pass the guardrail on energy_mj"
+        yield f"{_some(without)}: no meter that may judge, so {then}"
 
 
 def _latency(boards: Sequence[Board], policy: Policy) -> Iterator[str]:

@@ -100,7 +100,7 @@ def asked_in(plot: Plot) -> dict[str, int]:
     policy = plot.policy
     easy = tuple(stage.model_copy(update=_AT_ONCE) for stage in policy.stage)
     rules = policy.model_copy(update={"guardrail": (), "stage": easy, "window": (), "rate": Rate(), "halt": ()})
-    return dict(rehearse(plot._replace(policy=rules, stays=True), 0).asked_in)
+    return dict(rehearse(plot._replace(policy=rules, stays=True, start_at=None), 0).asked_in)
 
 
 def _rehearsed(plot: Plot, seed: int) -> list[Run]:

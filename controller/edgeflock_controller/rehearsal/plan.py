@@ -31,9 +31,15 @@ class Plan(NamedTuple):
     sources: tuple[str, ...]
 
 
-def make_plan(subject: Subject, policy: Policy, selector: str, tell: Callable[[str], None] = lambda _: None) -> Plan:
-    """Make the plan of a deployment that would begin now; `tell` hears what is being rehearsed."""
-    plot = plot_of(subject, policy, selector)
+def make_plan(
+    subject: Subject,
+    policy: Policy,
+    selector: str,
+    start_at: float | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Make the plan of a deployment that is ordered now; `tell` hears what is being rehearsed."""
+    plot = plot_of(subject, policy, selector, start_at)
     tell("who and how long")
     layout = lay_out(plot, subject.manifest, subject.holds, SEED)
     opening = open_rollout(plot)
@@ -52,10 +58,14 @@ def make_plan(subject: Subject, policy: Policy, selector: str, tell: Callable[[s
     )
 
 
-def plot_of(subject: Subject, policy: Policy, selector: str, regression: Regression = HARMLESS) -> Plot:
-    """What to rehearse of a deployment that would begin now."""
+def plot_of(
+    subject: Subject, policy: Policy, selector: str, start_at: float | None = None, regression: Regression = HARMLESS
+) -> Plot:
+    """What to rehearse of a deployment that is ordered now and begins at `start_at`, in seconds since 1970."""
     wire_bytes = subject.manifest.wire_bytes
-    return Plot(subject.candidate, subject.boards, policy, selector, subject.at, regression, bundle_bytes=wire_bytes)
+    return Plot(
+        subject.candidate, subject.boards, policy, selector, subject.at, regression, start_at, bundle_bytes=wire_bytes
+    )
 
 
 def plan_json(plan: Plan, subject: Subject, policy: Policy, selector: str) -> Json:

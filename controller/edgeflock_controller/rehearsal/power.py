@@ -17,7 +17,7 @@ from edgeflock_deploy.policy.rules import Guardrail
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
 
 POWER = 0.9
-_SEEDS = 60
+_SEEDS = 40
 _WORK = 4000  # devices x seeds of a try are kept near this, for canaries are as large as a policy makes them
 _LEAST_SEEDS = 30
 _WINDOWS = 300  # what is not found in so many is not found, however many a policy allows
@@ -29,7 +29,7 @@ class Detected(NamedTuple):
     """What a guardrail of the canary detects.
 
     `size` is as a policy's margins are (0.25 is a quarter more, 0.02 two points); None: not even the `largest` tried
-    is detected. The quantiles are of the measurement's runs that were stopped.
+    is detected, or (`power` 0) nobody measures it. The quantiles are of the measurement's runs that were stopped.
     """
 
     metric: str
@@ -62,6 +62,8 @@ def detects(plot: Plot, guardrail: Guardrail, seeds: int, opening: Opening | Non
         seeds: how many a size is tried on; the one that comes out is measured on three times as many others.
         opening: of the plot.
     """
+    if not _is_measured(plot, guardrail.metric):
+        return Detected(guardrail.metric, None, 0.0, 0.0, 0, None, None, None, None)
     search = _Search(plot, guardrail.metric, opening or open_rollout(plot))
     largest = _LARGEST[guardrail.metric not in SHARES]
     low, high = guardrail.fail_margin, 2 * (guardrail.pass_margin or guardrail.fail_margin) + 0.01
@@ -73,6 +75,12 @@ def detects(plot: Plot, guardrail: Guardrail, seeds: int, opening: Opening | Non
         middle = (low + high) / 2
         low, high = (low, middle) if search.enough(middle, seeds) else (middle, high)
     return _measured(search, high, guardrail, seeds)
+
+
+def _is_measured(plot: Plot, metric: str) -> bool:
+    if metric == "energy_mj":
+        return any(board.measures_energy for board in plot.boards)
+    return plot.policy.trial.mode == "serving" or not metric.startswith("service_ms")
 
 
 def _measured(search: _Search, size: float, guardrail: Guardrail, seeds: int) -> Detected:

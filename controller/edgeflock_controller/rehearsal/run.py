@@ -67,7 +67,7 @@ class Run(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """What is rehearsed: everything but chance. `at` is when it starts, in seconds since 1970."""
+    """What is rehearsed: everything but chance. `at` is when it is ordered, in seconds since 1970."""
 
     candidate: Candidate
     boards: Sequence[Board]
@@ -75,10 +75,16 @@ class Plot(NamedTuple):
     selector: str
     at: float
     regression: Regression = HARMLESS
+    start_at: float | None = None  # nobody is asked before; None: at once
     horizon_s: float = HORIZON_S
     stays: bool = False  # nobody comes or goes
     bundle_bytes: int = 0  # what a device fetches, as the rates of sites count it
     most_windows: int | None = None  # of any one device; then it is over, as `open`
+
+    @property
+    def begins_at(self) -> float:
+        """From when time is counted: devices may be asked."""
+        return max(self.at, self.start_at or self.at)
 
 
 class Opening(NamedTuple):
@@ -114,6 +120,7 @@ def open_rollout(plot: Plot) -> Opening:
         policy=plot.policy,
         devices=devices,
         by="rehearsal",
+        start_at=plot.start_at,
         bundle_bytes=plot.bundle_bytes,
     )
     return Opening(*step(None, started))
@@ -162,8 +169,8 @@ class Rehearsal:
                 self._approve()
                 continue
             tick_at_s = min(self._now_s + self._tick_s, self._wakes_s())
-            if tick_at_s > plot.at + plot.horizon_s and next_s > plot.at + plot.horizon_s:
-                self._now_s = plot.at + plot.horizon_s
+            if tick_at_s > plot.begins_at + plot.horizon_s and next_s > plot.begins_at + plot.horizon_s:
+                self._now_s = plot.begins_at + plot.horizon_s
                 break
             if tick_at_s < next_s:
                 self._now_s = tick_at_s
@@ -225,7 +232,7 @@ class Rehearsal:
         before = self._rollout
         self._rollout, effects = step(before, event)
         if before.phase is not RolloutPhase.ROLLING_BACK and self._rollout.phase is RolloutPhase.ROLLING_BACK:
-            self._fail_s = self._now_s - self._plot.at
+            self._fail_s = self._now_s - self._plot.begins_at
             self._windows_to_fail = max((played.windows for played in self._played.values()), default=0)
         self._carry_out(effects)
 
@@ -241,7 +248,7 @@ class Rehearsal:
             heapq.heappush(self._due, (self._now_s + later.in_s, self._order, device, later))
 
     def _report(self) -> Run:
-        rollout, start_s = self._rollout, self._plot.at
+        rollout, start_s = self._rollout, self._plot.begins_at
         for played in self._played.values():
             played.ends(self._now_s)
         ending = "held" if self._is_held() else _ENDINGS.get(rollout.phase, "open")

@@ -133,9 +133,9 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
                 return Finding(sentences.failed(evidence, guardrail, blamed, "compared exactly"))
             return Finding(None, blamed[0], sentences.suspected(evidence, guardrail, blamed[0], "compared exactly"))
     bets = weighing.bets_of(policy)
-    if not bets:
-        return Finding()
-    if weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(fail_needs(policy)):
+    if not bets or weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(
+        fail_needs(policy)
+    ):
         return Finding()
     total, worst = weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)
     if total < math.log(fail_needs(policy)):
@@ -164,6 +164,8 @@ def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
     """Say why the rollout must be held for a person to look, once; None if it need not."""
     for guardrail in policy.guardrail:
         if guardrail.metric in BRAKES and guardrail.metric in evidence.fleet and not evidence.braked:
+            if weighing.at_most(evidence.fleet, 0.0, [guardrail], devices) < math.log(fail_needs(policy)):
+                continue
             total, _ = weighing.weighed(evidence.fleet, 0.0, [guardrail], devices)
             if total >= math.log(fail_needs(policy)):
                 numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
@@ -232,20 +234,21 @@ def _noted(before: MetricEvidence | None, z: float) -> MetricEvidence:
     """An observation on which nothing is staked."""
     if before is None:
         return MetricEvidence(1, z, z)
-    return before._replace(windows=before.windows + 1, total=before.total + z, worst=max(before.worst, z))
+    return MetricEvidence(before.windows + 1, before.total + z, max(before.worst, z))
 
 
 def staked(before: MetricEvidence | None, z: float, guardrail: Guardrail) -> MetricEvidence:
     """A device's evidence of a metric with one more observation z, and with what is staked on it."""
-    noted = _noted(before, z)
+    was = before or _FRESH
+    windows, total, worst = was.windows + 1, was.total + z, z if before is None else max(was.worst, z)
     if guardrail.metric == EXACT:
-        return noted._replace(beyond=noted.worst > guardrail.fail_margin)
-    harmed = betting.stake(noted.harm, harm(guardrail, z))
+        return MetricEvidence(windows, total, worst, beyond=worst > guardrail.fail_margin)
+    harmed, unharmed, least = betting.stake(was.harm, harm(guardrail, z)), was.harmless, 0
+    if guardrail.metric not in FAIL_ONLY:
+        unharmed = betting.stake(unharmed, harmless(guardrail, z))
+        least = harmless_bin(unharmed)
     purse = betting.purse(betting.mixture(harmed))
-    if guardrail.metric in FAIL_ONLY:
-        return noted._replace(harm=harmed, purse=purse)
-    unharmed = betting.stake(noted.harmless, harmless(guardrail, z))
-    return noted._replace(harm=harmed, purse=purse, harmless=unharmed, harmless_bin=harmless_bin(unharmed))
+    return MetricEvidence(windows, total, worst, harmed, unharmed, purse, least)
 
 
-_NONE = Pooled()
+_NONE, _FRESH = Pooled(), MetricEvidence()

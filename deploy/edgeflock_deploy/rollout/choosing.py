@@ -27,27 +27,32 @@ class Choice(NamedTuple):
 def choose(rollout: Rollout, n: int, at: float) -> Choice:
     """Choose up to n of the devices that may be asked at `at`, from the classes with the fewest reached so far.
 
-    Stragglers, devices on their second try and late comers come after all others.
+    Stragglers, devices on their second try, late comers and boards on which nothing ran come after all others: none of
+    them is to be the canary.
     """
     chosen: list[str] = []
     pace, rate = rollout.pace, rollout.policy.rate
     askable = list(may_be_asked(rollout, at)) if n > 0 and paces.is_free(pace, rate, at) else []
-    askable = [entry for entry in askable if paces.site_is_free(pace, rate, entry[0].site, at)]
+    askable = [entry for entry in askable if paces.site_is_free(pace, rate, entry[0].site, rollout.bundle_bytes, at)]
     if not askable:
         return Choice((), pace)
     reached = _reached_by_class(rollout)
     for late in (False, True):
-        queues = _queues([entry for entry in askable if (entry[0].late or entry[0].joined) is late])
+        queues = _queues([entry for entry in askable if _comes_late(entry[0]) is late])
         while len(chosen) < n and queues and paces.is_free(pace, rate, at):
             device_class = min(queues, key=lambda name: (reached[name], name))
             device, site = next(queues[device_class], (None, ""))
             if device is None:
                 del queues[device_class]
-            elif paces.site_is_free(pace, rate, site, at):
+            elif paces.site_is_free(pace, rate, site, rollout.bundle_bytes, at):
                 chosen.append(device)
                 reached[device_class] += 1
                 pace = paces.spent(pace, rate, site, rollout.bundle_bytes, at)
     return Choice(tuple(chosen), pace)
+
+
+def _comes_late(group: Group) -> bool:
+    return group.late or group.joined or group.empty
 
 
 def in_stage(rollout: Rollout, *statuses: DeviceStatus) -> Iterator[tuple[Group, Members]]:

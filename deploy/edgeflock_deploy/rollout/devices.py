@@ -92,6 +92,7 @@ class Group(NamedTuple):
     failed: bool = False  # it answered with a failure or a refusal
     site: str = ""
     utc_offset_s: int | None = None
+    empty: bool = False  # nothing ran there that the candidate could be compared with
 
 
 Members = SortedMap[str, None]
@@ -231,6 +232,7 @@ def _group(progress: DeviceProgress) -> Group:
         progress.outcome in _FAILURES,
         progress.site,
         progress.utc_offset_s,
+        progress.committed_before is None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from benchmarks.device.switches import CLIENTS, Events, Request, out_of_order, run
+from benchmarks.device.switches import CLIENTS, Events, Request, longest_waits_ms, out_of_order, run
 
 from edgeflock_agent.client import Client
 from edgeflock_deploy.messages import Outcome, Phase
@@ -36,6 +36,11 @@ def test_an_answer_of_a_variant_that_had_gone_or_had_not_come_is_noticed() -> No
     fine = [Request(1, 2, 0, 1.0), Request(9.9, 10.05, 0, 1.0), Request(9.9, 10.05, 1, 1.0), Request(30, 31, 2, 1.0)]
     assert out_of_order(fine, events) == []
     assert len(out_of_order([Request(11, 12, 0, 1.0), Request(1, 2, 1, 1.0), Request(30, 31, 1, 1.0)], events)) == 3
+
+
+def test_of_each_moment_the_longest_wait_beyond_the_inference_counts() -> None:
+    requests = [Request(0.0, 0.010, 0, 4.0), Request(0.004, 0.006, 0, 1.0), Request(0.1, 0.12, 0, 2.0)]
+    assert longest_waits_ms(requests, [0.005, 0.05, 0.11]) == pytest.approx([6.0, 18.0])
 
 
 def test_deployments_of_a_real_agent_under_load_lose_no_request(hq: Headquarters, board: Board, tmp_path: Path) -> None:

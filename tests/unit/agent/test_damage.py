@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from machine_states import FACTORY, MEASURED, NEW, NOW, OLD, OLDER, S, at, entry, walk
+from machine_states import FACTORY, MEASURED, NEW, NOW, OLD, OLDER, S, at, desired, entry, walk
 from recording_disk import UnsyncedDisk
 from update_story import MODEL, Headquarters, Order, PlayedAgent, World
 
 from edgeflock_agent.cli import main
 from edgeflock_agent.machine.deadlines import MEND_AGAIN_S
-from edgeflock_agent.machine.effects import FetchManifest, Load, Report, Switch
+from edgeflock_agent.machine.effects import FetchManifest, Load, Persist, Repair, Report, Switch
 from edgeflock_agent.machine.events import (
     BlobsReady,
     Booted,
@@ -24,11 +24,13 @@ from edgeflock_agent.machine.events import (
     DownloadFailed,
     HardStopped,
     ManifestReady,
+    Repaired,
     Ticked,
     TurnCame,
     Verified,
     Warmed,
 )
+from edgeflock_agent.machine.repairs import REPAIR_AGAIN_S
 from edgeflock_agent.machine.state import BakedBundle, Now
 from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.storage.baked import Baked, bake
@@ -81,6 +83,40 @@ def test_a_rotten_bundle_to_go_back_to_leaves_its_slot_and_what_serves_stays() -
     state, effects = step(at(S.COMMITTED), Damaged(frozenset({OLDER}), NOW))
     assert (state.state, state.slots) == (S.COMMITTED, Slots(active=OLD, factory=FACTORY))
     assert not [effect for effect in effects if isinstance(effect, Load | Switch)]
+
+
+def test_rotten_bundles_to_go_back_to_are_fetched_again_one_at_a_time_and_have_their_slots_back() -> None:
+    before = at(S.COMMITTED)
+    state, _ = step(before, Damaged(frozenset({OLDER, FACTORY}), NOW))
+    assert {OLDER, FACTORY} <= state.held  # their files are not collected while they come in
+    for digest, slots in ((OLDER, Slots(active=OLD, previous=OLDER)), (FACTORY, before.slots)):
+        state, effects = step(state, Ticked(NOW))
+        assert effects == (Repair(digest),)
+        assert step(state, Ticked(NOW))[1] == ()  # it is on its way
+        state, effects = step(state, Repaired(digest))
+        assert (state.slots, effects) == (slots, (Persist(), Report()))
+    assert step(state, Ticked(NOW)) == (state, ())
+
+
+def test_a_repair_that_came_to_nothing_is_tried_again_later_and_none_begins_while_a_candidate_is_on_its_way() -> None:
+    state = walk(at(S.COMMITTED), Damaged(frozenset({OLDER}), NOW), Ticked(NOW))[0]
+    again = Now(NOW.wall_s, NOW.mono_s + REPAIR_AGAIN_S)
+    assert step(state, Ticked(again))[1] == (Repair(OLDER),)
+    trying, _ = step(at(S.TRIAL), Damaged(frozenset({OLDER}), NOW))
+    assert step(trying, Ticked(NOW))[1] == ()
+
+
+def test_a_bundle_that_comes_back_too_late_for_its_slot_takes_nobodys_place() -> None:
+    lost, _ = step(at(S.TRIAL), Damaged(frozenset({OLDER}), NOW))
+    committed, _ = desired(lost, entry(Phase.COMMIT))
+    state, effects = step(committed, Repaired(OLDER))
+    assert (state.slots, effects) == (Slots(active=NEW, previous=OLD, factory=FACTORY), ())
+
+
+def test_what_rotted_behind_the_active_bundle_is_found_at_a_boot_too() -> None:
+    state, _ = step(at(S.COMMITTED), Booted(frozenset({OLD, OLDER}), NOW))
+    assert state.slots == Slots(active=OLD, previous=OLDER)
+    assert step(state, Ticked(NOW))[1] == (Repair(FACTORY),)
 
 
 def test_rot_of_the_incumbent_does_not_end_a_trial_and_is_mended_when_the_candidate_failed() -> None:
@@ -224,6 +260,22 @@ def test_the_scrub_finds_rot_while_the_board_runs(world: World, folder: Path, ca
     assert "is damaged on the disk" in caplog.text
     assert agent.store.intact(world.digests["c"], world.trust) is not None  # fetched again
     assert agent.serving[MODEL].digest == world.digests["c"]
+
+
+def test_a_rotten_bundle_to_go_back_to_comes_in_again_while_the_board_runs(world: World, folder: Path) -> None:
+    agent, _ = board(world, folder, INSTALLED, 3)
+    agent.boot()
+    agent.link.start()
+    rot(agent.store, world, "b")
+    agent.handle(MODEL, Damaged(frozenset({world.digests["b"]}), agent.now()))
+    agent.collect_garbage()
+    assert agent.models[MODEL].slots.previous is None
+    agent._tick()
+    settle(agent)
+    assert agent.models[MODEL].slots.previous == world.digests["b"]
+    assert agent.store.intact(world.digests["b"], world.trust) is not None
+    assert agent.serving[MODEL].digest == world.digests["c"]
+    assert agent.repairs == []
 
 
 def test_a_folder_that_was_baked_is_served_from_where_it_lies_and_never_written(

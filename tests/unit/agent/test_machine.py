@@ -27,6 +27,7 @@ from edgeflock_agent.machine.events import (
     Loaded,
     ManifestReady,
     Refused,
+    Repaired,
     ServingStopped,
     Stopping,
     Ticked,
@@ -65,6 +66,7 @@ CELLS: list[tuple[Event, dict[DeviceState, DeviceState]]] = [
     (Ticked(Now(1_200.0, NOW.mono_s + 100.0)), {S.TRIAL: S.FAILED}),
     (Ticked(LATE), dict.fromkeys((S.DOWNLOADING, S.VERIFYING, S.STAGED, S.WARMING), S.FAILED)),
     (Stopping(), {}),
+    (Repaired(OLDER), {}),
     (
         Booted(frozenset({OLD, OLDER, FACTORY}), NOW),
         dict.fromkeys((S.DOWNLOADING, S.VERIFYING, S.STAGED, S.WARMING, S.TRIAL), S.DOWNLOADING),

@@ -162,3 +162,12 @@ def test_a_report_says_how_many_windows_were_lost_for_want_of_room(tmp_path: Pat
     link.connected = True
     reports.reported({}, {})
     assert [(m.windows_dropped, m.events_dropped) for m in link] == [(1, 0)]
+
+
+def test_a_window_says_how_often_the_incumbent_was_restarted_since_the_one_before() -> None:
+    link = Published()
+    reports = reporter(link)
+    for restarts_s in ((1.0,), (1.0, 5.0, 6.0), (6.0,), ()):
+        reports.window(ModelState(model="m").but(restarts_s=restarts_s), "r1", "old", "new", SIDES)
+    sent = [message for message in link if isinstance(message, Window)]
+    assert [(window.old.crashes, window.new.crashes) for window in sent] == [(0, 0), (2, 0), (0, 0), (0, 0)]

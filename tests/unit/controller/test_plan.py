@@ -24,6 +24,7 @@ from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 CANDIDATE = Candidate("digits", 2, "small", "new")
 P50 = Guardrail(metric="latency_ms_p50", fail_margin=0.05, pass_margin=0.10)
 MEMORY = Guardrail(metric="peak_rss_bytes", fail_margin=0.2, pass_margin=0.25)
+ENERGY = Guardrail(metric="energy_mj", fail_margin=0.05, pass_margin=0.1)
 HOLDS = "a" * 64
 SEEDS = 20
 
@@ -188,6 +189,16 @@ def test_nothing_is_missing_where_nothing_is() -> None:
             [board("a", pair_s=1.0)],
             policy(1, guardrail=(Guardrail(metric="latency_ms_p95", fail_margin=0.05, pass_margin=0.1),)),
             "a: a window there has fewer than 130 pairs, so latency_ms_p95 has no data",
+        ),
+        (
+            [board("a"), board("b", measures_energy=True)],
+            policy(1, guardrail=(ENERGY,)),
+            "a: no meter that may judge, so they cannot pass the guardrail on energy_mj",
+        ),
+        (
+            [board("a")],
+            policy(1, guardrail=(ENERGY.model_copy(update={"where_measured": True}),)),
+            "a: no meter that may judge, so energy_mj is not judged there",
         ),
         (
             [board("a", frozen=True), board("b")],

@@ -194,6 +194,12 @@ def test_a_maintenance_window_is_waited_for() -> None:
     assert run.duration_s == pytest.approx(2 * 3600 - 1000 + 33, abs=5)
 
 
+def test_a_start_at_a_time_is_waited_for_and_time_is_counted_from_it() -> None:
+    later = rehearse(plot(2, policy=timed())._replace(start_at=90_000.0), 0)
+    assert later.ending == "succeeded"
+    assert later.duration_s == pytest.approx(33, abs=5)
+
+
 def test_devices_are_asked_no_faster_than_the_rate_allows() -> None:
     run = rehearse(plot(5, policy=timed(rate=Rate(devices_per_minute=1))), 0)
     assert run.duration_s == pytest.approx(4 * 60 + 33, abs=5)

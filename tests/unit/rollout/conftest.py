@@ -112,6 +112,7 @@ class Fleet:
         offsets: dict[str, int] | None = None,
         sites: dict[str, str] | None = None,
         frozen: Iterable[str] = (),
+        empty: Iterable[str] = (),
         now: float = 1000.0,
         **started: Any,
     ) -> None:
@@ -130,7 +131,9 @@ class Fleet:
         )
         self._rollout: Rollout | None = None
         self._said: dict[str, tuple[SetDesired | None, dict[str, Any]]] = {}
-        entered = tuple(self._as_started(device, NEW if device in set(current) else OLD) for device in self.classes)
+        committed: dict[str, str | None] = dict.fromkeys(self.classes, OLD)
+        committed |= dict.fromkeys(current, NEW) | dict.fromkeys(empty)
+        entered = tuple(self._as_started(device, committed[device]) for device in self.classes)
         self.feed(
             Started(
                 at=self.now,

@@ -75,7 +75,7 @@ def test_the_demo_policy_passes_a_fast_faithful_variant_within_10_windows(window
 def test_exactly_at_the_margin_a_fleet_fails_no_oftener_than_alpha(
     window: MakeWindow, policy: MakePolicy, devices: int
 ) -> None:
-    rules, rng, false_fails, runs = policy(alpha=0.2), np.random.default_rng(7), 0, 150
+    rules, rng, false_fails, runs = policy(alpha=0.2), np.random.default_rng(7), 0, 100
     for _ in range(runs):
         evidence = Evidence()
         for number in range(40):

@@ -65,3 +65,14 @@ def test_a_board_that_gives_pairs_is_judged_by_them(fleet: MakeFleet, policy: Ma
     world.window("new", ratio=1.0)
     world.proves("a")
     assert world.asked(Phase.COMMIT) == ["a"]
+
+
+def test_an_empty_board_is_no_canary_while_there_is_another(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(1, 100.0), "abc", empty="a")
+    assert world.asked(Phase.TRIAL) == ["b"]
+    world.proves("b")
+    assert set(world.asked(Phase.TRIAL)) == {"a", "c"}
+
+
+def test_where_all_boards_are_empty_the_first_is_asked(fleet: MakeFleet, policy: MakePolicy) -> None:
+    assert fleet(policy(1, 100.0, guardrails=()), "abc", empty="abc").asked(Phase.TRIAL) == ["a"]
