@@ -46,7 +46,6 @@ class Prospects:
             "holds": sorted(held),
             "latency_ms": None if measured is None else measured.latency_ms_p50,
             "measures_energy": measured is not None and measured.energy.may_gate,
-            "energy": None if measured is None else (measured.energy.meter or measured.energy.reason),
         }
 
     def record(self, device: str, model: str) -> Json:

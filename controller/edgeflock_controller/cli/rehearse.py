@@ -15,7 +15,8 @@ from edgeflock_controller.cli.target import target_options
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from edgeflock_controller.rehearsal.run import Plot, Run
+    from edgeflock_controller.rehearsal.plot import Plot
+    from edgeflock_controller.rehearsal.run import Run
 
 
 @click.command()
@@ -88,7 +89,7 @@ def _run_all(plot: Plot, seed: int, runs: int) -> Sequence[Run]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from edgeflock_controller.rehearsal.run import open_rollout
+    from edgeflock_controller.rehearsal.plot import open_rollout
     from edgeflock_controller.rehearsal.run import rehearse as rehearse_once
 
     ended: list[Run] = []

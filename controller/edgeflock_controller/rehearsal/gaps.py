@@ -30,6 +30,7 @@ def gaps(subject: Subject, policy: Policy, layout: Layout) -> list[str]:
         *_latency(boards, policy),
         *_differs(subject.candidate, policy),
         *_unrecorded(boards),
+        *_no_room(subject),
         *_left_out(boards, policy),
         *_waits(policy),
         *_windows(boards, policy, subject.at),
@@ -68,11 +69,23 @@ def _no_evidence(candidate: Candidate, boards: Sequence[Board], policy: Policy) 
 
 
 def _no_meter(subject: Subject, policy: Policy) -> Iterator[str]:
-    if not any(guardrail.metric == "energy_mj" for guardrail in policy.guardrail):
-        return
+    rail = next((guardrail for guardrail in policy.guardrail if guardrail.metric == "energy_mj"), None)
     without = [board.device for board in subject.boards if not board.measures_energy]
-    if without:
-        yield f"{_some(without)}: no meter that may judge, so the guardrail on energy_mj has no data there"
+    if rail is not None and without:
+        then = "energy_mj is not judged there" if rail.where_measured else "they cannot pass the guardrail on energy_mj"
+        yield f"{_some(without)}: no meter that may judge, so {then}"
+
+
+def _no_room(subject: Subject) -> Iterator[str]:
+    """Devices whose disk has no room for what they lack of the first form, decoded."""
+    blobs = subject.manifest.blobs.values()
+    tight = []
+    for device, free_bytes in sorted(subject.free_bytes.items()):
+        held = subject.holds.get(device, frozenset())
+        if sum(blob.bytes for blob in blobs if blob.sha256 not in held) > free_bytes:
+            tight.append(device)
+    if tight:
+        yield f"{_some(tight)}: less disk free than the bundle takes"
 
 
 def _latency(boards: Sequence[Board], policy: Policy) -> Iterator[str]:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from edgeflock_controller.rehearsal.board import Board
 from edgeflock_controller.rehearsal.outcomes import Json, quantiles
-from edgeflock_controller.rehearsal.run import HORIZON_S, Plot, Run, open_rollout, rehearse
+from edgeflock_controller.rehearsal.plot import HORIZON_S, Plot, open_rollout
+from edgeflock_controller.rehearsal.run import Run, rehearse
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.policy.limits import Rate
 from edgeflock_deploy.rollout.state import Rollout

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from edgeflock_controller.rehearsal.gaps import gaps
 from edgeflock_controller.rehearsal.layout import Layout, lay_out
+from edgeflock_controller.rehearsal.plot import Plot, open_rollout
 from edgeflock_controller.rehearsal.power import Detected, detects, seeds_for
 from edgeflock_controller.rehearsal.regression import HARMLESS, REHEARSED, Regression
-from edgeflock_controller.rehearsal.run import Plot, open_rollout
 from edgeflock_controller.rehearsal.subject import Subject, sources_in_words
 from edgeflock_deploy.policy.rules import Policy
 

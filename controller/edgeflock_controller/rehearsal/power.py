@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edgeflock_controller.rehearsal.outcomes import Json, quantiles
+from edgeflock_controller.rehearsal.plot import Opening, Plot, open_rollout
 from edgeflock_controller.rehearsal.regression import SHARES, alone
-from edgeflock_controller.rehearsal.run import Opening, Plot, Run, open_rollout, rehearse
+from edgeflock_controller.rehearsal.run import Run, rehearse
 from edgeflock_deploy.policy.rules import Guardrail
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
 

@@ -9,29 +9,22 @@ is given.
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from edgeflock_controller.rehearsal.board import Board
+from edgeflock_controller.rehearsal.blame import blamed
 from edgeflock_controller.rehearsal.played import Later, Played
-from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
-from edgeflock_controller.rehearsal.windows import Candidate
-from edgeflock_deploy.judge import sentences
-from edgeflock_deploy.judge.observations import EXACT
-from edgeflock_deploy.judge.verdict import VerdictKind
+from edgeflock_controller.rehearsal.plot import Opening, Plot, open_rollout
 from edgeflock_deploy.messages import Phase
-from edgeflock_deploy.policy.rules import Metric, Policy
-from edgeflock_deploy.rollout.events import Approved, RolloutEvent, SetDesired, Started, StartedDevice, Ticked
+from edgeflock_deploy.rollout.events import Approved, RolloutEvent, SetDesired, Ticked
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase
 
 Ending = Literal["succeeded", "rolled back", "held", "failed", "open"]
 """`held`: it waits for an operator. `open`: it still ran when the rehearsal's time was over."""
 
-HORIZON_S = 7 * 86_400.0
 _TICK_S, _LONGEST_TICK_S = 10.0, 900.0  # time is told often after something happened, seldom while nothing does
 _ENDINGS: dict[RolloutPhase, Ending] = {
     RolloutPhase.SUCCEEDED: "succeeded",
@@ -64,66 +57,6 @@ class Run(NamedTuple):
     serving_device_s: float
     asked_in: Mapping[str, int]  # the stage in which each device was first asked
     approvals: int  # how many stages waited for approval, which was given at once
-
-
-class Plot(NamedTuple):
-    """What is rehearsed: everything but chance. `at` is when it is ordered, in seconds since 1970."""
-
-    candidate: Candidate
-    boards: Sequence[Board]
-    policy: Policy
-    selector: str
-    at: float
-    regression: Regression = HARMLESS
-    start_at: float | None = None  # nobody is asked before; None: at once
-    horizon_s: float = HORIZON_S
-    stays: bool = False  # nobody comes or goes
-    bundle_bytes: int = 0  # what a device fetches, as the rates of sites count it
-    most_windows: int | None = None  # of any one device; then it is over, as `open`
-
-    @property
-    def begins_at(self) -> float:
-        """From when time is counted: devices may be asked."""
-        return max(self.at, self.start_at or self.at)
-
-
-class Opening(NamedTuple):
-    """The first step of a rollout: the same in every run of a plot, and values are frozen, so it is taken once."""
-
-    rollout: Rollout
-    effects: tuple[SetDesired, ...]
-
-
-def open_rollout(plot: Plot) -> Opening:
-    """Take the first step."""
-    candidate = plot.candidate
-    devices = tuple(
-        StartedDevice(
-            device=board.device,
-            device_class=board.device_class,
-            online=board.online,
-            committed=board.committed,
-            tags=dict(board.tags),
-            utc_offset_s=board.utc_offset_s,
-            frozen=board.frozen,
-        )
-        for board in plot.boards
-    )
-    started = Started(
-        at=plot.at,
-        rollout="rehearsal",
-        model=candidate.model,
-        version=candidate.version,
-        variant=candidate.variant,
-        digest=candidate.digest,
-        selector=plot.selector,
-        policy=plot.policy,
-        devices=devices,
-        by="rehearsal",
-        start_at=plot.start_at,
-        bundle_bytes=plot.bundle_bytes,
-    )
-    return Opening(*step(None, started))
 
 
 class Rehearsal:
@@ -264,34 +197,13 @@ class Rehearsal:
             windows=sum(played.windows for played in self._played.values()),
             windows_to_fail=self._windows_to_fail,
             fail_s=self._fail_s,
-            blamed=_blamed(rollout),
+            blamed=blamed(rollout),
             set_aside=tuple(rollout.with_status(DeviceStatus.SET_ASIDE)),
             trying_device_s=sum(played.trial_s for played in self._played.values()),
             serving_device_s=sum(played.serving_s for played in self._played.values()),
             asked_in=self._asked_in,
             approvals=self._approvals,
         )
-
-
-def _blamed(rollout: Rollout) -> tuple[str, ...]:
-    """Whom a FAIL names: who stopped hard, else who is beyond the margin in the metric that speaks loudest of harm."""
-    if rollout.verdict is None or rollout.verdict.kind is not VerdictKind.FAIL:
-        return ()
-    reasons = ((device, progress.reason) for device, progress in rollout.devices.items())
-    hard = [device for device, reason in reasons if reason is not None and reason.blames_variant]
-    if hard:
-        return tuple(hard)
-    rails = [guardrail for guardrail in rollout.policy.guardrail if sentences.beyond(rollout.evidence, guardrail)]
-    loudest = max(rails, key=lambda guardrail: _loudness(rollout, guardrail.metric), default=None)
-    return () if loudest is None else tuple(sentences.beyond(rollout.evidence, loudest))
-
-
-def _loudness(rollout: Rollout, metric: Metric) -> float:
-    """Log evidence of harm that the devices have of a metric, each by itself; without end where nothing is bet."""
-    rows = [row for row in sentences.rows(rollout.evidence, rollout.policy) if row.metric == metric]
-    if metric == EXACT:
-        return math.inf
-    return sum(math.log(row.fail_evidence) for row in rows if row.fail_evidence is not None and row.fail_evidence > 1)
 
 
 def rehearse(

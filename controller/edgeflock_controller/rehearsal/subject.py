@@ -17,14 +17,14 @@ ASSUMED_DIFFERS, ASSUMED_ACCURACY = 0.01, 0.97  # of a variant of which nothing 
 
 
 class Subject(NamedTuple):
-    """`holds`: by device, the blobs (SHA-256) of the bundles in its slots. `energy`: its meter, or why it has none."""
+    """`holds`: by device, the blobs (SHA-256) of the bundles in its slots. `free_bytes`: what its disk has free."""
 
     at: float
     candidate: Candidate
     manifest: Manifest
     boards: list[Board]
     holds: Mapping[str, frozenset[str]]
-    energy: Mapping[str, str | None]
+    free_bytes: Mapping[str, int]
 
 
 def subject_of(prospect: Json, records: Mapping[str, Json]) -> Subject:
@@ -45,8 +45,8 @@ def subject_of(prospect: Json, records: Mapping[str, Json]) -> Subject:
         device["device"]: frozenset(sha256 for digest in device["holds"] for sha256 in bundle["blobs"].get(digest, ()))
         for device in devices
     }
-    energy = {device["device"]: device["energy"] for device in devices}
-    return Subject(prospect["at"], candidate, manifest, boards_of(devices, records, prospect["at"]), holds, energy)
+    free_bytes = {device["device"]: int(device["free_bytes"]) for device in devices}
+    return Subject(prospect["at"], candidate, manifest, boards_of(devices, records, prospect["at"]), holds, free_bytes)
 
 
 def sources_in_words(boards: list[Board]) -> list[str]:

@@ -33,7 +33,7 @@ def choose(rollout: Rollout, n: int, at: float) -> Choice:
     chosen: list[str] = []
     pace, rate = rollout.pace, rollout.policy.rate
     askable = list(may_be_asked(rollout, at)) if n > 0 and paces.is_free(pace, rate, at) else []
-    askable = [entry for entry in askable if paces.site_is_free(pace, rate, entry[0].site, at)]
+    askable = [entry for entry in askable if paces.site_is_free(pace, rate, entry[0].site, rollout.bundle_bytes, at)]
     if not askable:
         return Choice((), pace)
     reached = _reached_by_class(rollout)
@@ -44,7 +44,7 @@ def choose(rollout: Rollout, n: int, at: float) -> Choice:
             device, site = next(queues[device_class], (None, ""))
             if device is None:
                 del queues[device_class]
-            elif paces.site_is_free(pace, rate, site, at):
+            elif paces.site_is_free(pace, rate, site, rollout.bundle_bytes, at):
                 chosen.append(device)
                 reached[device_class] += 1
                 pace = paces.spent(pace, rate, site, rollout.bundle_bytes, at)

@@ -26,12 +26,12 @@ class Pace(Frozen):
 
 def is_free(pace: Pace, rate: Rate, at: float) -> bool:
     """Whether any device at all may be asked now."""
-    return rate.devices_per_minute is None or pace.devices_at <= at
+    return rate.devices_per_minute is None or _over(pace.devices_at, 60 / rate.devices_per_minute, at)
 
 
-def site_is_free(pace: Pace, rate: Rate, site: str, at: float) -> bool:
-    """Whether a device of this site may be asked now, the whole rollout aside."""
-    return rate.site_bytes_per_s is None or pace.sites_at.get(site, 0.0) <= at
+def site_is_free(pace: Pace, rate: Rate, site: str, n_bytes: int, at: float) -> bool:
+    """Whether a device of this site may be asked now, the whole rollout aside; it would fetch so many bytes."""
+    return rate.site_bytes_per_s is None or _over(pace.sites_at.get(site, 0.0), n_bytes / rate.site_bytes_per_s, at)
 
 
 def spent(pace: Pace, rate: Rate, site: str, n_bytes: int, at: float) -> Pace:
@@ -47,3 +47,8 @@ def spent(pace: Pace, rate: Rate, site: str, n_bytes: int, at: float) -> Pace:
     if (devices_at, sites_at) == (pace.devices_at, pace.sites_at):
         return pace
     return Pace.model_construct(devices_at=devices_at, sites_at=sites_at)
+
+
+def _over(free_at: float, takes_s: float, at: float) -> bool:
+    # Nobody is made to wait longer than one device takes: further ahead it lies only if the clock was set back since.
+    return free_at <= at or free_at > at + takes_s

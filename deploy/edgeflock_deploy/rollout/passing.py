@@ -78,8 +78,9 @@ def _succeed(draft: Draft) -> None:
     run = "runs" if rollout.devices_committed == 1 else "run"
     reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.brings}"
     frozen = _frozen(draft)
-    left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen)
-    aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen)
+    suspect = _suspect(draft)  # what it showed speaks against giving it the candidate, on waking or ever
+    left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen - suspect)
+    aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen - suspect)
     held = [device for device in aside if rollout.digest_of(device) is None]  # there is nothing to leave for them
     aside = [device for device in aside if rollout.digest_of(device) is not None]
     asleep = len(left) + rollout.count(DeviceStatus.COMMITTING)
@@ -93,11 +94,19 @@ def _succeed(draft: Draft) -> None:
             reason += f"; {asleep} still to come, when they wake"
         if aside:
             reason += f"; {len(aside)} set aside, to get it when they can"
+    for device in suspect:
+        reason += f"; {device} keeps its own bundle: {rollout.devices[device].detail or 'it alone showed a regression'}"
     if held:
         reason += f"; {len(held)} held, whose class has no variant"
     if frozen:
         reason += f"; {len(frozen)} frozen, left as {'it is' if len(frozen) == 1 else 'they are'}"
     draft.change(phase=RolloutPhase.SUCCEEDED, reason=reason, ended_at=draft.at)
+
+
+def _suspect(draft: Draft) -> set[str]:
+    suspect = draft.rollout.evidence.suspect
+    apart = (DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
+    return {suspect} if suspect is not None and draft.rollout.devices[suspect].status in apart else set()
 
 
 def _frozen(draft: Draft) -> set[str]:

@@ -261,6 +261,17 @@ FOUND_BY: dict[str, int] = {
     "the clock of the day in place of the monotonic one": 131,
     "the record is written after the report": 147,
     "a crashed process is not noticed": 0,
+    "a window counts twice": 1,
+    "a PASS of the fleet is a PASS of each device": 4,
+    "a device is told to commit before its evidence is in": 0,
+    "a stage is one device too large": 9,
+    "the bound of devices in trial is forgotten": 4,
+    "devices are sent back to the candidate": 18,
+    "a rollout that failed takes nobody back": 14,
+    "what has rolled back goes on": 2,
+    "a new word has the generation of the one before": 0,
+    "a broker that forgot is not filled again": 7,
+    "reports of an earlier boot are not told apart": 122,
 }
 """The seed of a world that shows a mistake, by the mistake's name."""
 

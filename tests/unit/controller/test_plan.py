@@ -11,9 +11,10 @@ from edgeflock_controller.rehearsal.board import Board, Scatter
 from edgeflock_controller.rehearsal.gaps import gaps
 from edgeflock_controller.rehearsal.layout import bytes_for, lay_out
 from edgeflock_controller.rehearsal.plan import make_plan, plan_json
+from edgeflock_controller.rehearsal.plot import Plot, open_rollout
 from edgeflock_controller.rehearsal.power import canary_is_over, detects
 from edgeflock_controller.rehearsal.regression import alone
-from edgeflock_controller.rehearsal.run import Plot, open_rollout, rehearse
+from edgeflock_controller.rehearsal.run import rehearse
 from edgeflock_controller.rehearsal.subject import Subject
 from edgeflock_controller.rehearsal.windows import Candidate
 from edgeflock_deploy.bundle import Blob, Encoding, Manifest, Task, Tolerance
@@ -24,6 +25,7 @@ from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 CANDIDATE = Candidate("digits", 2, "small", "new")
 P50 = Guardrail(metric="latency_ms_p50", fail_margin=0.05, pass_margin=0.10)
 MEMORY = Guardrail(metric="peak_rss_bytes", fail_margin=0.2, pass_margin=0.25)
+ENERGY = Guardrail(metric="energy_mj", fail_margin=0.05, pass_margin=0.1)
 HOLDS = "a" * 64
 SEEDS = 20
 
@@ -190,6 +192,16 @@ def test_nothing_is_missing_where_nothing_is() -> None:
             "a: a window there has fewer than 130 pairs, so latency_ms_p95 has no data",
         ),
         (
+            [board("a"), board("b", measures_energy=True)],
+            policy(1, guardrail=(ENERGY,)),
+            "a: no meter that may judge, so they cannot pass the guardrail on energy_mj",
+        ),
+        (
+            [board("a")],
+            policy(1, guardrail=(ENERGY.model_copy(update={"where_measured": True}),)),
+            "a: no meter that may judge, so energy_mj is not judged there",
+        ),
+        (
             [board("a", frozen=True), board("b")],
             policy(1),
             "a: frozen, so nothing new is given there",
@@ -241,3 +253,8 @@ def test_the_same_plan_comes_out_twice_and_is_plain_json() -> None:
     assert json.dumps(first) == json.dumps(second)
     assert (first["devices"], first["wire_bytes"], first["missing"]) == (2, 10_020, ())
     assert [one["metric"] for one in first["detects"]] == ["peak_rss_bytes"]
+
+
+def test_a_disk_without_room_is_named_unless_the_blobs_are_there() -> None:
+    tight = subject(board("a"), board("b"), free_bytes={"a": 100, "b": 100}, holds={"b": frozenset({MODEL.sha256})})
+    assert said(tight, policy(1)) == "a: less disk free than the bundle takes"

@@ -85,6 +85,24 @@ def test_a_suspect_is_set_aside_with_the_reason_and_the_others_go_on(fleet: Make
     assert "on 2 of" in world.rollout.reason
 
 
+def test_a_suspect_holds_the_end_until_a_person_has_seen_it_and_is_never_given_the_candidate_again(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(1, 100.0), "abc")
+    world.proves("a")
+    world.trial("b")
+    world.windows("b", 30, ratio=12.0)
+    world.proves("c")
+    assert world.phase() is RolloutPhase.PAUSED
+    assert "b could not take part, nobody is left to step in: it alone shows" in (world.rollout.paused_why or "")
+    world.resume()
+    world.trial("b")
+    world.windows("b", 1, ratio=12.0)  # its second try
+    assert world.phase() is RolloutPhase.SUCCEEDED
+    assert world.desired["b"].phase is Phase.REVERT
+    assert "; b keeps its own bundle: it alone shows a regression" in world.rollout.reason
+
+
 def test_a_suspect_that_has_committed_goes_back_too(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(1, 3, 100.0))
     world.proves("a")

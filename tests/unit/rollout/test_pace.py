@@ -20,7 +20,7 @@ def played(rate: Rate, steps: list[tuple[float, str]], n_bytes: int) -> list[tup
     pace, now = Pace(), 1000.0
     for later, site in steps:
         now += later
-        while is_free(pace, rate, now) and site_is_free(pace, rate, site, now) and len(asked) < 2000:
+        while is_free(pace, rate, now) and site_is_free(pace, rate, site, n_bytes, now) and len(asked) < 2000:
             asked.append((now, site))
             pace = spent(pace, rate, site, n_bytes, now)
     return asked
@@ -62,4 +62,13 @@ def test_without_a_rate_nothing_is_remembered() -> None:
 
 def test_a_bundle_of_unknown_size_holds_up_no_site() -> None:
     rate = Rate(site_bytes_per_s=10)
-    assert site_is_free(spent(Pace(), rate, "roof", 0, 5.0), rate, "roof", 5.0)
+    assert site_is_free(spent(Pace(), rate, "roof", 0, 5.0), rate, "roof", 0, 5.0)
+
+
+def test_a_clock_that_was_set_back_holds_up_nobody_for_longer_than_one_device() -> None:
+    rate = Rate(devices_per_minute=6, site_bytes_per_s=10)
+    pace = spent(Pace(), rate, "roof", 100, 1_000_000.0)
+    assert not is_free(pace, rate, 1_000_009.0)
+    assert not site_is_free(pace, rate, "roof", 100, 1_000_009.0)
+    assert is_free(pace, rate, 5000.0)
+    assert site_is_free(pace, rate, "roof", 100, 5000.0)
