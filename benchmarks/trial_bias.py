@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import story, table
 from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.trial.window import run_window
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 
 RESTARTS, WINDOWS = 20, 5
 SETTINGS = TrialSettings(window_pairs=200)

@@ -19,7 +19,8 @@ from edgeflock_agent.storage.download import Cancelled
 from edgeflock_agent.trial.board import Bundle
 from edgeflock_agent.trial.side import Side, SideStopped
 from edgeflock_agent.work import Work
-from edgeflock_deploy.messages import Measurement, MeasureOrder
+from edgeflock_deploy.messages.measurements import Measurement
+from edgeflock_deploy.messages.orders import MeasureOrder
 from edgeflock_deploy.reasons import Reason
 
 

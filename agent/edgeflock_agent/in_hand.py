@@ -15,7 +15,7 @@ from edgeflock_agent.serving.endpoint import Serving, Turn
 from edgeflock_agent.storage.scrub import Target
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.work import Work
-from edgeflock_deploy.messages import DeviceState
+from edgeflock_deploy.messages.values import DeviceState
 
 
 @dataclass

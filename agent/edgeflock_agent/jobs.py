@@ -46,7 +46,8 @@ from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
-from edgeflock_deploy.messages import Measurement, TrialSettings
+from edgeflock_deploy.messages.measurements import Measurement
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edgeflock_deploy.bundle import Limits
-from edgeflock_deploy.messages import Measurement
+from edgeflock_deploy.messages.measurements import Measurement
 from edgeflock_deploy.quantiles import P95_SAMPLES
 from edgeflock_deploy.reasons import Reason
 

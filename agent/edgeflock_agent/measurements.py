@@ -29,7 +29,9 @@ from edgeflock_agent.machine.moves import WORKING
 from edgeflock_agent.machine.table import fresh
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.work import Work
-from edgeflock_deploy.messages import DeviceState, Measured, MeasureOrder, Outcome
+from edgeflock_deploy.messages.orders import MeasureOrder
+from edgeflock_deploy.messages.reports import Measured
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

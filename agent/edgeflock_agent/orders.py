@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust, open_envelope
-from edgeflock_deploy.messages import Desired
+from edgeflock_deploy.messages.orders import Desired
 
 log = logging.getLogger(__name__)
 

@@ -17,19 +17,10 @@ from edgeflock_agent.sent_again import SentAgain
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_deploy import topics
-from edgeflock_deploy.messages import (
-    AgentEvent,
-    CapturePiece,
-    Conditions,
-    Measured,
-    Measurement,
-    Presence,
-    Reported,
-    ReportedModel,
-    VariantWindow,
-    Window,
-    encode,
-)
+from edgeflock_deploy.messages.measurements import Conditions, Measurement
+from edgeflock_deploy.messages.reports import AgentEvent, CapturePiece, Measured, Presence, Reported, ReportedModel
+from edgeflock_deploy.messages.windows import VariantWindow, Window
+from edgeflock_deploy.messages.wire import encode
 
 _LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "end_to_end_ms_p50", "end_to_end_ms_p95")
 

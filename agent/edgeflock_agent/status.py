@@ -20,7 +20,7 @@ from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_agent.storage.store import used_bytes
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Measurement
+from edgeflock_deploy.messages.measurements import Measurement
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from edgeflock_agent.storage import ring
-from edgeflock_deploy.messages import CAPTURE_PIECE_BYTES, CAPTURE_PIECES
+from edgeflock_deploy.messages.reports import CAPTURE_PIECE_BYTES, CAPTURE_PIECES
 
 Send = Callable[[str, str, int, int, str, str | None], None]
 

@@ -15,7 +15,7 @@ from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_agent.warming import SAMPLING_MS, measure_process
 from edgeflock_deploy.bundle import BlobRole, Manifest
-from edgeflock_deploy.messages import Measurement
+from edgeflock_deploy.messages.measurements import Measurement
 from edgeflock_deploy.peak_memory import peak_rss_bytes
 from edgeflock_deploy.reasons import Reason
 

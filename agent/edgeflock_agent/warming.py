@@ -16,7 +16,7 @@ from edgeflock_agent.children.runner import HardStop, InferenceFailed, ModelProc
 from edgeflock_agent.measure.energy import Meter, NoMeter
 from edgeflock_agent.measure.metering import Metering
 from edgeflock_deploy import peak_memory
-from edgeflock_deploy.messages import Energy, Measurement
+from edgeflock_deploy.messages.measurements import Energy, Measurement
 from edgeflock_deploy.quantiles import P95_SAMPLES, Quantiles, latency_quantiles, median
 from edgeflock_deploy.reasons import Reason
 

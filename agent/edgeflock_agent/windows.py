@@ -14,7 +14,8 @@ from edgeflock_agent.machine.events import Event, HardStopped
 from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.work import Work, guarded
-from edgeflock_deploy.messages import DeviceState, TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
+from edgeflock_deploy.messages.values import DeviceState
 from edgeflock_deploy.reasons import Reason
 
 

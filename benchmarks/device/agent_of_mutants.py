@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.device.forked_trials import BY_REASON, CRASHED, HUNG, MEMORY, MISMATCH, REFUSED, RIGHT, Trial
 from edgeflock_controller.broker import EmbeddedBroker
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase, ReportedModel
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import ReportedModel
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board

@@ -18,7 +18,7 @@ from tests.integration.agent.conftest import Board, Headquarters
 
 from benchmarks import table
 from edgeflock_controller.broker import EmbeddedBroker
-from edgeflock_deploy.messages import DeviceState
+from edgeflock_deploy.messages.values import DeviceState
 
 HEADER = ("state that was reported last", "places", "killed at", "calls", "bad boots")
 PLACES = 60

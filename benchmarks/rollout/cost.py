@@ -14,7 +14,8 @@ from benchmarks import table
 from edgeflock_controller.rehearsal.boards import window
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import Energy, Outcomes, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Energy
+from edgeflock_deploy.messages.windows import Outcomes, VariantWindow, Window
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.unchecked import changed
 

@@ -14,7 +14,7 @@ import numpy as np
 from edgeflock_controller.rehearsal.boards import Floats, paired_logs, window
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import VariantWindow, Window
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 from edgeflock_deploy.unchecked import changed

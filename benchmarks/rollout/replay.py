@@ -22,7 +22,10 @@ from edgeflock_controller.recovery import collector_paused, restored
 from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.snapshots import state_bytes
 from edgeflock_controller.store import Store
-from edgeflock_deploy.messages import Conditions, DeviceState, Phase, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Conditions
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, Started, StartedDevice, Ticked, WindowClosed

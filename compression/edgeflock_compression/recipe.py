@@ -32,7 +32,7 @@ from edgeflock_compression.passes import pack
 from edgeflock_compression.passes.table import PASSES
 from edgeflock_compression.recipe_name import SHIPPED, passes_of
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -24,7 +24,7 @@ from edgeflock_compression.proof.certificate import Certificate
 from edgeflock_compression.work import Skipped
 from edgeflock_deploy.bundle import Task
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.runtime import LoadedModel
 from edgeflock_deploy.runtime_name import runtime_name
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeflock_compression.parent.split import Split
 from edgeflock_deploy.bundle import EncodedBlob
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 if TYPE_CHECKING:
     from edgeflock_compression.parent.source import Parent

@@ -22,7 +22,9 @@ from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Measured, MeasureOrder, Outcome, Reported
+from edgeflock_deploy.messages.orders import MeasureOrder
+from edgeflock_deploy.messages.reports import Measured, Reported
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus
 

@@ -14,7 +14,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeflock_deploy.messages import CAPTURE_PIECE_BYTES, CapturePiece, Malformed
+from edgeflock_deploy.messages.reports import CAPTURE_PIECE_BYTES, CapturePiece
+from edgeflock_deploy.messages.wire import Malformed
 
 if TYPE_CHECKING:
     from edgeflock_controller.store import Store

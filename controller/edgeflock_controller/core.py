@@ -24,16 +24,9 @@ from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.keys import SigningKey
-from edgeflock_deploy.messages import (
-    AgentEvent,
-    CapturePiece,
-    Malformed,
-    Presence,
-    Reported,
-    Unknown,
-    Window,
-    decode_up,
-)
+from edgeflock_deploy.messages.reports import AgentEvent, CapturePiece, Presence, Reported
+from edgeflock_deploy.messages.windows import Window
+from edgeflock_deploy.messages.wire import Malformed, Unknown, decode_up
 from edgeflock_deploy.rollout.events import Joined, Ticked
 
 TICK_S = 1.0

@@ -12,7 +12,9 @@ from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.liveness import Liveness
 from edgeflock_controller.twins import Twins
 from edgeflock_controller.unheard import Unheard
-from edgeflock_deploy.messages import Outcome, Phase, Presence, Reported, ReportedModel
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Presence, Reported, ReportedModel
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.rollout.events import DeviceSeen
 
 _CAME_FORWARD = frozenset({Outcome.SUCCEEDED, Outcome.ALREADY_CURRENT})

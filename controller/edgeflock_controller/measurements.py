@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from edgeflock_deploy.messages import Frozen, Measured, MeasureOrder
+from edgeflock_deploy.messages.orders import MeasureOrder
+from edgeflock_deploy.messages.reports import Measured
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.choice import Choice
 

@@ -13,7 +13,9 @@ from edgeflock_controller.comings import Comings
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device, Twins
 from edgeflock_deploy.judge.observations import observations
-from edgeflock_deploy.messages import AgentEvent, DeviceState, Window
+from edgeflock_deploy.messages.reports import AgentEvent
+from edgeflock_deploy.messages.values import DeviceState
+from edgeflock_deploy.messages.windows import Window
 
 Json = dict[str, Any]
 

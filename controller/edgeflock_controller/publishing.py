@@ -19,7 +19,7 @@ from edgeflock_controller.views import label
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import Encoding, split
 from edgeflock_deploy.keys import SigningKey
-from edgeflock_deploy.messages import Desired
+from edgeflock_deploy.messages.orders import Desired
 
 # A retained message follows its subscription at once; this long without the sentinel, and the broker does not have it.
 _SENTINEL_WAIT_S = 2.0

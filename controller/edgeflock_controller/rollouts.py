@@ -20,7 +20,8 @@ from edgeflock_controller.snapshots import Snapshot, is_due
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import headline_view
 from edgeflock_deploy.judge.verdict import count
-from edgeflock_deploy.messages import DesiredModel, LatencySketch, Outcomes, VariantWindow, Window
+from edgeflock_deploy.messages.orders import DesiredModel
+from edgeflock_deploy.messages.windows import LatencySketch, Outcomes, VariantWindow, Window
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, SetDesired, Started, Superseded, WindowClosed
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase

@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from edgeflock_deploy.messages import AgentEvent, Window
+from edgeflock_deploy.messages.reports import AgentEvent
+from edgeflock_deploy.messages.windows import Window
 
 # Letters beyond these are the oldest ones and go: a device that sends rubbish in a loop must not fill the disk.
 _DEAD_LETTERS_KEPT = 10_000

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from edgeflock_controller.expiry import Word
-from edgeflock_deploy.messages import DesiredModel, Phase, Reported, ReportedModel, TrialSettings
+from edgeflock_deploy.messages.orders import DesiredModel, Phase, TrialSettings
+from edgeflock_deploy.messages.reports import Reported, ReportedModel
 from edgeflock_deploy.tags import readable
 
 _WITH_TAGS = (

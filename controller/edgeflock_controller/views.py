@@ -12,7 +12,7 @@ from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.judge import sentences
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import ReportedModel
+from edgeflock_deploy.messages.reports import ReportedModel
 from edgeflock_deploy.rollout.events import (
     Approved,
     DeviceSeen,

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import Untrusted
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.reasons import Reason
 
 CHUNK_BYTES = 128 * 1024

@@ -29,7 +29,7 @@ from edgeflock_deploy.blobs import (
 from edgeflock_deploy.canonical import canonical_json, sha256_hex
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import SigningKey, Trust, open_envelope
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.tensors import HeldTensor, StatePair
 from edgeflock_deploy.tensors import TensorSpec as TensorSpec  # a manifest's tensors are part of its language

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 Answer = int | tuple[float, ...]
 

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from edgeflock_deploy.messages import LatencySketch
+from edgeflock_deploy.messages.windows import LatencySketch
 
 # A nanosecond to a day and a half: what lies outside is counted at the edge, which bounds a sketch to some 1,900 bins.
 _SMALLEST_MS, _LARGEST_MS = 1e-6, 1e8

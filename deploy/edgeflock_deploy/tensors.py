@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.steps import Step
 
 

@@ -15,7 +15,8 @@ from update_story import MODEL, WILL_SERVE, Headquarters, PlayedAgent, World
 
 from edgeflock_agent.storage.record import RecordFile
 from edgeflock_agent.storage.store import Store
-from edgeflock_deploy.messages import Outcome, ReportedModel
+from edgeflock_deploy.messages.reports import ReportedModel
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 REASONS = {errno.ENOSPC: Reason.DISK_FULL, errno.EIO: Reason.DISK_ERROR, errno.EROFS: Reason.DISK_ERROR}

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeflock_deploy.canonical import sha256_hex
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Reported, ReportedModel
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Reported, ReportedModel
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters

@@ -29,7 +29,7 @@ from recording_disk import UnsyncedDisk
 from update_story import STORY, Headquarters, PlayedAgent, World
 
 from edgeflock_agent.storage.disk import Disk
-from edgeflock_deploy.messages import ReportedModel
+from edgeflock_deploy.messages.reports import ReportedModel
 
 _AT = 3_000  # the call at which strace kills; more than a warming process makes
 _BATCH = 40

@@ -8,7 +8,10 @@ from edgeflock_agent.machine.effects import Effect
 from edgeflock_agent.machine.events import DesiredChanged, Event
 from edgeflock_agent.machine.state import BundleFacts, ModelState, Now
 from edgeflock_agent.machine.table import step
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Measurement, Phase, Slots, TrialSettings
+from edgeflock_deploy.messages.measurements import Measurement
+from edgeflock_deploy.messages.orders import DesiredModel, Phase, TrialSettings
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import DeviceState
 
 S = DeviceState
 OLD, NEW, OLDER, FACTORY = "old", "new", "older", "factory"

@@ -15,24 +15,12 @@ from edgeflock_deploy.bundle import decode, open_manifest
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.keys import Trust, open_envelope
 from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import (
-    Conditions,
-    Desired,
-    DesiredModel,
-    DeviceState,
-    Measured,
-    Measurement,
-    MeasureOrder,
-    Outcome,
-    Phase,
-    Presence,
-    Reported,
-    ReportedModel,
-    Slots,
-    VariantWindow,
-    Window,
-    encode,
-)
+from edgeflock_deploy.messages.measurements import Conditions, Measurement
+from edgeflock_deploy.messages.orders import Desired, DesiredModel, MeasureOrder, Phase
+from edgeflock_deploy.messages.reports import Measured, Presence, Reported, ReportedModel, Slots
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.windows import VariantWindow, Window
+from edgeflock_deploy.messages.wire import encode
 
 WAIT_S = 40.0
 BEAT_S = 2.0

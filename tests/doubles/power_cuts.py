@@ -23,7 +23,7 @@ from edgeflock_agent.storage.disk import TEMPORARY
 from edgeflock_agent.storage.record import RecordFile
 from edgeflock_agent.storage.store import Store
 from edgeflock_deploy.canonical import sha256_hex
-from edgeflock_deploy.messages import DeviceState
+from edgeflock_deploy.messages.values import DeviceState
 
 
 class BadBoot(AssertionError):

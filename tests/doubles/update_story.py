@@ -25,19 +25,11 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob, seal_manifest, split
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.keys import SigningKey, Trust
-from edgeflock_deploy.messages import (
-    Desired,
-    DesiredModel,
-    DeviceState,
-    Measured,
-    Measurement,
-    MeasureOrder,
-    Outcome,
-    Phase,
-    Reported,
-    ReportedModel,
-    decode_up,
-)
+from edgeflock_deploy.messages.measurements import Measurement
+from edgeflock_deploy.messages.orders import Desired, DesiredModel, MeasureOrder, Phase
+from edgeflock_deploy.messages.reports import Measured, Reported, ReportedModel
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.wire import decode_up
 
 MODEL = "digits"
 DEVICE = "board"

@@ -13,7 +13,8 @@ from update_story import MODEL, Headquarters, Order, PlayedAgent, World
 
 from edgeflock_agent.machine.tries import MAX_STARTS
 from edgeflock_agent.serving.endpoint import Serving
-from edgeflock_deploy.messages import Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Outcome
 
 
 class BoardDown(BaseException):

@@ -30,7 +30,9 @@ from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import AgentEvent, DeviceState, decode_up
+from edgeflock_deploy.messages.reports import AgentEvent
+from edgeflock_deploy.messages.values import DeviceState
+from edgeflock_deploy.messages.wire import decode_up
 from edgeflock_deploy.policy.policy_file import load_policy
 
 DATA = Path(__file__).parents[1] / "data"

@@ -13,7 +13,7 @@ from edgeflock_controller.journal import Journal
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import CHUNK_BYTES, Manifest
 from edgeflock_deploy.judge.verdict import VerdictKind
-from edgeflock_deploy.messages import DeviceState
+from edgeflock_deploy.messages.values import DeviceState
 from edgeflock_deploy.rollout.machine import step
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from application import infer
 
 from edgeflock_controller.machines import Join, Machines
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import DeviceState
+from edgeflock_deploy.messages.values import DeviceState
 
 if TYPE_CHECKING:
     from tests.system.conftest import Bundle, Site

@@ -11,7 +11,9 @@ from edgeflock_agent.machine.effects import Effect, FetchManifest, Load, Persist
 from edgeflock_agent.machine.events import Booted, Damaged, Stopping
 from edgeflock_agent.machine.moves import WORKING, S, Stepped, end, fetch, give_way, incumbent_failed, remember_bad
 from edgeflock_agent.machine.state import BundleFacts, ModelState
-from edgeflock_deploy.messages import Outcome, Phase, Slots
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 MAX_ATTEMPTS = 3  # an agent that died so often while warming or trying a candidate gives it up

@@ -20,7 +20,8 @@ from edgeflock_agent.machine.events import (
 )
 from edgeflock_agent.machine.moves import S, Stepped, commit, end, give_way, go_back, remember_bad
 from edgeflock_agent.machine.state import ModelState
-from edgeflock_deploy.messages import Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 

@@ -7,7 +7,8 @@ from edgeflock_agent.machine.effects import Load, Persist
 from edgeflock_agent.machine.events import Ticked
 from edgeflock_agent.machine.moves import BEFORE_TRIAL, WORKING, S, Stepped, end, fetch
 from edgeflock_agent.machine.state import ModelState
-from edgeflock_deploy.messages import Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 MEND_AGAIN_S = 300.0  # between two tries to bring back what was damaged on this disk

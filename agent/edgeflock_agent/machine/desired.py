@@ -11,7 +11,9 @@ from edgeflock_agent.machine.effects import CollectGarbage, Load, Persist, Repor
 from edgeflock_agent.machine.events import DesiredChanged
 from edgeflock_agent.machine.moves import BEFORE_TRIAL, NO_CANDIDATE, WORKING, S, Stepped, commit, end, fetch
 from edgeflock_agent.machine.state import ModelState
-from edgeflock_deploy.messages import Outcome, Phase, Slots
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 

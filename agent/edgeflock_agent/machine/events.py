@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeflock_agent.machine.state import BakedBundle, Now
-from edgeflock_deploy.messages import DesiredModel, Measurement
+from edgeflock_deploy.messages.measurements import Measurement
+from edgeflock_deploy.messages.orders import DesiredModel
 from edgeflock_deploy.reasons import Reason
 
 

@@ -7,7 +7,7 @@ known here: why a form does not fit (`machine` is told), and where its files are
 from __future__ import annotations
 
 from edgeflock_agent.machine.state import BundleFacts, ModelState
-from edgeflock_deploy.messages import Tried
+from edgeflock_deploy.messages.reports import Tried
 from edgeflock_deploy.reasons import Reason
 
 

@@ -21,7 +21,9 @@ from edgeflock_agent.machine.moves import (
     remember_bad,
 )
 from edgeflock_agent.machine.state import ModelState
-from edgeflock_deploy.messages import Outcome, Phase, Slots
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 MAX_RESTARTS = 3  # restarts of the serving process within RESTARTS_WITHIN_S before the device goes back by itself

@@ -41,7 +41,9 @@ from edgeflock_agent.machine.events import (
     Verified,
 )
 from edgeflock_agent.machine.state import Now
-from edgeflock_deploy.messages import DeviceState, Frozen, Measured, MeasureOrder, Outcome
+from edgeflock_deploy.messages.orders import MeasureOrder
+from edgeflock_deploy.messages.reports import Measured
+from edgeflock_deploy.messages.values import DeviceState, Frozen, Outcome
 from edgeflock_deploy.reasons import Reason
 
 MAX_ATTEMPTS = 3  # an agent that died so often while it measured a variant gives it up

@@ -10,7 +10,8 @@ from typing import Any
 
 from edgeflock_agent.machine.effects import CollectGarbage, Effect, FetchManifest, Persist, Report, StopWork, Switch
 from edgeflock_agent.machine.state import ModelState, Trying
-from edgeflock_deploy.messages import DeviceState, Outcome, Slots
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 Stepped = tuple[ModelState, tuple[Effect, ...]]

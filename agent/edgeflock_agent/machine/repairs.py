@@ -11,7 +11,7 @@ from edgeflock_agent.machine.effects import Effect, Persist, Repair, Report
 from edgeflock_agent.machine.events import Repaired
 from edgeflock_agent.machine.moves import WORKING, Stepped
 from edgeflock_agent.machine.state import ModelState, Now
-from edgeflock_deploy.messages import Slots
+from edgeflock_deploy.messages.reports import Slots
 
 REPAIR_AGAIN_S = 300.0  # between two tries, as for what served
 

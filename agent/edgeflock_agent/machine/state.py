@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Frozen, Measurement, Outcome, Phase, Slots, Tried
+from edgeflock_deploy.messages.measurements import Measurement
+from edgeflock_deploy.messages.orders import DesiredModel, Phase
+from edgeflock_deploy.messages.reports import Slots, Tried
+from edgeflock_deploy.messages.values import DeviceState, Frozen, Outcome
 from edgeflock_deploy.reasons import Reason
 
 

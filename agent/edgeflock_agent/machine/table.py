@@ -47,7 +47,7 @@ from edgeflock_agent.machine.events import (
 )
 from edgeflock_agent.machine.moves import S, Stepped, end
 from edgeflock_agent.machine.state import ModelState
-from edgeflock_deploy.messages import DeviceState, Outcome
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 
 Handler = Callable[[ModelState, Any], Stepped]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from edgeflock_agent.machine.effects import CollectGarbage, Effect, Load, Persist, Report
 from edgeflock_agent.machine.moves import Stepped, incumbent_failed, older, remember_bad
 from edgeflock_agent.machine.state import ModelState, Now, Trying
-from edgeflock_deploy.messages import Slots
+from edgeflock_deploy.messages.reports import Slots
 from edgeflock_deploy.reasons import Reason
 
 MAX_STARTS = 3  # the activation is the first

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeflock_agent.measure.emulation import is_emulated
-from edgeflock_deploy.messages import Conditions
+from edgeflock_deploy.messages.measurements import Conditions
 
 CONTENDED_PRESSURE_PCT = 60.0
 CONTENDED_INTERRUPTED_SHARE = 0.05

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from edgeflock_deploy.messages import Scope
+from edgeflock_deploy.messages.measurements import Scope
 
 _FAILED_SHARE = 0.1  # of the readings; beyond it the integral is somebody's guess
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeflock_agent.measure.energy import Counted, Counter, Meter, Sampled, number
-from edgeflock_deploy.messages import Scope
+from edgeflock_deploy.messages.measurements import Scope
 
 _CHIPS = ("ina209", "ina219", "ina220", "ina226", "ina228", "ina230", "ina231", "ina232", "ina233", "ina234", "ina237",
           "ina238", "ina260", "ina700", "ina780", "sq52206")  # fmt: skip

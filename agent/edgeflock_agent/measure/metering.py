@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edgeflock_agent.measure.energy import Meter, NoMeter, Spent, told
-from edgeflock_deploy.messages import Energy
+from edgeflock_deploy.messages.measurements import Energy
 
 _IDLE_S = 1.0
 _LEAST_ERROR = 0.001  # of gross

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeflock_agent.measure import battery, ina, pmic, power_model, rapl
 from edgeflock_agent.measure.energy import Meter, NoMeter, told
-from edgeflock_deploy.messages import Energy
+from edgeflock_deploy.messages.measurements import Energy
 
 
 def find_meter(

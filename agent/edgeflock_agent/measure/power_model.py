@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgeflock_agent.measure.energy import NoMeter, Spent
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Scope
+from edgeflock_deploy.messages.measurements import Scope
 
 VERSION: Literal[1] = 1
 _FILE = "power_model.json"

@@ -21,7 +21,7 @@ from edgeflock_agent.machine.state import ModelState
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 RECORD_VERSION = 1
 

@@ -15,7 +15,8 @@ from edgeflock_agent.children.runner import ModelProcess
 from edgeflock_agent.measure import conditions
 from edgeflock_agent.trial.side import Side, SideName
 from edgeflock_agent.trial.window import WindowSides
-from edgeflock_deploy.messages import TrialSettings, VariantWindow
+from edgeflock_deploy.messages.orders import TrialSettings
+from edgeflock_deploy.messages.windows import VariantWindow
 
 
 def run_alone_window(

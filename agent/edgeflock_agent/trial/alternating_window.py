@@ -16,7 +16,7 @@ from edgeflock_agent.children.runner import Closed, HardStop, InferenceFailed, I
 from edgeflock_agent.measure import conditions
 from edgeflock_agent.trial.side import Side, SideName, SideStopped
 from edgeflock_agent.trial.window import Pairs, WindowSides, closed, on_one_cpu
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 
 _HALVES = 2
 _WARM_UP, _WARM_UP_MS = 32, 200.0

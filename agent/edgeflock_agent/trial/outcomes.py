@@ -10,7 +10,7 @@ slice open, hence the same bins. A window's counts take less than 1 KB for both 
 from __future__ import annotations
 
 from edgeflock_agent.children.runner import ItemResult, ModelProcess, Slice
-from edgeflock_deploy.messages import Outcomes
+from edgeflock_deploy.messages.windows import Outcomes
 
 CLASS_BINS = 64
 CONFIDENCE_BINS = 10

@@ -27,7 +27,7 @@ from edgeflock_agent.serving.endpoint import RawInputs, Serving, Turn
 from edgeflock_agent.trial.blocks import Block, block_at
 from edgeflock_agent.trial.side import Side, SideName, SideStopped
 from edgeflock_agent.trial.window import Differed, Pairs, WindowSides, closed, nobody_minds, on_one_cpu, same_task
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
 _SLICE_SHARE = 4  # a window has at least one replayed pair in so many

@@ -15,7 +15,8 @@ from typing import Literal, TypeVar
 
 from edgeflock_agent.children.runner import Closed, HardStop, InferenceFailed, ItemResult, ModelProcess, Slice
 from edgeflock_agent.trial.outcomes import OutcomeCounts
-from edgeflock_deploy.messages import Energy, VariantWindow
+from edgeflock_deploy.messages.measurements import Energy
+from edgeflock_deploy.messages.windows import VariantWindow
 from edgeflock_deploy.quantiles import latency_quantiles
 from edgeflock_deploy.sketch import sketch_of
 

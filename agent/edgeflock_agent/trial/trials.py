@@ -20,7 +20,7 @@ from edgeflock_agent.trial.likeness import same_inputs, same_outputs
 from edgeflock_agent.trial.side import Inputs, SideName, SideStopped
 from edgeflock_agent.trial.window import WindowSides, run_window
 from edgeflock_deploy.bundle import Manifest
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:  # rarely needed, and imported when it is, as are the windows of other modes

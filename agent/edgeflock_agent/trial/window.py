@@ -29,7 +29,9 @@ from typing import NamedTuple, TypeVar
 from edgeflock_agent.children.runner import Answer, HardStop, ItemResult, ModelProcess, Slice
 from edgeflock_agent.measure import conditions
 from edgeflock_agent.trial.side import Inputs, Side, SideName, SideStopped
-from edgeflock_deploy.messages import Conditions, TrialSettings, VariantWindow, WindowMode
+from edgeflock_deploy.messages.measurements import Conditions
+from edgeflock_deploy.messages.orders import TrialSettings
+from edgeflock_deploy.messages.windows import VariantWindow, WindowMode
 from edgeflock_deploy.reasons import Reason
 
 __all__ = [

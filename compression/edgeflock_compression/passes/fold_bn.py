@@ -22,7 +22,7 @@ from pydantic import ConfigDict
 from edgeflock_compression.graph.flat import rebuild
 from edgeflock_compression.tf_import import keras
 from edgeflock_compression.work import Codebook, Skipped, Work
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 Array = NDArray[Any]
 Tensor = tuple[int, int, int]  # which tensor of a graph: operation, call, output

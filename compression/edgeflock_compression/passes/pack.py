@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 
 from edgeflock_compression.work import Work
 from edgeflock_deploy.bundle import DECODE_BUDGET_S, encode_blob
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 
 class Settings(Frozen):

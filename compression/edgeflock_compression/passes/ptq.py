@@ -48,7 +48,7 @@ from edgeflock_compression.tflite.foreign import input_names, with_signature
 from edgeflock_compression.tflite.layer_names import matches
 from edgeflock_compression.work import Skipped, Work
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 _CONVERTERS_SMALLEST = 1024  # elements of a weight that the converter's dynamic mode quantizes
 

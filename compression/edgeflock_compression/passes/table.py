@@ -23,7 +23,7 @@ from edgeflock_compression.passes import (
     ternary,
 )
 from edgeflock_compression.work import Work
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 Helps = Literal["latency", "ram_bytes", "raw_bytes", "wire_bytes"]
 HELPS: tuple[Helps, ...] = ("latency", "ram_bytes", "raw_bytes", "wire_bytes")

@@ -20,7 +20,7 @@ from edgeflock_compression.proof.loss_bound import Method, bound_loss
 from edgeflock_compression.proof.metrics import Metric, Unit
 from edgeflock_compression.proof.paired import ALPHA
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.scoring import Kind, agreement, answers
 
 Array = NDArray[Any]

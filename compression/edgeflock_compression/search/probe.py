@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgeflock_deploy.lifeline import die_with_parent
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 if TYPE_CHECKING:
     from edgeflock_deploy.runtime import LoadedModel

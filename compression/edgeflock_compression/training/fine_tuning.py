@@ -21,7 +21,7 @@ from edgeflock_compression.tf_import import keras, tensorflow
 from edgeflock_compression.training.loss import teacher_logits, training_loss
 from edgeflock_compression.training.parametrization import Free, Parametrization
 from edgeflock_compression.work import Bench
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 Array = NDArray[Any]
 Variables = Mapping[str, Sequence[Any]]

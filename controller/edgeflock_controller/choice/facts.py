@@ -21,7 +21,9 @@ from typing import NamedTuple
 
 from edgeflock_controller.choice.metric import METRICS
 from edgeflock_deploy.bundle import Manifest
-from edgeflock_deploy.messages import Measured, Measurement, Outcome
+from edgeflock_deploy.messages.measurements import Measurement
+from edgeflock_deploy.messages.reports import Measured
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.quantiles import median
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.choice import ChoiceRow, MetricValue

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import Energy, Outcomes, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Energy
+from edgeflock_deploy.messages.windows import Outcomes, VariantWindow, Window
 from edgeflock_deploy.policy.rules import BRAKES, Metric, Policy
 
 _DEVICE, _CLASS = "device", "class"

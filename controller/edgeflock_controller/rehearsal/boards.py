@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_deploy.messages import VariantWindow, Window
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,8 @@ import numpy as np
 from edgeflock_controller.rehearsal.board import Board
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
 from edgeflock_controller.rehearsal.windows import Candidate, Windows, window_s
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase, TrialSettings
+from edgeflock_deploy.messages.orders import Phase, TrialSettings
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.events import DeviceSeen, RolloutEvent, SetDesired, WindowClosed
 

@@ -17,7 +17,7 @@ import numpy as np
 from edgeflock_controller.rehearsal.blame import blamed
 from edgeflock_controller.rehearsal.played import Later, Played
 from edgeflock_controller.rehearsal.plot import Opening, Plot, open_rollout
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.rollout.events import Approved, RolloutEvent, SetDesired, Ticked
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import DeviceStatus, Rollout, RolloutPhase

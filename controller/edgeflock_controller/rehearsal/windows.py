@@ -16,7 +16,9 @@ import numpy as np
 
 from edgeflock_controller.rehearsal.board import Board, Scatter
 from edgeflock_controller.rehearsal.regression import Regression
-from edgeflock_deploy.messages import Conditions, Energy, LatencySketch, Outcomes, TrialSettings, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Conditions, Energy
+from edgeflock_deploy.messages.orders import TrialSettings
+from edgeflock_deploy.messages.windows import LatencySketch, Outcomes, VariantWindow, Window
 from edgeflock_deploy.policy.rules import Metric
 
 _P95_PAIRS = 130  # below that a p95 is null

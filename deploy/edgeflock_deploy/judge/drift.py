@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from edgeflock_deploy.messages import Outcomes
+from edgeflock_deploy.messages.windows import Outcomes
 
 Leaning = tuple[int, ...]
 """How often the candidate answered in each bin, less how often the incumbent did, over all windows so far."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from edgeflock_deploy.judge.drift import Leaning
 from edgeflock_deploy.judge.pooled import ClassPooled, MetricEvidence, Pooled
 from edgeflock_deploy.judge.silence import Silence
-from edgeflock_deploy.messages import Window
+from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.policy.rules import Metric
 from edgeflock_deploy.sorted_map import SortedMap
 

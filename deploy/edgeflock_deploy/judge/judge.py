@@ -57,7 +57,7 @@ from edgeflock_deploy.judge.observations import (
     pass_at,
 )
 from edgeflock_deploy.judge.pooled import MetricEvidence, Pooled, harmless_bin
-from edgeflock_deploy.messages import Window
+from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.policy.rules import BRAKES, FAIL_ONLY, Guardrail, Metric, Policy
 
 PER_DEVICE = 20

@@ -42,7 +42,8 @@ from __future__ import annotations
 import math
 
 from edgeflock_deploy.judge.betting import clip
-from edgeflock_deploy.messages import Energy, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Energy
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Metric
 
 LOG_SCALE = 0.20

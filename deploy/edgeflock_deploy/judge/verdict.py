@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.policy.rules import Metric
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.limits import Halt, MaintenanceWindow, Rate
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 

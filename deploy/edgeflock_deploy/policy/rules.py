@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.limits import Halt, MaintenanceWindow, Rate, Rule
 
 Metric = Literal[

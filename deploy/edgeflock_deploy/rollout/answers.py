@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.verdict import VerdictKind, count
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.rollout.assigning import changed_class
 from edgeflock_deploy.rollout.back import end_if_back, fail, note_return
 from edgeflock_deploy.rollout.draft import Draft

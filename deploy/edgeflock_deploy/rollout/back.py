@@ -7,7 +7,8 @@ has gone back, or has not answered within the stage's deadline. Sleeping devices
 from __future__ import annotations
 
 from edgeflock_deploy.judge.verdict import VerdictKind, count
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.rollout.draft import Draft
 from edgeflock_deploy.rollout.events import DeviceSeen
 from edgeflock_deploy.rollout.state import DeviceProgress, DeviceStatus, RolloutPhase, StagePhase

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 
 
 class MetricValue(Frozen):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic_core import core_schema
 
-from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Frozen, Outcome
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.sorted_map import SortedMap
 

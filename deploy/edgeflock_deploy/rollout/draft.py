@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.verdict import Verdict, VerdictKind
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.rules import Stage
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.events import SetDesired

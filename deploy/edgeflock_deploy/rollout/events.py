@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from edgeflock_deploy.messages import DeviceState, Frozen, Outcome, Phase, TrialSettings, Window
+from edgeflock_deploy.messages.orders import Phase, TrialSettings
+from edgeflock_deploy.messages.values import DeviceState, Frozen, Outcome
+from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.choice import Choice, ClassChoice

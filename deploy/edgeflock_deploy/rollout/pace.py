@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.policy.limits import Rate
 
 

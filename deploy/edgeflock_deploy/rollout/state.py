@@ -10,7 +10,7 @@ from typing import Literal
 
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.verdict import Verdict
-from edgeflock_deploy.messages import Frozen
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.choice import Choice
 from edgeflock_deploy.rollout.devices import CANDIDATES, DeviceProgress, Devices, DeviceStatus

@@ -20,7 +20,8 @@ from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.canonical import sha256_hex
-from edgeflock_deploy.messages import Conditions, Measurement, VariantWindow
+from edgeflock_deploy.messages.measurements import Conditions, Measurement
+from edgeflock_deploy.messages.windows import VariantWindow
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

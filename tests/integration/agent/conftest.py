@@ -34,18 +34,10 @@ from edgeflock_deploy.bundle import (
 from edgeflock_deploy.cases import Golden, write_golden
 from edgeflock_deploy.keys import SigningKey, Trust
 from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import (
-    AgentEvent,
-    Desired,
-    DesiredModel,
-    Phase,
-    Presence,
-    Reported,
-    ReportedModel,
-    TrialSettings,
-    Window,
-    decode_up,
-)
+from edgeflock_deploy.messages.orders import Desired, DesiredModel, Phase, TrialSettings
+from edgeflock_deploy.messages.reports import AgentEvent, Presence, Reported, ReportedModel
+from edgeflock_deploy.messages.windows import Window
+from edgeflock_deploy.messages.wire import decode_up
 from edgeflock_deploy.runtime import LoadedModel
 from edgeflock_deploy.runtime_name import runtime_name
 

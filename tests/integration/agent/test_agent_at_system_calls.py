@@ -8,7 +8,7 @@ import pytest
 from killed_agent import KilledAgent
 from killed_updates import why_not
 
-from edgeflock_deploy.messages import DeviceState
+from edgeflock_deploy.messages.values import DeviceState
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters

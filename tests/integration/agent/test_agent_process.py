@@ -16,7 +16,10 @@ import pytest
 
 from edgeflock_agent.client import Client
 from edgeflock_deploy.keys import SigningKey
-from edgeflock_deploy.messages import AgentEvent, DeviceState, Outcome, Phase, Reported, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import AgentEvent, Reported
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

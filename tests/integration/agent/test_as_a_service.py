@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeflock_agent.install import unit_text
-from edgeflock_deploy.messages import Outcome, Phase, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Outcome
+from edgeflock_deploy.messages.windows import Window
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters

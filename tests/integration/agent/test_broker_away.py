@@ -12,7 +12,9 @@ import pytest
 
 from edgeflock_controller.broker import EmbeddedBroker
 from edgeflock_deploy import topics
-from edgeflock_deploy.messages import Phase, Reported, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Reported
+from edgeflock_deploy.messages.windows import Window
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeflock_agent.client import Client
-from edgeflock_deploy.messages import Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Outcome
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters

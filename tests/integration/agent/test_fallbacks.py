@@ -29,7 +29,10 @@ from edgeflock_deploy.bundle import (
     split,
 )
 from edgeflock_deploy.cases import Golden, write_golden
-from edgeflock_deploy.messages import AgentEvent, DeviceState, Outcome, Phase, ReportedModel, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import AgentEvent, ReportedModel
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel
 from edgeflock_deploy.runtime_name import runtime_name

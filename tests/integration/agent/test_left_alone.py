@@ -16,7 +16,9 @@ import pytest
 
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import RecordFile
-from edgeflock_deploy.messages import AgentEvent, DeviceState, Outcome, Phase, Reported
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import AgentEvent, Reported
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeflock_agent.client import Client
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

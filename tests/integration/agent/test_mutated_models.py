@@ -11,7 +11,8 @@ from benchmarks.device.mutated_models import MODELS, in_forks, in_processes, mut
 
 from edgeflock_agent.children.child_process import ChildProcess
 from edgeflock_agent.children.runner import HardStop, ModelProcess
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 from benchmarks.device.switches import CLIENTS, Events, Request, longest_waits_ms, out_of_order, run
 
 from edgeflock_agent.client import Client
-from edgeflock_deploy.messages import Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Outcome
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters

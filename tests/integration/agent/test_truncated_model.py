@@ -7,7 +7,8 @@ import time
 import urllib.error
 from typing import TYPE_CHECKING
 
-from edgeflock_deploy.messages import Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Outcome
 
 if TYPE_CHECKING:
     from tests.integration.agent.conftest import Board, Headquarters

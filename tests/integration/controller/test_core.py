@@ -23,7 +23,7 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import Blob, EncodedBlob, Manifest, Task, Tolerance, encode_blob, seal_manifest
 from edgeflock_deploy.keys import SigningKey, Trust
 from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.policy_file import load_policy
 
 T = TypeVar("T")

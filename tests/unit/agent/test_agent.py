@@ -15,17 +15,10 @@ from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust
-from edgeflock_deploy.messages import (
-    AgentEvent,
-    Desired,
-    DesiredModel,
-    DeviceState,
-    Outcome,
-    Phase,
-    Presence,
-    Reported,
-    decode_up,
-)
+from edgeflock_deploy.messages.orders import Desired, DesiredModel, Phase
+from edgeflock_deploy.messages.reports import AgentEvent, Presence, Reported
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.wire import decode_up
 from edgeflock_deploy.reasons import Reason
 
 Handler = Callable[[str, bytes], None]

@@ -13,7 +13,8 @@ from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import RecordFile
 from edgeflock_agent.storage.store import Store
 from edgeflock_deploy.keys import SigningKey, Trust
-from edgeflock_deploy.messages import Desired, DesiredModel, DeviceState, Outcome, Phase
+from edgeflock_deploy.messages.orders import Desired, DesiredModel, Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 CONTROLLER = SigningKey.generate("controller")

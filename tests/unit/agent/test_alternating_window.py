@@ -11,7 +11,7 @@ import pytest
 from edgeflock_agent.children.runner import HardStop, ItemResult, ModelProcess
 from edgeflock_agent.trial.alternating_window import run_alternating_window
 from edgeflock_agent.trial.side import SideName, SideStopped
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
 DATA = Path(__file__).parents[2] / "data"

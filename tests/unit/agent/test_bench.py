@@ -13,7 +13,7 @@ from edgeflock_agent.bench import bench
 from edgeflock_agent.measure import benchmark_model
 from edgeflock_agent.measure.paired import Ratio, enough, paired_ratio
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Conditions, Energy
+from edgeflock_deploy.messages.measurements import Conditions, Energy
 
 DATA = Path(__file__).parents[2] / "data"
 

@@ -6,7 +6,7 @@ import pytest
 
 from edgeflock_agent.trial.blocks import Block, block_at
 from edgeflock_agent.trial.serving_window import next_step
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 
 
 def _asked(times: list[float], seed: int = 0, max_requests: int = 3, max_s: float = 10.0) -> list[Block]:

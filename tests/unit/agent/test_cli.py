@@ -13,7 +13,8 @@ from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust
-from edgeflock_deploy.messages import DeviceState, Outcome, Slots
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 

@@ -38,7 +38,9 @@ from edgeflock_agent.storage.scrub import Scrub, Target, is_rotten
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.work import Work
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Outcome, Phase, Slots
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 # --- what is decided --------------------------------------------------------------------------------------------------

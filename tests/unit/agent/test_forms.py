@@ -36,7 +36,9 @@ from edgeflock_agent.machine.incumbent import MAX_RESTARTS
 from edgeflock_agent.machine.state import BundleFacts, ModelState, Now
 from edgeflock_agent.machine.table import step
 from edgeflock_agent.reports import reported_model
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Slots, Tried
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots, Tried
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 VARIANTS = ("int4", "int8", "float")

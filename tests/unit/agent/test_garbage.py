@@ -34,7 +34,8 @@ from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.storage.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import open_manifest
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Phase
+from edgeflock_deploy.messages.orders import DesiredModel, Phase
+from edgeflock_deploy.messages.values import DeviceState
 from edgeflock_deploy.reasons import Reason
 
 NAMES = "abcd"

@@ -7,7 +7,7 @@ from machine_states import MEASURED
 
 from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
 from edgeflock_deploy.bundle import Limits
-from edgeflock_deploy.messages import Measurement
+from edgeflock_deploy.messages.measurements import Measurement
 from edgeflock_deploy.reasons import Reason
 
 

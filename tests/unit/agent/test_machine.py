@@ -39,7 +39,9 @@ from edgeflock_agent.machine.events import (
 from edgeflock_agent.machine.incumbent import NOT_MENDED
 from edgeflock_agent.machine.state import BundleFacts, Now
 from edgeflock_agent.machine.table import TRANSITIONS, fresh, step
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase, Slots
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 # One event of each type that speaks of the candidate NEW (of OLDER when going back), and what each state makes of it.

@@ -22,7 +22,9 @@ from edgeflock_agent.machine.events import (
 from edgeflock_agent.machine.incumbent import MAX_RESTARTS, RESTARTS_WITHIN_S
 from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_agent.machine.table import step
-from edgeflock_deploy.messages import DeviceState, Phase, Slots
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import DeviceState
 from edgeflock_deploy.reasons import Reason
 
 

@@ -9,7 +9,9 @@ from update_story import MEASURED, MODEL, Headquarters, Order, PlayedAgent, Worl
 
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
-from edgeflock_deploy.messages import Desired, DeviceState, Measured, MeasureOrder, Outcome, Phase, ReportedModel
+from edgeflock_deploy.messages.orders import Desired, MeasureOrder, Phase
+from edgeflock_deploy.messages.reports import Measured, ReportedModel
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 S = DeviceState

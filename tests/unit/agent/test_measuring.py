@@ -31,7 +31,8 @@ from edgeflock_agent.machine.events import (
     Verified,
 )
 from edgeflock_agent.machine.measuring import MAX_ATTEMPTS, MEASURING, Measuring, after_boot, asked, step
-from edgeflock_deploy.messages import DeviceState, MeasureOrder, Outcome
+from edgeflock_deploy.messages.orders import MeasureOrder
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 UNDER_WAY = (S.DOWNLOADING, S.VERIFYING, S.STAGED, S.WARMING)

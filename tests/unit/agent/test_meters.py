@@ -9,7 +9,7 @@ from board import BOARDS, no_commands, printing, put, unpack
 from edgeflock_agent.measure.energy import Counter, Meter, NoMeter, Sampled, told
 from edgeflock_agent.measure.meters import find_meter
 from edgeflock_agent.measure.pmic import rails, run_command
-from edgeflock_deploy.messages import Energy
+from edgeflock_deploy.messages.measurements import Energy
 
 PI5 = (BOARDS / "pi5_vcgencmd.txt").read_text()
 PI5_SHORT = (BOARDS / "pi5_vcgencmd_short.txt").read_text()

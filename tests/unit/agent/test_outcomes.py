@@ -7,7 +7,8 @@ import pytest
 
 from edgeflock_agent.children.runner import ItemResult, ModelProcess, Slice
 from edgeflock_agent.trial.outcomes import CLASS_BINS, OutcomeCounts, class_bin, even_bin
-from edgeflock_deploy.messages import Outcomes, VariantWindow, encode
+from edgeflock_deploy.messages.windows import Outcomes, VariantWindow
+from edgeflock_deploy.messages.wire import encode
 
 DATA = Path(__file__).parents[2] / "data"
 CLASSES = Slice(64, "classification", None, None)

@@ -11,7 +11,9 @@ from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import DesiredModel, DeviceState, Phase, Slots, Tried
+from edgeflock_deploy.messages.orders import DesiredModel, Phase
+from edgeflock_deploy.messages.reports import Slots, Tried
+from edgeflock_deploy.messages.values import DeviceState
 from edgeflock_deploy.reasons import Reason
 
 

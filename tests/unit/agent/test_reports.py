@@ -13,16 +13,11 @@ from edgeflock_agent.storage.backlog import Backlog
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.trial.window import WindowSides
-from edgeflock_deploy.messages import (
-    AgentEvent,
-    Conditions,
-    DeviceState,
-    Measurement,
-    Reported,
-    VariantWindow,
-    Window,
-    decode_up,
-)
+from edgeflock_deploy.messages.measurements import Conditions, Measurement
+from edgeflock_deploy.messages.reports import AgentEvent, Reported
+from edgeflock_deploy.messages.values import DeviceState
+from edgeflock_deploy.messages.windows import VariantWindow, Window
+from edgeflock_deploy.messages.wire import decode_up
 
 SIDES = WindowSides(1.0, 130, VariantWindow(n=130), VariantWindow(n=130), 1.0, Conditions())
 

@@ -20,7 +20,7 @@ from edgeflock_agent.serving.endpoint import Endpoint, Serving, Turn
 from edgeflock_agent.trial.serving_window import run_serving_window
 from edgeflock_agent.trial.side import Inputs, SideStopped
 from edgeflock_agent.trial.window import WindowSides
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
 DATA = Path(__file__).parents[2] / "data"

@@ -15,7 +15,7 @@ import pytest
 from edgeflock_agent.children.runner import InferenceFailed, ItemResult, ModelProcess
 from edgeflock_agent.trial.window import SideName, SideStopped, WindowSides, run_window
 from edgeflock_deploy.cases import Evaluation, write_evaluation
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.sketch import count
 

@@ -15,7 +15,7 @@ from edgeflock_agent.trial.alone_window import run_alone_window
 from edgeflock_agent.trial.side import Inputs, SideStopped
 from edgeflock_agent.trial.window import WindowSides, run_window
 from edgeflock_deploy.cases import Evaluation, write_evaluation
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
 DATA = Path(__file__).parents[2] / "data"

@@ -17,7 +17,7 @@ from edgeflock_agent.trial.seat import Seat
 from edgeflock_agent.trial.trials import Over, Trials
 from edgeflock_deploy.bundle import Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.cases import Evaluation, write_evaluation
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.reasons import Reason
 
 DATA = Path(__file__).parents[2] / "data"

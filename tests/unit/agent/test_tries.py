@@ -9,7 +9,9 @@ from edgeflock_agent.machine.events import Booted, Loaded, ServingStopped, Stopp
 from edgeflock_agent.machine.state import ModelState, Now, Trying
 from edgeflock_agent.machine.table import step
 from edgeflock_agent.machine.tries import HEALTHY_S, LOAD_LATER_S, MAX_STARTS
-from edgeflock_deploy.messages import Outcome, Phase, Slots
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.reports import Slots
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 
 ALL = frozenset({NEW, OLD, OLDER, FACTORY})

@@ -8,7 +8,7 @@ from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.ring import Ring
 from edgeflock_agent.uploads import Uploads
 from edgeflock_deploy.captured import About, Captured, KeptTensor, Why, unpack
-from edgeflock_deploy.messages import CAPTURE_PIECE_BYTES, CAPTURE_PIECES
+from edgeflock_deploy.messages.reports import CAPTURE_PIECE_BYTES, CAPTURE_PIECES
 
 
 class Sent(NamedTuple):

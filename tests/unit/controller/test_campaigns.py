@@ -19,7 +19,9 @@ from edgeflock_deploy.blobs import Blob, Encoding
 from edgeflock_deploy.bundle import Manifest, Tolerance
 from edgeflock_deploy.bundle import Task as ModelTask
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Conditions, Measured, Measurement, Outcome, Reported
+from edgeflock_deploy.messages.measurements import Conditions, Measurement
+from edgeflock_deploy.messages.reports import Measured, Reported
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.choice import Choice

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from edgeflock_controller.store import Store
-from edgeflock_deploy.messages import CAPTURE_PIECE_BYTES, CapturePiece, Malformed
+from edgeflock_deploy.messages.reports import CAPTURE_PIECE_BYTES, CapturePiece
+from edgeflock_deploy.messages.wire import Malformed
 
 PARCEL = bytes(range(256)) * 600
 

@@ -15,7 +15,9 @@ from edgeflock_controller.choice.wanted import parse_wanted
 from edgeflock_deploy.blobs import Blob, Encoding
 from edgeflock_deploy.bundle import Manifest, Task, Tolerance
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Conditions, Energy, Measured, Measurement, Outcome
+from edgeflock_deploy.messages.measurements import Conditions, Energy, Measurement
+from edgeflock_deploy.messages.reports import Measured
+from edgeflock_deploy.messages.values import Outcome
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.choice import ChoiceRow, MetricValue
 

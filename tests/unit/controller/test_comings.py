@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from edgeflock_controller.store import Store
-from edgeflock_deploy.messages import Reported
+from edgeflock_deploy.messages.reports import Reported
 
 DAY_S = 86_400.0
 

@@ -4,16 +4,9 @@ import pytest
 
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.store import Store
-from edgeflock_deploy.messages import (
-    DesiredModel,
-    DeviceState,
-    Outcome,
-    Phase,
-    Presence,
-    Reported,
-    ReportedModel,
-    Slots,
-)
+from edgeflock_deploy.messages.orders import DesiredModel, Phase
+from edgeflock_deploy.messages.reports import Presence, Reported, ReportedModel, Slots
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 

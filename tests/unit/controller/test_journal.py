@@ -16,7 +16,9 @@ from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.snapshots import state_bytes
 from edgeflock_controller.store import Store
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import DeviceState, Phase, VariantWindow, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.rollout.events import DeviceSeen, Started, StartedDevice
 from edgeflock_deploy.rollout.state import Rollout

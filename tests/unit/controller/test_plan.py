@@ -18,7 +18,7 @@ from edgeflock_controller.rehearsal.run import rehearse
 from edgeflock_controller.rehearsal.subject import Subject
 from edgeflock_controller.rehearsal.windows import Candidate
 from edgeflock_deploy.bundle import Blob, Encoding, Manifest, Task, Tolerance
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.limits import MaintenanceWindow, Rate
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 

@@ -13,7 +13,11 @@ from edgeflock_controller.rehearsal.regression import HARMLESS
 from edgeflock_controller.rehearsal.windows import Candidate, Windows
 from edgeflock_controller.store import Store
 from edgeflock_deploy.judge.observations import observations
-from edgeflock_deploy.messages import AgentEvent, Conditions, DeviceState, TrialSettings, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Conditions
+from edgeflock_deploy.messages.orders import TrialSettings
+from edgeflock_deploy.messages.reports import AgentEvent
+from edgeflock_deploy.messages.values import DeviceState
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 
 DAY_S = 86_400.0
 NOW = 100 * DAY_S

@@ -17,7 +17,7 @@ from edgeflock_controller.rehearsal.regression import HARMLESS, Regression, pars
 from edgeflock_controller.rehearsal.run import Run, rehearse
 from edgeflock_controller.rehearsal.windows import Candidate, Windows, pairs_in_window, window_s
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import TrialSettings
+from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.limits import MaintenanceWindow, Rate
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage

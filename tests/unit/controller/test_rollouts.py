@@ -8,17 +8,10 @@ from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import rollout_view
-from edgeflock_deploy.messages import (
-    DesiredModel,
-    DeviceState,
-    Outcome,
-    Outcomes,
-    Phase,
-    Reported,
-    ReportedModel,
-    VariantWindow,
-    Window,
-)
+from edgeflock_deploy.messages.orders import DesiredModel, Phase
+from edgeflock_deploy.messages.reports import Reported, ReportedModel
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.windows import Outcomes, VariantWindow, Window
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.policy.rules import Guardrail
 from edgeflock_deploy.reasons import Reason

@@ -18,7 +18,7 @@ from edgeflock_deploy.bundle import Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.link import Link
-from edgeflock_deploy.messages import Reported
+from edgeflock_deploy.messages.reports import Reported
 from edgeflock_deploy.policy.policy_file import load_policy
 
 

@@ -10,24 +10,11 @@ from hypothesis import strategies as st
 
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import (
-    AgentEvent,
-    CapturePiece,
-    Desired,
-    DeviceState,
-    Malformed,
-    Presence,
-    Reported,
-    ReportedModel,
-    TrialSettings,
-    Tried,
-    Unknown,
-    Up,
-    VariantWindow,
-    Window,
-    decode_up,
-    encode,
-)
+from edgeflock_deploy.messages.orders import Desired, TrialSettings
+from edgeflock_deploy.messages.reports import AgentEvent, CapturePiece, Presence, Reported, ReportedModel, Tried
+from edgeflock_deploy.messages.values import DeviceState
+from edgeflock_deploy.messages.windows import VariantWindow, Window
+from edgeflock_deploy.messages.wire import Malformed, Unknown, Up, decode_up, encode
 from edgeflock_deploy.reasons import Reason
 
 HEAD = {"device": "b1", "boot_id": "boot", "seq": 3}

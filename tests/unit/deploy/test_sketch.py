@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeflock_deploy.messages import LatencySketch
+from edgeflock_deploy.messages.windows import LatencySketch
 from edgeflock_deploy.sketch import count, merge, quantile_ms, sketch_of
 
 LATENCIES = st.lists(st.floats(1e-3, 1e5), min_size=1, max_size=200)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from edgeflock_deploy.messages import Slots
+from edgeflock_deploy.messages.reports import Slots
 from edgeflock_deploy.unchecked import changed, made
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase, VariantWindow, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.draft import Move

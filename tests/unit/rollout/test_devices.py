@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.rollout.devices import CANDIDATES, DeviceProgress, Devices, DeviceStatus
 
 

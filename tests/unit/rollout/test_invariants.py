@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeflock_deploy.judge.verdict import VerdictKind
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout import transitions

@@ -8,7 +8,8 @@ import pytest
 
 from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import Conditions, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Conditions
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.policy.rules import Policy
 

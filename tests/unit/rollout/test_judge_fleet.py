@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import Phase, Window
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
 
@@ -113,7 +114,7 @@ def test_a_suspect_that_has_committed_goes_back_too(fleet: MakeFleet, policy: Ma
 
 
 def test_drift_holds_the_rollout_for_a_person_once(fleet: MakeFleet, policy: MakePolicy) -> None:
-    from edgeflock_deploy.messages import Outcomes, VariantWindow
+    from edgeflock_deploy.messages.windows import Outcomes, VariantWindow
     from edgeflock_deploy.policy.rules import Guardrail
 
     rules = policy(1, 100.0)

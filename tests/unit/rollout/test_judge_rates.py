@@ -12,7 +12,8 @@ import pytest
 
 from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import Energy, Outcomes, VariantWindow, Window
+from edgeflock_deploy.messages.measurements import Energy
+from edgeflock_deploy.messages.windows import Outcomes, VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
 MakeWindow = Callable[..., Window]

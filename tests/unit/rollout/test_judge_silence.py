@@ -9,7 +9,7 @@ import pytest
 
 from edgeflock_deploy.judge import betting, silence
 from edgeflock_deploy.judge.silence import Silence
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.rules import Guardrail, Policy
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgeflock_deploy.judge import betting, judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.pooled import ClassPooled, Pooled
-from edgeflock_deploy.messages import VariantWindow, Window
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
 
 MakeWindow = Callable[..., Window]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from edgeflock_deploy.judge import judge, sentences
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.messages import VariantWindow, Window
+from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.rules import Policy
 
 MakeWindow = Callable[..., Window]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeflock_deploy.judge.verdict import VerdictKind
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.policy_file import parse_policy
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.events import EVENTS

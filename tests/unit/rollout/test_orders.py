@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.state import PauseKind, RolloutPhase

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from edgeflock_deploy.messages import Phase
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.events import RolloutEvent

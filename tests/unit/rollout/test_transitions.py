@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgeflock_deploy.messages import DeviceState, Outcome
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout import transitions

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeflock_deploy.judge.verdict import VerdictKind
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase, StagePhase

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeflock_deploy.messages import DeviceState, Outcome, Phase
+from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 from edgeflock_deploy.rollout.events import EVENTS, Resumed, Started
