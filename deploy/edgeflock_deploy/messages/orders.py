@@ -69,8 +69,8 @@ class Desired(Frozen):
     """Everything a device is to run. It travels in an envelope signed by the controller key.
 
     `captures_wanted` has a token by model: the inputs that the board keeps are to be sent, once. `measure` has orders
-    by model; as long as one stands here, its answer stands in `reported`. `signed_at` (seconds since 1970) is when it was
-    signed: for a device that has no clock, it is not earlier than that.
+    by model; as long as one stands here, its answer stands in `reported`. `signed_at` (seconds since 1970) is when it
+    was signed: for a device that has no clock, it is not earlier than that.
     """
 
     v: Literal[1] = 1
