@@ -89,6 +89,7 @@ class Jobs:
         self._device_class, self._now = device_class, now
         self._here = variants.Surroundings(runtime, threads, store.folder, tell_confidence, emulated)
         self._board = board or Board()
+        self._board.meter = lambda: variants.meter(self._here)
         rng = random.Random()  # noqa: S311 - draws items and orders of a trial, guards nothing
         self.exchanges = Exchanges(self._bundle, self._start, self._board)
         self._trials = Trials(self._bundle, self._start, self._board, self.exchanges, rng)

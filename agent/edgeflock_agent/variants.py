@@ -13,6 +13,7 @@ from pathlib import Path
 from edgeflock_agent.children.manifest_view import told
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.limits import exceeded, sampling_ms, time_limit_s
+from edgeflock_agent.measure.energy import Meter, NoMeter
 from edgeflock_agent.warming import SAMPLING_MS, measure_process
 from edgeflock_deploy.bundle import BlobRole, Manifest
 from edgeflock_deploy.messages.measurements import Measurement
@@ -81,6 +82,13 @@ def _check_golden(child: ModelProcess, manifest: Manifest, golden: Path, runtime
     child.check_golden(golden, atol=tolerance.atol, rtol=tolerance.rtol, steps=tolerance.steps, exact=exact)
 
 
+def meter(here: Surroundings) -> Meter | NoMeter:
+    """The energy meter of this board, or why there is none."""
+    from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
+
+    return find_meter(state=here.state, emulated=here.emulated)
+
+
 def measure(
     child: ModelProcess, manifest: Manifest, model: Path, here: Surroundings, usual_ms: float = SAMPLING_MS
 ) -> Measurement:
@@ -89,13 +97,10 @@ def measure(
     Raises:
         HardStop: it takes more than was declared, or failed meanwhile.
     """
-    from edgeflock_agent.measure.meters import find_meter  # rarely needed, so not in an idle agent's memory
-
     limits = manifest.limits
     peak = peak_rss_bytes(model).peak_rss_bytes
     for look in range(_LOOKS):
-        meter = find_meter(state=here.state, emulated=here.emulated)
-        measured = measure_process(child, meter, peak, max_ms=sampling_ms(limits, usual_ms))
+        measured = measure_process(child, meter(here), peak, max_ms=sampling_ms(limits, usual_ms))
         over = exceeded(measured, limits, emulated=here.emulated)
         if over is not None and (over.reason is not Reason.TOO_SLOW or look == _LOOKS - 1):
             raise HardStop(over.reason, over.detail)

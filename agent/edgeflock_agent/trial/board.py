@@ -18,7 +18,8 @@ from edgeflock_agent.trial.live_inputs import LiveInputs
 from edgeflock_agent.trial.side import Inputs
 from edgeflock_deploy.bundle import Manifest
 
-if TYPE_CHECKING:  # few boards need a seat
+if TYPE_CHECKING:  # few boards need a seat, or have a meter
+    from edgeflock_agent.measure.energy import Meter, NoMeter
     from edgeflock_agent.trial.seat import Seat
 
 
@@ -61,6 +62,7 @@ class Board:
         form_of: which form of a model's bundle is in hand; called from other threads than the main loop's.
         peak_of: what a model's bundle took at most on this board, in the form in hand, in bytes; None: not known.
         exchanged: is told, on any thread, of each exchange that ended.
+        meter: looks for the energy meter of this board; None: there is no looking.
         differed: is told of an application's input on which incumbent and candidate differ; see `Capture.disagreed`.
     """
 
@@ -72,4 +74,5 @@ class Board:
     is_measured: Callable[[str, str], bool] = lambda _model, _digest: True
     peak_of: Callable[[str, str], int | None] = lambda _model, _digest: None
     exchanged: Callable[[Exchanged], None] = _unheard
+    meter: Callable[[], Meter | NoMeter] | None = None
     differed: Callable[[str, Inputs, Serving, str, tuple[Answer, Answer | None]], None] = unkept

@@ -23,7 +23,9 @@ from edgeflock_deploy.sketch import sketch_of
 SideName = Literal["old", "new"]
 Inputs = tuple[bytes, ...]
 Result = TypeVar("Result")
-_NO_ENERGY = Energy(reason="both variants take turns within milliseconds, which no meter tells apart")
+_NO_ENERGY = Energy(
+    reason="the trial was not asked for energy, and pairs take turns within milliseconds, which no meter tells apart"
+)
 
 
 class SideStopped(Exception):

@@ -102,7 +102,7 @@ class Trials:
                 else:
                     self._board.turns[model] = turn
 
-            return run_serving_window(
+            sides = run_serving_window(
                 old,
                 Serving(digest, new, bundle.manifest.variant),
                 settings,
@@ -112,17 +112,30 @@ class Trials:
                 over=over.at_all,
                 differed=differed,
             )
-        if live:
-            self._board.live.keep(model, old.digest, settings.live_share, over.at_all)
-        return run_window(
-            old.process,
-            new,
-            settings,
-            self._rng,
-            time.monotonic,
-            should_stop=over.now,
-            live=(lambda: self._board.live.take(model)) if live else (lambda: None),
-            differed=differed,
+        else:
+            if live:
+                self._board.live.keep(model, old.digest, settings.live_share, over.at_all)
+            sides = run_window(
+                old.process,
+                new,
+                settings,
+                self._rng,
+                time.monotonic,
+                should_stop=over.now,
+                live=(lambda: self._board.live.take(model)) if live else (lambda: None),
+                differed=differed,
+            )
+        return self._with_energy(sides, old.process, new, over) if settings.energy and sides is not None else sides
+
+    def _with_energy(self, sides: WindowSides, old: ModelProcess, new: ModelProcess, over: Over) -> WindowSides:
+        if self._board.meter is None:
+            return sides
+        from edgeflock_agent.trial.spans import energies  # few policies look at energy
+
+        measured = energies(self._board.meter(), old, new, self._rng, over.now)
+        return sides._replace(
+            old=sides.old.model_copy(update={"energy": measured.old}),
+            new=sides.new.model_copy(update={"energy": measured.new}),
         )
 
     def _alone(

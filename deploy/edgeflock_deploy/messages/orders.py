@@ -31,6 +31,7 @@ class TrialSettings(Frozen):
     block_s: float = Field(1.0, gt=0)  # ... or after this time, whichever is first
     window_pairs: int = Field(130, ge=1, le=100_000)  # a window closes on this many pairs (130 are needed for p95) ...
     window_max_s: float = Field(10.0, gt=0)  # ... or after this time, whichever is first
+    energy: bool = False  # each window ends with spans of one variant at a time, where a meter may gate
     pause_s: float = Field(0.2, ge=0)  # rest between windows, so that a trial does not own the board
     deadline_s: float = Field(1800.0, gt=0)  # a trial that is not confirmed within this time drops the candidate
 

@@ -116,6 +116,12 @@ class Policy(Rule):
         True  # a device that turns up in mid-rollout, and that the selector means, takes part in the last stage
     )
 
+    @property
+    def trial_settings(self) -> TrialSettings:
+        """How devices try a candidate: as `trial` says, and with energy measured where a guardrail is about it."""
+        asked = any(guardrail.metric == "energy_mj" for guardrail in self.guardrail)
+        return self.trial.model_copy(update={"energy": True}) if asked else self.trial
+
     @model_validator(mode="after")
     def _one_guardrail_per_metric(self) -> Policy:
         metrics = [guardrail.metric for guardrail in self.guardrail]

@@ -164,7 +164,7 @@ class Draft:
     def _send(self, device: str, phase: Phase, **fields: Any) -> None:
         progress: DeviceProgress = self.rollout.devices[device]
         digest = progress.committed_before if phase is Phase.REVERT else self.rollout.digest_of(device)
-        trial = self.rollout.policy.trial
+        trial = self.rollout.policy.trial_settings
         if self.rollout.choice is not None and phase is not Phase.REVERT:
             fields["candidate"] = digest
         self.effects.append(SetDesired(device=device, phase=phase, digest=digest, trial=trial))

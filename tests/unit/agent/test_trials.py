@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from edgeflock_agent.children.runner import HardStop, ModelProcess
+from edgeflock_agent.measure.energy import Spent
 from edgeflock_agent.serving.endpoint import Serving, Turn
 from edgeflock_agent.trial.board import Board, Bundle, Exchanged
 from edgeflock_agent.trial.exchanges import Exchanges
@@ -47,9 +49,9 @@ class Bench:
         self.started: list[ModelProcess] = []
         self.old = Serving(serves, self.start(serves))
         self.serving = {"digits": self.old}
-        board = Board(serving=self.serving, turns=self.turns, exchanged=self.ended.append)
-        self.exchanges = Exchanges(self.bundle, self.start_form, board)
-        self.trials = Trials(self.bundle, self.start_form, board, self.exchanges, random.Random(0))
+        self.board = Board(serving=self.serving, turns=self.turns, exchanged=self.ended.append)
+        self.exchanges = Exchanges(self.bundle, self.start_form, self.board)
+        self.trials = Trials(self.bundle, self.start_form, self.board, self.exchanges, random.Random(0))
 
     def bundle(self, _model: str, digest: str) -> Bundle:
         named = MANIFEST.model_copy(update={"variant": digest})
@@ -86,6 +88,38 @@ def test_two_that_are_loaded_run_side_by_side(stack: ExitStack) -> None:
     window = bench.trials.window("digits", "tiny_other", bench.start("tiny_other"), bench.old, SETTINGS, NEVER)
     assert window is not None
     assert (window.mode, window.paired, window.pairs) == ("shadow", True, 12)
+
+
+class Watts:
+    """A meter that has seen two watts, however long it looks: it needs no time of its own."""
+
+    name, min_span_s = "watts", 0.0
+    method: Literal["counter"] = "counter"
+    scope: Literal["board_input"] = "board_input"
+    error_pct: float | None = None
+
+    def begin(self) -> Callable[[], Spent]:
+        start_s = time.monotonic()
+
+        def end() -> Spent:
+            seconds = time.monotonic() - start_s
+            return Spent(2e3 * seconds, seconds)
+
+        return end
+
+
+def test_a_window_that_is_asked_for_energy_ends_with_spans_under_the_boards_meter(stack: ExitStack) -> None:
+    bench = Bench(stack)
+    bench.board.meter = Watts
+    new = bench.start("tiny_other")
+    asked = SETTINGS.model_copy(update={"energy": True})
+    window = bench.trials.window("digits", "tiny_other", new, bench.old, asked, NEVER)
+    assert window is not None
+    assert (window.old.energy.method, window.new.energy.method) == ("counter", "counter")
+    assert window.pairs == 12
+    unasked = bench.trials.window("digits", "tiny_other", new, bench.old, SETTINGS, NEVER)
+    assert unasked is not None
+    assert unasked.new.energy.mj is None
 
 
 def test_an_incumbent_that_cannot_run_the_candidates_items_is_not_compared_and_not_blamed(stack: ExitStack) -> None:

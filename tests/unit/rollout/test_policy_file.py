@@ -128,3 +128,10 @@ def test_every_shipped_policy_says_in_its_first_line_what_it_is_for_and_why_besi
 def test_a_policy_that_is_not_shipped_has_no_text() -> None:
     with pytest.raises(BadInput, match="none that comes with the product; shipped policies: cautious, demo"):
         shipped_text("../secrets")
+
+
+def test_a_guardrail_on_energy_has_devices_measure_it() -> None:
+    standard = load_policy("standard")
+    assert any(guardrail.metric == "energy_mj" for guardrail in standard.guardrail)
+    assert standard.trial_settings.energy
+    assert not load_policy("install").trial_settings.energy
