@@ -34,7 +34,7 @@ demo: $(READY)
 	@exec $(BIN)/python examples/demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 # What the machine lacks is fetched into build/arm; what cannot be fetched is a skipped test with the reason.
 test-arm: $(READY)

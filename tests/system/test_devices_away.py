@@ -66,7 +66,7 @@ def test_a_full_disk_fails_one_board_holds_the_rollout_and_is_mended_with_room(s
         assert held["devices_committed"] == 1
         assert board in held["reason"]
         assert "DISK_FULL" in held["reason"]
-        assert site.failure(board, name) == "DISK_FULL"
+        site.wait("the board's own word", lambda: site.failure(board, name) == "DISK_FULL")
         assert site.model(board, model)["digest"] == first.digest
     assert application.failures == []
     assert application.story == [first.digest]

@@ -10,6 +10,7 @@ acknowledged it does not forget; a generation means one thing; what has ended st
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -128,9 +129,10 @@ class Checks:
         self._trace.note(whom, fault)
 
     def replaced(self, board: str) -> None:
-        """Another board bears the name from now on."""
-        for forgotten in (self._served, self._acknowledged, self._newest_report, self._without_s, self.reports):
+        """Another board bears the name from now on; what the old one had said may still arrive, and is not its word."""
+        for forgotten in (self._served, self._acknowledged, self._without_s, self.reports):
             forgotten.pop(board, None)
+        self._newest_report[board] = (self.boards[board].boots, sys.maxsize)
 
     def rollouts(self, shown: list[dict[str, Any]], policies: Mapping[str, Policy]) -> None:
         """What headquarters shows of its rollouts, after a turn."""

@@ -235,20 +235,20 @@ def test_a_training_recipe_shows_in_the_file_and_its_passes_are_not_trained_twic
 def test_a_trained_variant_is_made_again_byte_for_byte_in_another_process_and_folder(
     classifier: Path, digits: Path, tmp_path: Path
 ) -> None:
-    (made,) = compress(classifier, digits, ["p80_c16_dynamic_wi8"], tmp_path / "a", seed=3)
+    (made,) = compress(classifier, digits, ["p80_dynamic_wi8"], tmp_path / "a", seed=3)
     result = CliRunner().invoke(
         reproduce, [str(tmp_path / "a" / made.name), "--model", str(classifier), "--data", str(digits)]
     )
     assert (result.exit_code, result.stdout.strip()) == (0, f"{made.name}: the same file, sha256 {made.sha256}")
-    (other,) = compress(classifier, digits, ["p80_c16_dynamic_wi8"], tmp_path / "b", seed=4)
+    (other,) = compress(classifier, digits, ["p80_dynamic_wi8"], tmp_path / "b", seed=4)
     assert other.sha256 != made.sha256
 
 
-def test_a_variant_of_other_data_is_not_reproduced(classifier: Path, digits: Path, tmp_path: Path) -> None:
-    (made,) = compress(classifier, digits, ["static_wi8_ai8"], tmp_path)
+def test_a_variant_of_other_data_is_not_reproduced(out: Path, classifier: Path, digits: Path, tmp_path: Path) -> None:
     with np.load(digits) as data:
         np.savez(tmp_path / "other.npz", **{**data, "x_train": data["x_train"] * 0.5})
-    arguments = [str(tmp_path / made.name), "--model", str(classifier), "--data", str(tmp_path / "other.npz"), "--json"]
+    variant, data = str(out / "static_wi8_ai8"), str(tmp_path / "other.npz")
+    arguments = [variant, "--model", str(classifier), "--data", data, "--json"]
     result = CliRunner().invoke(reproduce, arguments)
     assert result.exit_code == 1
     said = json.loads(result.stdout)
