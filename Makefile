@@ -33,6 +33,7 @@ venv: $(READY)
 demo: $(READY)
 	@exec $(BIN)/python examples/demo $(ARGS)
 
+# Three workers also on two cores: many tests wait for processes, brokers and beats.
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
