@@ -1,10 +1,10 @@
 """What asking through the agent costs over calling the interpreter in the application's own process.
 
 Three ways of asking, our client over the Unix socket and over TCP (binary tensors) and JSON by the standard library's
-client over one open TCP connection, are each laid beside LiteRT's interpreter in this process (one thread): round by
-round in random order, each asked a few times in a row as an application does, of which the first is left out. The
-endpoint runs in a process of its own, each model in its child, as in an agent. What an application does to its array
-(for JSON: making text of it, and arrays of the answer) is part of the time.
+client over one open TCP connection, and the floor under them (`bare_relay`), are each laid beside LiteRT's interpreter
+in this process (one thread): round by round in random order, each asked a few times in a row as an application does, of
+which the first is left out. The endpoint runs in a process of its own, each model in its child, as in an agent. What an
+application does to its array (for JSON: making text of it, and arrays of the answer) is part of the time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import table
+from benchmarks.bare_relay import BareClient
 from edgeflock_agent.children.datatypes import DATATYPES
 from edgeflock_agent.client import Client
 from edgeflock_deploy.runtime import LoadedModel
@@ -33,7 +35,7 @@ from edgeflock_deploy.runtime import LoadedModel
 FOLDER = Path("build/bench/serving")
 WARMUP = 20
 IN_A_ROW = 5
-WAYS = ("Unix socket", "TCP", "JSON")
+WAYS = ("Unix socket", "bare relay", "TCP", "JSON")
 
 
 class Shape(NamedTuple):
@@ -112,19 +114,37 @@ class Taken(NamedTuple):
     own_ms: float
 
 
-def measure(shape: Shape, path: Path, url: str, socket: str) -> dict[str, list[Taken]]:
+@contextmanager
+def bare(path: Path, item: NDArray[Any], answer: NDArray[Any]) -> Iterator[BareClient]:
+    """A relay with the model behind it, and its application."""
+    socket = str(FOLDER / "bare.sock")
+    words = [sys.executable, "-m", "benchmarks.bare_relay", "relay", str(path), socket]
+    words += [str(item.nbytes), str(answer.nbytes)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        client = BareClient(socket, answer.nbytes)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def measure(shape: Shape, path: Path, url: str, socket: str, stack: ExitStack) -> dict[str, list[Taken]]:
     """Every ask of each way beside one in process."""
     rng = np.random.default_rng(1)
     item = (rng.random(shape.shape) * (255 if shape.dtype == "uint8" else 1)).astype(shape.dtype)
     own, model = LoadedModel.load(path), path.stem
     unix, tcp = Client(f"unix:{socket}"), Client(url)
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    wanted = own.run(item)[0]
+    relay = stack.enter_context(bare(path, item, wanted))
     asks: dict[str, Callable[[], NDArray[Any]]] = {
         "Unix socket": lambda: next(iter(unix.infer(model, {"x": item}).outputs.values())),
+        "bare relay": lambda: relay.ask(item).reshape(wanted.shape),
         "TCP": lambda: next(iter(tcp.infer(model, {"x": item}).outputs.values())),
         "JSON": lambda: ask_json(connection, model, item),
     }
-    wanted = own.run(item)[0]
     taken: dict[str, list[Taken]] = {}
     for way, ask in asks.items():
         for _ in range(WARMUP):
@@ -176,7 +196,10 @@ def main() -> None:
         assert server.stdout is not None
         url, socket = json.loads(server.stdout.readline())
         before = os.getloadavg()[0]
-        rows = [row for shape, path in paths.items() for row in rows_of(shape, measure(shape, path, url, socket))]
+        rows = []
+        for shape, path in paths.items():
+            with ExitStack() as stack:
+                rows += rows_of(shape, measure(shape, path, url, socket, stack))
     header = (
         "model",
         "input, KB",
