@@ -78,9 +78,14 @@ class Publisher:
         self._heard: str | None = None
         self._decide_at: float | None = None
         self._ready = False
+        self._sentinel_on_its_way = self._in_doubt = False
 
     def connected(self, at: float) -> None:
-        """The link is up, maybe to a broker that has forgotten everything: wait for its sentinel."""
+        """The link is up, maybe to a broker that has forgotten everything: wait for its sentinel.
+
+        A sentinel that nobody had acknowledged is sent again by the link, to a broker that may have nothing else.
+        """
+        self._in_doubt = self._sentinel_on_its_way
         self._heard = None
         self._decide_at = at + _SENTINEL_WAIT_S
         self._ready = False
@@ -97,9 +102,9 @@ class Publisher:
         """Publish what is due, once it is known what the broker has. Call outside a transaction."""
         if self._decide_at is not None and (self._heard is not None or at >= self._decide_at):
             self._decide(at)
-        self._confirm()
         if not self._ready:
-            return
+            return  # nor is anything confirmed: what the last broker had acknowledged, this one may have lost
+        self._confirm()
         for device in sorted(self._due):
             self._publish_desired(device, at)
         self._due.clear()
@@ -119,7 +124,7 @@ class Publisher:
     def _decide(self, at: float) -> None:
         self._decide_at = None
         self._ready = True
-        if self._heard is None or self._heard != self._sentinel:
+        if self._in_doubt or self._heard is None or self._heard != self._sentinel:
             self._fill(at)
         # The subscriptions were sent on this connection before anything else, so that from here on all is heard; what
         # devices said in the gap before may be lost, and a new session asks for it.
@@ -145,6 +150,7 @@ class Publisher:
         return self._epoch if self._epoch is None or not self._mark else f"{self._epoch} {self._mark}"
 
     def _publish_sentinel(self) -> None:
+        self._sentinel_on_its_way = True
         self._link.publish(topics.EPOCH, (self._sentinel or "").encode(), retain=True)
 
     def _told(self) -> set[str]:
@@ -155,7 +161,10 @@ class Publisher:
     def _confirm(self) -> None:
         # Bundles count as sent when the broker has acknowledged every message there is; until then a new service
         # would send them again.
-        if self._unconfirmed and self._epoch is not None and self._link.flush(0):
+        if not (self._unconfirmed or self._sentinel_on_its_way) or not self._link.flush(0):
+            return
+        self._sentinel_on_its_way = False
+        if self._unconfirmed and self._epoch is not None:
             with self._store.transaction():
                 for digest in self._unconfirmed:
                     self._store.registry.mark_sent(digest, self._epoch)

@@ -271,7 +271,6 @@ FOUND_BY: dict[str, int] = {
     "what has rolled back goes on": 2,
     "a new word has the generation of the one before": 0,
     "a broker that forgot is not filled again": 7,
-    "reports of an earlier boot are not told apart": 122,
 }
 """The seed of a world that shows a mistake, by the mistake's name."""
 
