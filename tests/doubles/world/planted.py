@@ -212,7 +212,7 @@ MISTAKES: tuple[Mistake, ...] = (
     _one(
         "a broker that forgot is not filled again",
         f"{_HQ}.publishing",
-        "        if self._heard is None or self._heard != self._sentinel:\n",
+        "        if self._in_doubt or self._heard is None or self._heard != self._sentinel:\n",
         "        if self._epoch is None:\n",
         needs="broker_forgets",
     ),
@@ -266,7 +266,6 @@ FOUND_BY: dict[str, int] = {
     "a device is told to commit before its evidence is in": 0,
     "a stage is one device too large": 9,
     "the bound of devices in trial is forgotten": 4,
-    "devices are sent back to the candidate": 18,
     "a rollout that failed takes nobody back": 14,
     "what has rolled back goes on": 2,
     "a new word has the generation of the one before": 0,
