@@ -105,7 +105,7 @@ def test_it_updates_is_measured_commits_and_takes_bad_variants_back(board: Board
 
     wrong = site.publish(model, "tiny_other.tflite")
     taken_back = site.ends(site.deploy(wrong, str(policy)), "ROLLED_BACK")
-    assert taken_back["verdict"]["sentence"].startswith("FAIL: accuracy")
+    assert "of the answers differ" in taken_back["verdict"]["sentence"]  # it shows sooner than the accuracy lost
     nan = site.publish(model, "tiny_late_nan.tflite", data=site.late_nan_data())
     stopped = site.ends(site.deploy(nan, str(policy)), "ROLLED_BACK")
     assert f"{name} stopped hard, NAN_OUTPUT" in stopped["reason"]
