@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgeflock_agent import windows
+from edgeflock_agent import rot, windows
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
@@ -33,7 +33,7 @@ from edgeflock_agent.machine.events import (
     Ticked,
     Unrecorded,
 )
-from edgeflock_agent.machine.state import BakedBundle, ModelState, Now
+from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.measurements import Measurements
 from edgeflock_agent.orders import open_order
@@ -135,8 +135,7 @@ class Agent:
         for model in dict.fromkeys((*self.models, *baked)):
             self.models.setdefault(model, fresh(model))
             image = baked.get(model)
-            held = (*self.models[model].in_slots, *((image.digest,) if image is not None else ()))
-            whole = frozenset(digest for digest in held if self._is_whole(model, digest, image))
+            whole = rot.whole_bundles(self.models[model], image, self.store, self._trust)
             self.handle(model, Booted(whole, self.now(), image))
         self._save()
         until_s = self.now().mono_s + _BOOT_S
@@ -324,21 +323,7 @@ class Agent:
             self.handle(model, Ticked(self.now()))
             self.next_window(model)
         self.measurements.look()
-        self._look_for_rot()
-
-    def _look_for_rot(self) -> None:
-        target = self.scrub.due(self.now().mono_s, lambda: self.hand.blobs(self.store))
-        if target is None:
-            return
-        needed_by = frozenset(one.digest for one in self.hand.blobs(self.store) if one.sha256 == target.sha256)
-
-        def job(work: Work) -> Event:
-            try:
-                return self.jobs.look_at(work, target.sha256, needed_by) or Ticked(self.now())
-            finally:
-                self.scrub.done()
-
-        self.begin(self.delivery, Work(target.model, target.digest), job, lambda *_: Ticked(self.now()))
+        rot.look(self)
 
     def _serving_gone(self, model: str, serving: Serving, event: ServingStopped) -> None:
         if self.serving.get(model) is serving:  # else it was replaced, or noticed, meanwhile
@@ -413,9 +398,3 @@ class Agent:
         """Close a process after the request that it is answering, without waiting for it."""
         if child is not None:
             self.serving_lane.submit(child.close)
-
-    def _is_whole(self, model: str, digest: str, image: BakedBundle | None) -> bool:
-        state = self.models[model]
-        from_image = image is not None and image.digest == digest and digest not in state.bundles
-        form = image.form if image is not None and from_image else state.form_of(digest)
-        return self.store.intact(digest, self._trust, form) is not None

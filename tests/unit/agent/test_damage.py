@@ -33,6 +33,7 @@ from edgeflock_agent.machine.events import (
 from edgeflock_agent.machine.repairs import REPAIR_AGAIN_S
 from edgeflock_agent.machine.state import BakedBundle, Now
 from edgeflock_agent.machine.table import fresh, step
+from edgeflock_agent.rot import look
 from edgeflock_agent.storage.baked import Baked, bake
 from edgeflock_agent.storage.scrub import Scrub, Target, is_rotten
 from edgeflock_agent.storage.store import Store
@@ -257,7 +258,7 @@ def test_the_scrub_finds_rot_while_the_board_runs(world: World, folder: Path, ca
     rot(agent.store, world, "c")
     for _ in range(20):
         agent.clock_s += 5.0
-        agent._look_for_rot()
+        look(agent)
         settle(agent)
     assert "is damaged on the disk" in caplog.text
     assert agent.store.intact(world.digests["c"], world.trust) is not None  # fetched again
