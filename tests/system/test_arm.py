@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from edgeflock_agent.storage.unpacking import memory_limit
 from edgeflock_deploy.codec import encode
 from qemu.packages import Missing
 from qemu.userland import REPOSITORY, userland
@@ -138,7 +139,8 @@ def test_a_container_is_unpacked_to_the_same_bytes(kind: str, tmp_path: Path) ->
     full.write_bytes(encode(data))
     delta.write_bytes(encode(bytes(other), data))
     env = os.environ | {"PYTHONPATH": SOURCES, "EDGEFLOCK_PARENT": str(os.getpid())}
-    unpack = [str(python), "-m", "edgeflock_agent.storage.unpacking", str(len(data))]
+    limits = [str(len(data)), str(memory_limit(len(data), 3 * len(data)))]
+    unpack = [str(python), "-m", "edgeflock_agent.storage.unpacking", *limits]
     assert subprocess.run([*unpack, str(full)], env=env, capture_output=True, check=True).stdout == data
     assert subprocess.run([*unpack, str(delta), str(base)], env=env, capture_output=True, check=True).stdout == bytes(
         other
