@@ -1,10 +1,11 @@
 """What an idle agent costs: memory of the parent and its runtime child with LeNet-5 loaded, and processor time.
 
 Processor time over a minute without requests, connected, at the default beat of 10 s. Memory twice: the proportional
-set size (`Pss` of /proc/PID/smaps_rollup: shared pages are divided among their users) with the controller and the broker
-running beside it; and the pages of physical memory that it has mapped, each counted once whoever else uses it, because
-on a board nobody shares the pages of Python with the agent. (To stop the controller is not enough for that: this
-benchmark and whatever else runs in Python on the machine share them too.) Needs root, to see the numbers of the pages.
+set size (`Pss` of /proc/PID/smaps_rollup: shared pages are divided among their users) with the controller and the
+broker running beside it; and the pages of physical memory that it has mapped, each counted once whoever else uses it,
+because on a board nobody shares the pages of Python with the agent. (To stop the controller is not enough for that:
+this benchmark and whatever else runs in Python on the machine share them too.) Needs root, to see the numbers of the
+pages.
 """
 
 from __future__ import annotations
