@@ -15,7 +15,7 @@ _TRIM_BYTES, _PAD_BYTES = 64 * 1024, 4096
 
 
 def keep_little() -> None:
-    """Have freed memory given back to the kernel early, and all threads share one arena, where the C library knows how."""
+    """Have freed memory given back early, and one arena for all threads, where the C library knows how."""
     with contextlib.suppress(AttributeError, OSError):  # musl has no mallopt
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)
