@@ -201,16 +201,15 @@ class Headquarters:
         return order.phase is Phase.TRIAL and heard.state is DeviceState.TRIAL
 
     def _order(self) -> bytes:
-        models = {
-            MODEL: DesiredModel(
+        models = {}
+        for order in self.story[self.generation - 1 : self.generation]:
+            models[MODEL] = DesiredModel(
                 generation=self.generation,
                 phase=order.phase,
                 digest=self.world.digests[order.bundle] if order.bundle is not None else None,
                 rollout=f"rollout of {order.bundle}",
                 expires_at=1e9,
             )
-            for order in self.story[self.generation - 1 : self.generation]
-        }
         measure = {MODEL: self.measure} if self.measure is not None else {}
         desired = Desired(device=DEVICE, models=models, measure=measure)
         return self.world.controller.seal(desired.model_dump(mode="json"))
