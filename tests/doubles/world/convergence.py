@@ -8,6 +8,7 @@ from edgeflock_deploy import topics
 from edgeflock_deploy.rollout.events import WindowClosed
 from edgeflock_deploy.rollout.machine import step
 from world.bundles import MODEL
+from world.keeping import not_fetched
 
 if TYPE_CHECKING:
     from world.world import World
@@ -28,6 +29,7 @@ def not_converged(world: World) -> list[str]:
     return (
         going_on
         + _missing_on_the_broker(world)
+        + not_fetched(world)
         + [what for board in world.boards if (what := _unlike(world, board.name)) is not None]
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 EFFECTS = ("harmless", "slow", "wrong", "hungry", "crashing", "hanging", "unloadable", "mismatching")
 POLICIES = ("cautious", "standard", "bold")
+MISFITS = ("memory", "operator", "golden", "deadline")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class Options:
     """One world. Counts are how often a fault strikes in `duration_s`, chances are per message.
 
     `effect` is what the second version does on the boards that suffer (a share of them, at least one if not 0);
-    `late_effect` what the third does. `blank` boards come without the first version.
+    `late_effect` what the third does. `blank` boards come without the first version. With a `misfit`, versions are
+    chains of forms, of which the first do not fit a share of the boards, `misfitting`. With `captures`, boards keep
+    inputs of applications, and that is how often an operator fetches some.
     """
 
     seed: int
@@ -34,6 +37,9 @@ class Options:
     late_effect: str = "harmless"
     liars: int = 0
     duration_s: float = 700.0
+    deltas: str = "none"
+    misfit: str = "none"
+    misfitting: float = 0.0
     # the network
     loss: float = 0.0
     duplication: float = 0.0
@@ -58,6 +64,10 @@ class Options:
     asleep: int = 0
     long_sleeps: int = 0
     incumbent_crashes: int = 0
+    rotten_bases: int = 0
+    lost_bases: int = 0
+    captures: int = 0
+    tight_disks: int = 0
     # headquarters
     controller_crashes: int = 0
     second_controllers: int = 0
@@ -139,7 +149,27 @@ def draw(seed: int) -> Options:
         second_controllers=some(1, 0.1),
         commands=some(3),
         supersede=some(1, 0.2),
+        **_of_bundles(seed),
+        **_of_kept_inputs(seed),
     )
+
+
+def _of_bundles(seed: int) -> dict[str, Any]:
+    """How versions come, and what hurts that, from streams of their own: the rest of the world stays as it was."""
+    found: dict[str, Any] = {}
+    rng = random.Random(f"deltas {seed}")
+    if rng.random() < 0.2:
+        found["deltas"] = rng.choice(("true", "true", "lying"))
+        found["rotten_bases"], found["lost_bases"] = rng.choice((0, 1, 2)), rng.choice((0, 1, 2))
+    rng = random.Random(f"misfits {seed}")
+    if rng.random() < 0.2:
+        found["misfit"], found["misfitting"] = rng.choice(MISFITS), rng.choice((0.3, 0.6, 1.0))
+    return found
+
+
+def _of_kept_inputs(seed: int) -> dict[str, int]:
+    rng = random.Random(f"captures {seed}")
+    return {"captures": rng.randint(1, 3), "tight_disks": rng.choice((0, 1, 2))} if rng.random() < 0.15 else {}
 
 
 def _value(kind: str, text: str) -> Any:

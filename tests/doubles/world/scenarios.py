@@ -1,4 +1,4 @@
-"""Eight worlds in which one thing goes wrong at a chosen moment: their traces are kept, to be read and compared."""
+"""Ten worlds in which one thing goes wrong at a chosen moment: their traces are kept, to be read and compared."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from world.delivery import BaseLoss
 from world.options import Options
 from world.world import World, run
 
@@ -40,6 +41,11 @@ def _power_cut(world: World) -> None:
     world.agenda.at(75.0, board.switch_on)
 
 
+def _bases_lost(world: World) -> None:
+    world.boards[0].base_loss = BaseLoss("rots", 3)
+    world.boards[1].base_loss = BaseLoss("goes", 1)
+
+
 SCENARIOS = {
     "promotion": Scenario(Options(1, boards=3)),
     "bad_canary": Scenario(Options(2, boards=3, effect="slow")),
@@ -49,6 +55,8 @@ SCENARIOS = {
     "broker_forgets": Scenario(Options(6, boards=2), _broker_forgets),
     "power_cut_in_trial": Scenario(Options(7, boards=2), _power_cut),
     "superseded": Scenario(Options(8, boards=2), lambda world: _at(world, 70.0, "deploy 3")),
+    "fallback": Scenario(Options(9, boards=3, misfit="memory", misfitting=0.6)),
+    "bases_lost": Scenario(Options(10, boards=3, policy="bold", deltas="true"), _bases_lost),
 }
 
 

@@ -16,19 +16,22 @@ from typing import Any, NamedTuple
 
 from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
-from world import faults
+from world import faults, keeping
 from world.agenda import Agenda
 from world.board import WALL_S, Board
+from world.board_law import BoardLaw
 from world.broker import Broker, Weather
-from world.bundles import VARIANTS, published
+from world.bundles import VARIANTS, home, published
 from world.checks import Checks
 from world.convergence import count_problems, not_converged
 from world.headquarters import Headquarters
+from world.misfits import unfit, with_forms
 from world.options import Options
 from world.trace import Trace
 
 PEACE_S = 2_400.0  # within which everything has converged once the faults have stopped
 _LOOK_S = 20.0
+_ASKED_S = 30.0  # after the faults the operator fetches what boards keep
 _TRIAL = TrialSettings(window_max_s=8.0, pause_s=1.0, deadline_s=400.0)
 _GUARDRAILS = (
     Guardrail(metric="latency_ms_p95", fail_margin=0.05, pass_margin=0.15),
@@ -70,7 +73,7 @@ class Ended(NamedTuple):
 def run(options: Options, script: Callable[[World], None] = lambda _world: None) -> Ended:
     """Let a world run from its beginning to its end; `script` puts more on its agenda."""
     logging.disable(logging.CRITICAL)  # agents and the service log what the trace tells better
-    folder = Path(tempfile.mkdtemp(prefix="world-", dir=published().folder))
+    folder = Path(tempfile.mkdtemp(prefix="world-", dir=home()))
     try:
         world = World(options, folder)
         script(world)
@@ -91,7 +94,7 @@ class World:
         self.options, self.end_s = options, options.duration_s
         self.agenda = Agenda()
         self.trace = Trace(self.agenda)
-        here = published()
+        here = published(options.deltas, chained=options.misfit != "none")
         self.broker = Broker(self.agenda, self._rng("network"))
         names = [f"board-{number + 1}" for number in range(options.boards)]
         effects = {name: self._effects(place) for place, name in enumerate(names)}
@@ -104,11 +107,14 @@ class World:
             )
             for variant in VARIANTS
         }
+        effects = {name: with_forms(effects[name], options, name) for name in names}
         lossy = options.loss > 0 or options.corruption > 0
         self.checks = Checks(self.agenda, here, harmed, options.beat_s, self.trace, lossy=lossy)
         self.headquarters = Headquarters(
-            self.agenda, self.broker, here, POLICIES[options.policy], self._rng("headquarters"), WALL_S
+            self.agenda, self.broker, here, POLICIES[options.policy], self._rng("headquarters"), WALL_S, folder
         )
+        self.law = BoardLaw(here, {name: unfit(effects[name]) for name in names}, self.checks._against, self.trace.note)
+        self.fetched: set[str] = set()  # of what boards keep, in peace
         self.boards = [
             Board(
                 name,
@@ -120,8 +126,10 @@ class World:
                 effects[name],
                 self._rng(name),
                 self.checks,
+                self.law,
                 beat_s=options.beat_s,
                 blank=options.blank,
+                keeps=self._rng(f"kept by {name}") if options.captures else None,
             )
             for place, name in enumerate(names)
         ]
@@ -141,6 +149,7 @@ class World:
         self.agenda.run(2.0)
         self.broker.weather = self._weather()
         faults.plan(self)
+        keeping.plan(self)
         while self.agenda.now_s < self.end_s:
             self.agenda.run(min(self.end_s, self.agenda.now_s + 50.0))
         self._make_peace()
@@ -198,9 +207,15 @@ class World:
         for board in self.boards:
             if board.disk is not None:
                 board.disk.full, board.disk.cut_after = False, None
+                board.disk.emptied()
+            board.base_loss = None
             self.reconnect(board)
             if board.agent is None:
                 self.agenda.after(5.0, board.switch_on)
+
+        if self.options.captures:
+            self.agenda.after(_ASKED_S, lambda: keeping.fetch_all(self))
+            self.agenda.run(self.agenda.now_s + _ASKED_S)
 
     def _look(self) -> None:
         service = self.headquarters.service
