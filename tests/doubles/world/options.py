@@ -167,7 +167,7 @@ def _of_bundles(seed: int) -> dict[str, Any]:
     return found
 
 
-def _of_kept_inputs(seed: int) -> dict[str, int]:
+def _of_kept_inputs(seed: int) -> dict[str, Any]:
     rng = random.Random(f"captures {seed}")
     return {"captures": rng.randint(1, 3), "tight_disks": rng.choice((0, 1, 2))} if rng.random() < 0.15 else {}
 

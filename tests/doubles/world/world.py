@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
-from world import faults, keeping
+from world import delivery, faults, keeping
 from world.agenda import Agenda
 from world.board import WALL_S, Board
 from world.board_law import BoardLaw
@@ -94,7 +94,7 @@ class World:
         self.options, self.end_s = options, options.duration_s
         self.agenda = Agenda()
         self.trace = Trace(self.agenda)
-        here = published(options.deltas, chained=options.misfit != "none")
+        here = published(options.deltas, options.misfit != "none")
         self.broker = Broker(self.agenda, self._rng("network"))
         names = [f"board-{number + 1}" for number in range(options.boards)]
         effects = {name: self._effects(place) for place, name in enumerate(names)}
@@ -149,6 +149,7 @@ class World:
         self.agenda.run(2.0)
         self.broker.weather = self._weather()
         faults.plan(self)
+        delivery.plan(self)
         keeping.plan(self)
         while self.agenda.now_s < self.end_s:
             self.agenda.run(min(self.end_s, self.agenda.now_s + 50.0))
