@@ -19,7 +19,7 @@ class Fiber:
 
     @property
     def over(self) -> bool:
-        return self._stack.dead
+        return bool(self._stack.dead)
 
     def resume(self, throw: BaseException | None = None) -> None:
         """Let it run on; with `throw`, this is raised where it parked."""
