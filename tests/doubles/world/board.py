@@ -26,7 +26,7 @@ from world.broker import Broker, Link
 from world.bundles import MODEL, Published
 from world.disk import BoardDisk, PowerCut
 from world.fiber import Fiber
-from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs
+from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs, PlayedMeasurements
 
 WALL_S = 1_750_000_000.0  # when every world begins
 _LAZY_S = 6.0  # a board at work looks at its timers at least so often; the real one does each second
@@ -57,6 +57,8 @@ class SimulatedAgent(Agent):
         self.delivery = BoardLane(board, 0.05, waits=True)
         self.bench, self.serving_lane = BoardLane(board, 8.0), BoardLane(board, 0.4, boots=True)
         self.jobs = PlayedJobs.of(self.jobs, board)
+        self.measurements = PlayedMeasurements(self, self._remembered.measuring)
+        self.reporter.utc_offset_s = lambda: board.utc_offset_s
         self.begun_at_s = board.now_s
 
     def _take(self, timeout_s: float) -> None:
@@ -106,6 +108,8 @@ class Board:
     ) -> None:
         self.name, self.device_class, self.rng, self.watcher, self.beat_s = name, device_class, rng, watcher, beat_s
         self.climate, self.liar, self.blank = Climate(rng), 0.0, blank
+        self.utc_offset_s, self.mute = 0, False
+        self.site: str | None = None
         self.agent: SimulatedAgent | None = None
         self.disk: BoardDisk | None = None
         self.link: Link | None = None
@@ -144,6 +148,7 @@ class Board:
             runtime="none",
             boot_id=f"{self.name}-{self.boots}",
             broker="mqtt://h:1",
+            tags=(("site", self.site),) if self.site is not None else (),
         )
         baked = Baked(None if self.blank else self._published.baked)
         store = Store(self.disk.root / "state", self.disk, baked=baked)
@@ -203,6 +208,11 @@ class Board:
     @property
     def now_s(self) -> float:
         return self._agenda.now_s
+
+    @property
+    def nothing(self) -> Path:
+        """A file system in which nothing is said of the machine."""
+        return self._folder / "nothing"
 
     def clocks(self) -> Now:
         mono_s = self._agenda.now_s - self._on_since_s + self.slack_s + 1.0

@@ -19,7 +19,9 @@ from edgeflock_deploy.keys import SigningKey, Trust
 
 MODEL = "digits"
 VARIANTS = ("first", "second", "third")
-"""Version n of the model has one variant, called so."""
+"""Version n of the model has a variant called so."""
+COMPACT = "compact"
+"""The second version has one more, for those who choose a variant per class."""
 _TWO_CHUNKS = 140_000
 
 
@@ -66,7 +68,8 @@ def published() -> Published:
     controller, publisher = _key("controller", folder), _key("publish", folder)
     trust = Trust(keys=(controller.public, publisher.public))
     store = Store(folder / "store")
-    bundles = tuple(_publish(store, publisher, trust, number, name) for number, name in enumerate(VARIANTS, start=1))
+    versions = (*enumerate(VARIANTS, start=1), (2, COMPACT))
+    bundles = tuple(_publish(store, publisher, trust, number, name) for number, name in versions)
     _bake(bundles[0], folder / "image")
     database = sqlite3.connect(":memory:", check_same_thread=False)
     with sqlite3.connect(folder / "store" / "edgeflock.db") as made:

@@ -4,7 +4,9 @@ Safety: nothing unverified is loaded; a board that served goes on serving someth
 bundle for the first time only when it was told to commit it; it is told so only by windows of its own, and never where
 the candidate does harm; no more candidates than the policy allows; after a FAIL nobody is given the candidate any more
 and who can be reached is back within three beats; versions go down only by order or by need; what a board has
-acknowledged it does not forget; a generation means one thing; what has ended stays ended.
+acknowledged it does not forget; a generation means one thing, and what is said again is nothing new; boards follow what
+was said to them, and go back to what they had; what has ended stays ended. What operators permit is held in `permits`,
+what a PASS must rest on in `proof`, campaigns in `measuring_law`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from typing import Any, NamedTuple
 
 from edgeflock_deploy import topics
 from edgeflock_deploy.policy.rules import Policy
+from world import proof
 from world.agenda import Agenda
 from world.board import Board
 from world.bundles import MODEL, Published
+from world.measuring_law import MeasuringLaw
+from world.permits import Permits, Said
 from world.trace import Trace
 
 BEATS_TO_GO_BACK = 3
 _ILL_S = 90.0  # so long a board that is up may be without anything that serves
+_HELD_UP_S = 60.0  # so long what headquarters has decided may wait for a broker, or for the next service
 _GIVEN = ("trial", "commit")
 
 
@@ -41,10 +47,11 @@ class Checks:
     Args:
         agenda: the time.
         published: what there is.
-        policies: by name.
         harmed: the boards on which each variant does harm that windows show.
         beat_s: of the boards.
         trace: is told what is seen.
+        permits: what operators permit.
+        lossy: whether what boards report may be lost.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Checks:
         harmed: Mapping[str, frozenset[str]],
         beat_s: float,
         trace: Trace,
+        permits: Permits,
         *,
         lossy: bool,
     ) -> None:
@@ -61,15 +69,17 @@ class Checks:
         self.disturbed_at_s: dict[str, float] = defaultdict(lambda: -1e9)
         self.words: dict[str, dict[int, Word]] = defaultdict(dict)
         self.reports: dict[str, dict[str, Any]] = {}
-        self.windows: dict[str, dict[tuple[str, str, int], str]] = defaultdict(dict)
+        self.windows: dict[str, dict[tuple[str, str, int], proof.Heard]] = defaultdict(dict)
         self.boards: dict[str, Board] = {}
         self.forgetful: set[str] = set()
         self._agenda, self._published, self._harmed, self._beat_s = agenda, published, harmed, beat_s
-        self._trace, self._lossy = trace, lossy
+        self._trace, self._lossy, self.permits = trace, lossy, permits
+        self._measuring = MeasuringLaw()
         self._rollouts: dict[str, dict[str, Any]] = {}
         self._failed_at_s: dict[str, float] = {}
         self._policies: dict[str, Policy] = {}
-        self._fresh: list[tuple[str, Word]] = []
+        self._fresh: list[tuple[Said, Word]] = []
+        self._ran: dict[str, set[str]] = defaultdict(set)  # what each board, by its name, ever served or held in a slot
         self._had: dict[tuple[str, str], frozenset[str]] = {}  # what a board had served when a rollout first spoke
         self._served: dict[str, list[str]] = defaultdict(list)
         self._without_s: dict[str, float] = {}
@@ -87,14 +97,18 @@ class Checks:
             elif up.kind == "window":
                 said = json.loads(payload)
                 key = (said["rollout"], said["boot_id"], said["number"])
-                self.windows[up.device].setdefault(key, said["device_class"])
+                self.windows[up.device].setdefault(key, proof.heard(said))
+                self._only_measured(up.device, "tries", said["new_digest"])
 
     def told(self, topic: str, payload: bytes) -> None:
         """Headquarters says something."""
         if topic.endswith("/desired"):
-            entry = json.loads(json.loads(payload)["payload"])["models"].get(MODEL)
+            board, word = topic.split("/")[-2], json.loads(json.loads(payload)["payload"])
+            for digest in self._measuring.told(board, word["measure"]):
+                self._trace.note("controller", f"tells {board}: measure {self._label(digest)}")
+            entry = word["models"].get(MODEL)
             if entry is not None:
-                self._told(topic.split("/")[-2], entry)
+                self._told(board, entry)
 
     def loaded(self, board: str, variant: str, found: dict[str, str]) -> None:
         """A board has given an interpreter files with these hashes."""
@@ -114,6 +128,8 @@ class Checks:
         if served and served[-1] == serving:
             return
         self._trace.note(name, f"serves {self._label(serving)}")
+        self._ran[name].add(serving)
+        self._only_measured(name, "serves", serving)
         told = [word for word in self.words[name].values() if word.digest == serving]
         if serving not in served and served and not any(word.phase in ("commit", "revert") for word in told):
             self._against(f"{name} serves {self._label(serving)}, which it was never told to commit")
@@ -146,12 +162,14 @@ class Checks:
                     self._against(f"{name} had ended {before['phase']} and is {phase}")
                 if phase in ("ROLLING_BACK", "ROLLED_BACK") and name not in self._failed_at_s:
                     self._begin_going_back(name)
+                if before is None:
+                    self._chosen(rollout)
             self._rollouts[name] = rollout
             if name in policies and policies[name].guardrail:
                 self._candidates(name, policies[name])
         fresh, self._fresh = self._fresh, []
-        for board, word in fresh:
-            self._permitted(board, word)
+        for said, word in fresh:
+            self._permitted(said, word)
 
     # --- the law ------------------------------------------------------------------------------------------------------
 
@@ -161,29 +179,63 @@ class Checks:
         if words.get(generation, word) != word:
             self._against(f"generation {generation} of {board} is {words[generation]} and {word}")
         newest = max(words, default=0)
+        before = tuple((other.rollout, other.phase) for _, other in sorted(words.items()))
         words[generation] = word
         if generation <= newest:
             return
+        if words.get(newest) == word:
+            self._against(
+                f"{board} is told to {word.phase} {self._label(word.digest)} once more (generation {generation})"
+            )
         what = f"{word.phase} {self._label(word.digest)} (generation {generation}, {word.rollout})"
         self._trace.note("controller", f"tells {board}: {what}")
-        self._fresh.append((board, word))
+        self._fresh.append((Said(board, word.phase, word.rollout, self._agenda.now_s, before), word))
         self._had.setdefault((board, word.rollout), frozenset(self._served[board]))
 
-    def _permitted(self, board: str, word: Word) -> None:
+    def _permitted(self, said: Said, word: Word) -> None:
         """Look at a new word when it can be seen how its rollout stands."""
-        told = self.words[board].values()
+        board, told = said.board, self.words[said.board].values()
         given = {other.digest for other in told if other.rollout == word.rollout and other.phase in _GIVEN}
         if word.phase == "revert" and word.digest in given and word.digest not in self._had[board, word.rollout]:
             self._against(f"{board} is told to go back to {self._label(word.digest)}, which {word.rollout} gave it")
+        elif word.phase == "revert" and word.digest is not None and word.digest not in self._ran[board]:
+            self._against(f"{board} is told to go back to {self._label(word.digest)}, which it never had")
         rollout = self._rollouts.get(word.rollout)
         ended_well = rollout is not None and rollout["phase"] == "SUCCEEDED"
         if word.phase in _GIVEN and word.rollout in self._failed_at_s and not ended_well:
             self._against(f"{board} is told to {word.phase} after {word.rollout} began to go back")
         policy = self._policies.get(word.rollout)
-        if policy is None or not policy.guardrail:
+        if policy is None or rollout is None:
             return
-        if word.phase == "commit" and not ended_well:
+        if word.phase in _GIVEN:
+            self._meant(board, word, rollout)
+        if rollout["mode"] == "deploy":
+            for what in self.permits.against(said, rollout, policy, prompt=self._prompt(said.at_s)):
+                self._against(what)
+        if word.phase == "commit" and policy.guardrail and not ended_well:
             self._committed(board, word, policy)
+
+    def _meant(self, board: str, word: Word, rollout: Mapping[str, Any]) -> None:
+        """Look whether a board is given what its rollout is about."""
+        if rollout.get("choice") is None:
+            if word.digest != self._published.digests.get(rollout["variant"]):
+                what = f"{self._label(word.digest)}, {word.rollout} is about {rollout['variant']}"
+                self._against(f"{board} is told to {word.phase} {what}")
+        elif (other := self._measuring.given(board, word.digest, rollout)) is not None:
+            self._against(other)
+
+    def _prompt(self, at_s: float) -> bool:
+        """Whether headquarters could say at this time what it had just decided."""
+        return all(abs(self.disturbed_at_s[who] - at_s) > _HELD_UP_S for who in ("broker", "controller"))
+
+    def _chosen(self, rollout: Mapping[str, Any]) -> None:
+        calm = {name for name in self.boards if self.disturbed_at_s[name] < 0}
+        if not self._lossy:
+            self.violations += list(self._measuring.chosen(rollout, calm))
+
+    def _only_measured(self, board: str, does: str, digest: str | None) -> None:
+        if self._measuring.used(board, digest, {word.digest for word in self.words[board].values()}):
+            self._against(f"{board} {does} {self._label(digest)}, which it was only told to measure")
 
     def _committed(self, board: str, word: Word, policy: Policy) -> None:
         if not self._had[board, word.rollout]:
@@ -192,16 +244,24 @@ class Checks:
         if board in self._harmed.get(variant, ()):
             self._against(f"{board} is told to commit {variant}, which does harm on it")
         now = self.reports.get(board, {}).get("device_class")
-        own = sum(key[0] == word.rollout and of == now for key, of in self.windows[board].items())
-        least = min(stage.min_windows for stage in policy.stage)
-        if own < least:
-            self._against(f"{board} is told to commit after {own} windows of its own, {least} are wanted")
+        own = [window for key, window in self.windows[board].items() if key[0] == word.rollout]
+        if (lacking := proof.lacking(own, now, policy)) is not None:
+            self._against(f"{board} is told to commit after {lacking}")
 
     def _candidates(self, rollout: str, policy: Policy) -> None:
         newest = {board: words[max(words)] for board, words in self.words.items() if words}
         trying = [board for board, last in newest.items() if last.rollout == rollout and last.phase == "trial"]
         if policy.max_in_trial is not None and len(trying) > policy.max_in_trial:
             self._against(f"{len(trying)} boards are to try {rollout}, {policy.max_in_trial} may")
+        running = [
+            board
+            for board, last in newest.items()
+            if last.rollout == rollout
+            and last.phase == "commit"
+            and self.reports.get(board, {}).get("models", {}).get(MODEL, {}).get("digest") == last.digest
+        ]
+        if too_far := self.permits.too_far(rollout, self._rollouts[rollout], policy, len(trying) + len(running)):
+            self._against(too_far)
         first = policy.stage[0].devices
         if first is not None and len(policy.stage) > 1 and len(trying) > first and not self._passed(rollout):
             self._against(f"{len(trying)} boards are to try {rollout} in its first stage, {first} may")
@@ -240,9 +300,12 @@ class Checks:
             return
         self._newest_report[board] = (boot, seq)
         before, self.reports[board] = self.reports.get(board), said
+        for digest, outcome in self._measuring.said(board, said):
+            self._trace.note(board, f"has measured {self._label(digest)}: {outcome}")
         entry = said["models"].get(MODEL)
         if entry is None:
             return
+        self._follows(board, entry)
         # A disk that takes nothing cannot remember what was answered either; the board says so, and hears it again.
         if entry["generation"] < self._acknowledged[board] and board not in self.forgetful:
             self._against(
@@ -254,6 +317,21 @@ class Checks:
             why = f", {entry['outcome']}" if entry["outcome"] else ""
             why += f", {entry['reason']}" if entry["reason"] else ""
             self._trace.note(board, f"is {entry['state']}{why}")
+
+    def _follows(self, board: str, entry: dict[str, Any]) -> None:
+        """Look whether a board follows what was said to it, and holds what it may."""
+        word = self.words[board].get(entry["generation"])
+        if entry["generation"] and (word is None or word.rollout != entry["rollout"]):
+            self._against(
+                f"{board} follows generation {entry['generation']} of {entry['rollout']}, which nobody gave it"
+            )
+        told = {other.digest for other in self.words[board].values()}
+        if entry["candidate"] is not None and entry["candidate"] not in told:
+            self._against(f"{board} has {self._label(entry['candidate'])} as a candidate, which nobody gave it")
+        held = {digest for digest in (entry["digest"], *entry["slots"].values()) if digest is not None}
+        self._ran[board] |= held
+        for digest in held:
+            self._only_measured(board, "holds", digest)
 
     def _serves_nothing(self, board: Board) -> None:
         if not self._served[board.name] or board.agent is None:
@@ -280,7 +358,8 @@ class Checks:
         return self._published.variants[digest].version
 
     def _label(self, digest: str | None) -> str:
-        return "nothing" if digest is None else self._published.variants[digest].variant
+        known = self._published.variants
+        return "nothing" if digest is None else known[digest].variant if digest in known else f"an unknown {digest[:8]}"
 
     def _against(self, what: str) -> None:
         self.violations.append(f"{self._agenda.now_s:.1f} s: {what}")

@@ -176,6 +176,18 @@ def _command(world: World, rng: random.Random) -> None:
     world.order(wish)
 
 
+def _tag(world: World, rng: random.Random) -> None:
+    world.operator.tag(rng.choice(world.boards).name, rng.choice(("roof", "roof", "cellar", None)))
+
+
+def _approval(world: World, rng: random.Random) -> None:
+    world.operator.approve(rng.choice((None, None, 1, 2, 3)))
+
+
+def _measuring(world: World, _rng: random.Random) -> None:
+    world.operator.measure()
+
+
 def _supersede(world: World, rng: random.Random) -> None:
     world.order("deploy 3")
 
@@ -205,4 +217,7 @@ FAULTS: dict[str, Strike] = {
     "second_controllers": _second_controller,
     "commands": _command,
     "supersede": _supersede,
+    "tags": _tag,
+    "approvals": _approval,
+    "campaigns": _measuring,
 }

@@ -20,7 +20,10 @@ class Options:
     """One world. Counts are how often a fault strikes in `duration_s`, chances are per message.
 
     `effect` is what the second version does on the boards that suffer (a share of them, at least one if not 0);
-    `late_effect` what the third does. `blank` boards come without the first version.
+    `late_effect` what the third does. `blank` boards come without the first version, the windows of `mute` ones without
+    labels. With `tags` the rollouts are for the boards on the roof, and so many are moved. `windows` are the policy's
+    maintenance windows, `gates` its stages that want an approval; `approvals` come in time, late, twice, or, if 0,
+    never. With `campaigns` the second version comes as a variant per class, and so many more orders to measure.
     """
 
     seed: int
@@ -63,6 +66,14 @@ class Options:
     second_controllers: int = 0
     commands: int = 0
     supersede: int = 0
+    # the operator
+    tags: int = 0
+    windows: int = 0
+    gates: int = 0
+    approvals: int = 0
+    campaigns: int = 0
+    # evidence
+    mute: int = 0
 
     def unlike(self, other: Options) -> list[str]:
         """The options, as `--set` takes them, in which this one is unlike another."""
@@ -99,8 +110,14 @@ def draw(seed: int) -> Options:
     def share(most: float, chance: float = 0.25) -> float:
         return round(rng.uniform(most / 10, most), 4) if rng.random() < chance else 0.0
 
+    def apart(name: str, most: int, chance: float) -> int:
+        """From a stream of its own, so that what came later into the world leaves the rest of a seed as it was."""
+        own = random.Random(f"options {name} {seed}")
+        return own.randint(1, most) if own.random() < chance else 0
+
     boards = rng.randint(1, 6)
     bad = rng.random() < 0.5
+    gates = apart("gates", 2, 0.1)
     return Options(
         seed=seed,
         boards=boards,
@@ -139,6 +156,12 @@ def draw(seed: int) -> Options:
         second_controllers=some(1, 0.1),
         commands=some(3),
         supersede=some(1, 0.2),
+        tags=apart("tags", 3, 0.1),
+        windows=apart("windows", 2, 0.1),
+        gates=gates,
+        approvals=apart("approvals", 5, 0.75) if gates else 0,
+        campaigns=apart("campaigns", 2, 0.08),
+        mute=apart("mute", 1, 0.08),
     )
 
 
