@@ -1,4 +1,4 @@
-"""A world that is against the law, made smaller: faults turned off, many at once while that goes, fewer boards, less time."""
+"""A world against the law, made smaller: faults turned off, many at once while that goes, fewer boards, less time."""
 
 from __future__ import annotations
 
