@@ -112,7 +112,7 @@ class Checks:
 
     def loaded(self, board: str, variant: str, found: dict[str, str]) -> None:
         """A board has given an interpreter files with these hashes."""
-        manifest = next(b.manifest for b in self._published.bundles if b.manifest.variant == variant)
+        manifest = self._published.forms[variant]
         wrong = sorted(role for role, sha256 in found.items() if manifest.blobs[role].sha256 != sha256)  # type: ignore[index]
         if wrong:
             self._against(f"{board} loads {variant} with wrong bytes of its {', '.join(wrong)}")
@@ -127,7 +127,7 @@ class Checks:
         self._without_s.pop(name, None)
         if served and served[-1] == serving:
             return
-        self._trace.note(name, f"serves {self._label(serving)}")
+        self._trace.note(name, f"serves {self._label(serving)}{board.serving_as}")
         self._ran[name].add(serving)
         self._only_measured(name, "serves", serving)
         told = [word for word in self.words[name].values() if word.digest == serving]
@@ -312,6 +312,8 @@ class Checks:
                 f"{board} had acknowledged generation {self._acknowledged[board]} and is back at {entry['generation']}"
             )
         self._acknowledged[board] = entry["generation"]
+        word = self.words[board].get(entry["generation"])
+        self.boards[board].law.reported(board, boot, entry, word.digest if word is not None else None)
         state = (before or {}).get("models", {}).get(MODEL, {})
         if (state.get("state"), state.get("outcome")) != (entry["state"], entry["outcome"]):
             why = f", {entry['outcome']}" if entry["outcome"] else ""

@@ -10,6 +10,7 @@ from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
 from world.board import WALL_S
 from world.bundles import MODEL
+from world.keeping import not_fetched
 
 if TYPE_CHECKING:
     from world.world import World
@@ -38,6 +39,7 @@ def not_converged(world: World) -> list[str]:
     return (
         going_on
         + _missing_on_the_broker(world)
+        + not_fetched(world)
         + [what for board in world.boards if (what := _unlike(world, board.name)) is not None]
     )
 

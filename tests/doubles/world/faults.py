@@ -6,6 +6,9 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from world import keeping
+from world.delivery import LOOKS, BaseLoss
+
 if TYPE_CHECKING:
     from world.board import Board
     from world.world import World
@@ -86,6 +89,7 @@ def _full_disk(world: World, rng: random.Random) -> None:
     if disk is not None:
         disk.full = True
         world.checks.forgetful.add(board.name)
+        world.law.ever_full.add(board.name)
 
         def emptied() -> None:
             if board.disk is not None:
@@ -161,6 +165,26 @@ def _incumbent_crash(world: World, rng: random.Random) -> None:
         serving.process.alive = False  # type: ignore[misc]
 
 
+def _rotten_base(world: World, rng: random.Random, how: str = "rots") -> None:
+    board = rng.choice(world.boards)
+    board.base_loss = BaseLoss(how, rng.randrange(LOOKS))
+
+
+def _lost_base(world: World, rng: random.Random) -> None:
+    _rotten_base(world, rng, "goes")
+
+
+def _captures(world: World, rng: random.Random) -> None:
+    keeping.fetch(world, rng.choice(world.boards))
+
+
+def _tight_disk(world: World, rng: random.Random) -> None:
+    disk = _some_board(world, rng, "has little room left on its disk").disk
+    if disk is not None:
+        disk.room_bytes = 3_000_000
+        world.agenda.after(rng.uniform(50.0, 300.0), disk.emptied)
+
+
 def _controller_crash(world: World, rng: random.Random) -> None:
     world.checks.struck("controller", "will be killed in the middle of something")
     world.headquarters.fuse.left = rng.choice((rng.randrange(4), rng.randrange(40)))
@@ -213,6 +237,10 @@ FAULTS: dict[str, Strike] = {
     "asleep": _asleep,
     "long_sleeps": _long_sleep,
     "incumbent_crashes": _incumbent_crash,
+    "rotten_bases": _rotten_base,
+    "lost_bases": _lost_base,
+    "captures": _captures,
+    "tight_disks": _tight_disk,
     "controller_crashes": _controller_crash,
     "second_controllers": _second_controller,
     "commands": _command,

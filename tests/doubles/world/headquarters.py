@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from edgeflock_controller.commands import Commands
@@ -110,11 +111,18 @@ class Headquarters:
     """
 
     def __init__(
-        self, agenda: Agenda, broker: Broker, published: Published, policy: Policy, rng: random.Random, wall_s: float
+        self,
+        agenda: Agenda,
+        broker: Broker,
+        published: Published,
+        policy: Policy,
+        rng: random.Random,
+        wall_s: float,
+        folder: Path,
     ) -> None:
         self.agenda, self.broker, self.published, self.policy = agenda, broker, published, policy
         self.fuse = Fuse()
-        self.store: Store = FusedStore(published.store(), self.fuse)  # type: ignore[assignment]
+        self.store: Store = FusedStore(published.store(folder), self.fuse)  # type: ignore[assignment]
         self.service: Service | None = None
         self.looked: Callable[[], None] = lambda: None
         self.told: Callable[[str, bytes], None] = lambda _topic, _payload: None

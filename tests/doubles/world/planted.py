@@ -303,6 +303,77 @@ MISTAKES: tuple[Mistake, ...] = (
         "        if len(one.answers) < 2 and answer.outcome in _ENDED_BADLY and answer.reason",
         needs="campaigns",
     ),
+    # deltas, chains of forms, kept inputs
+    _one(
+        "a delta is chosen without a look at its base",
+        f"{_STORAGE}.store",
+        "        return blob.cheapest(lambda sha256: holds(self.blob_path(sha256), sha256))\n",
+        "        return blob.cheapest(lambda sha256: True)\n",
+        needs="lost_bases",
+    ),
+    _one(
+        "what a delta decodes to is believed",
+        f"{_STORAGE}.store",
+        "            if hasher.hexdigest() != blob.sha256:\n",
+        "            if False:\n",
+        needs="rotten_bases",
+    ),
+    _one(
+        "a base that is damaged while it is read is the bundle's fault",
+        "edgeflock_agent.jobs",
+        "            if way.base is None or self._store.way(blob) == way:\n",
+        "            if True:\n",
+        needs="rotten_bases",
+    ),
+    _one(
+        "a slot is loaded in the bundle's first form",
+        "edgeflock_agent.effects",
+        "    work = agent.loading[model] = _work(agent, model, effect.digest)\n",
+        "    work = agent.loading[model] = Work(model, effect.digest)\n",
+        needs="misfitting",
+    ),
+    _one(
+        "what was declared of a form is held against nothing",
+        "edgeflock_agent.limits",
+        "    if memory is not None and measured.peak",
+        "    if False and measured.peak",
+        needs="misfitting",
+    ),
+    _one(
+        "the first form that does not fit ends the chain",
+        f"{_MACHINE}.forms",
+        "    if facts is None or facts.form + 1 >= len(facts.variants):\n",
+        "    if True:\n",
+        needs="misfitting",
+    ),
+    _one(
+        "kept inputs take what room they like",
+        f"{_STORAGE}.ring",
+        "        while held and (total + size > self.most_bytes or",
+        "        while held and (False or",
+        needs="captures",
+    ),
+    _one(
+        "kept inputs take the last of the room",
+        f"{_STORAGE}.ring",
+        "        if self._free_bytes() < size + _RESERVE_BYTES:\n",
+        "        if self._free_bytes() < size:\n",
+        needs="tight_disks",
+    ),
+    _one(
+        "a torn input is as good as a whole one",
+        f"{_STORAGE}.ring",
+        "            if hashlib.sha256(item).hexdigest().encode() == said:\n",
+        "            if said:\n",
+        needs="captures",
+    ),
+    _one(
+        "the first piece of kept inputs is taken for all of them",
+        f"{_HQ}.captures",
+        '            one["done"] = self._have(piece.token) == piece.pieces\n',
+        '            one["done"] = True\n',
+        needs="captures",
+    ),
 )
 
 

@@ -12,9 +12,11 @@ import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeflock_agent.children.runner import HardStop
+from edgeflock_agent.children.tensors import Tensor
 from edgeflock_agent.gauging import gauge
 from edgeflock_agent.jobs import Jobs
 from edgeflock_agent.lane import Lane
+from edgeflock_agent.limits import exceeded
 from edgeflock_agent.machine.events import Event
 from edgeflock_agent.measurements import Measurements
 from edgeflock_agent.storage.download import Cancelled, Download
@@ -27,6 +29,8 @@ from edgeflock_deploy.messages.measurements import Conditions, Measurement
 from edgeflock_deploy.messages.orders import MeasureOrder
 from edgeflock_deploy.messages.windows import VariantWindow
 from edgeflock_deploy.reasons import Reason
+from world import keeping
+from world.bundles import LIMITS
 
 if TYPE_CHECKING:
     from world.board import Board
@@ -44,6 +48,15 @@ class Effect(NamedTuple):
     memory: float = 1.0
     load: Reason | None = None
     dies: Reason | None = None  # in its third window, or after a while of serving
+    alone: float = 1.0  # times the latency of the first one while it warms
+
+    @property
+    def unfit(self) -> Reason | None:
+        """Why it does not fit the board, by what is declared of chains; None: it fits."""
+        if self.load is not None:
+            return self.load
+        over = exceeded(_measured(self), LIMITS)
+        return over.reason if over is not None else None
 
 
 EFFECTS = {
@@ -56,6 +69,11 @@ EFFECTS = {
     "hanging": Effect(dies=Reason.HUNG),
     "unloadable": Effect(load=Reason.LOAD_FAILED),
     "mismatching": Effect(load=Reason.GOLDEN_MISMATCH),
+    # of one form of a chain, on some boards
+    "memory": Effect(memory=20.0),
+    "operator": Effect(load=Reason.OPERATOR_MISSING),
+    "golden": Effect(load=Reason.GOLDEN_MISMATCH),
+    "deadline": Effect(alone=20.0),
 }
 
 
@@ -63,6 +81,7 @@ class PlayedProcess:
     """An interpreter that is not one; `variant` is whose bytes it was given."""
 
     pid = 0
+    inputs = (Tensor("x", "uint8", (-1,), (1 << 16,)),)
 
     def __init__(self, variant: str) -> None:
         self.variant, self.alive, self.failure = variant, True, None
@@ -101,8 +120,11 @@ class PlayedTrials:
 
     def window(self, _model: str, digest: str, _child: Any, old: Any, _settings: Any, _over: Any) -> WindowSides:
         board = self._board
-        was = board.effect_of(old.digest) if old is not None else Effect()
-        now = board.effect_of(digest)
+        was = board.effect_on(old.process.variant) if old is not None else Effect()
+        now = board.effect_on(_child.variant)
+        board.law.tries(board.name, _child.variant)
+        if old is not None:
+            keeping.disagree(board, old, digest)
         number = board.windows_of(digest)
         if now.dies is not None and number >= 2:
             _child.alive = False
@@ -144,20 +166,15 @@ class PlayedJobs(Jobs):
         if effect.load is not None:
             raise HardStop(effect.load, "as declared")
         self.played.watcher.loaded(self.played.name, manifest.variant, found)
+        self.played.law.loads(self.played.name, manifest.variant)
         return PlayedProcess(manifest.variant)
 
-    def _measure(self, child: Any, _manifest: Manifest, *_: Any) -> Measurement:
-        memory = self.played.effect_on(child.variant).memory
-        return Measurement(
-            n=PAIRS,
-            latency_ms_p50=1.0,
-            latency_ms_p90=1.1,
-            latency_ms_p95=1.2,
-            first_inference_ms=2.0,
-            load_ms=3.0,
-            warmed_up=True,
-            peak_rss_bytes=int(_RSS_BYTES * memory),
-        )
+    def _measure(self, child: Any, manifest: Manifest, *_: Any) -> Measurement:
+        measured = _measured(self.played.effect_on(child.variant))
+        over = exceeded(measured, manifest.limits)
+        if over is not None:
+            raise HardStop(over.reason, over.detail)
+        return measured
 
     def _fits(self, work: Work, manifest: Manifest) -> bool:
         return True
@@ -226,6 +243,19 @@ class BoardLane(Lane):
             self.busy = True
             job = self._queue.pop(0)
             self._board.later(self._takes_s, lambda: self._board.work(self, job, waits=self._waits))
+
+
+def _measured(effect: Effect) -> Measurement:
+    return Measurement(
+        n=PAIRS,
+        latency_ms_p50=1.0 * effect.alone,
+        latency_ms_p90=1.1 * effect.alone,
+        latency_ms_p95=1.2 * effect.alone,
+        first_inference_ms=2.0,
+        load_ms=3.0,
+        warmed_up=True,
+        peak_rss_bytes=int(_RSS_BYTES * effect.memory),
+    )
 
 
 def _side(log_p95: float, accuracy: float, *, mute: bool) -> VariantWindow:

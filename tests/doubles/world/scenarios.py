@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from world.delivery import BaseLoss
 from world.options import Options
 from world.world import World, run
 
@@ -45,6 +46,11 @@ def _tagged(world: World) -> None:
     world.agenda.at(90.0, lambda: world.operator.tag("board-1", "cellar"))
 
 
+def _bases_lost(world: World) -> None:
+    world.boards[0].base_loss = BaseLoss("rots", 3)
+    world.boards[1].base_loss = BaseLoss("goes", 1)
+
+
 SCENARIOS = {
     "promotion": Scenario(Options(1, boards=3)),
     "bad_canary": Scenario(Options(2, boards=3, effect="slow")),
@@ -58,6 +64,8 @@ SCENARIOS = {
     "variant_per_class": Scenario(Options(11, boards=3, classes=2, policy="bold", campaigns=1)),
     "tagged_in_mid_rollout": Scenario(Options(15, boards=3, tags=1), _tagged),
     "superseded": Scenario(Options(8, boards=2), lambda world: _at(world, 70.0, "deploy 3")),
+    "fallback": Scenario(Options(9, boards=3, misfit="memory", misfitting=0.6)),
+    "bases_lost": Scenario(Options(10, boards=3, policy="bold", deltas="true"), _bases_lost),
 }
 
 

@@ -14,14 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from world import faults
+from world import faults, keeping
 from world.agenda import Agenda
 from world.board import WALL_S, Board
+from world.board_law import BoardLaw
 from world.broker import Broker, Weather
-from world.bundles import COMPACT, VARIANTS, published
+from world.bundles import COMPACT, VARIANTS, home, published
 from world.checks import Checks
 from world.convergence import count_problems, not_converged, not_heard, not_told
 from world.headquarters import Headquarters, Service
+from world.misfits import unfit, with_forms
 from world.operators import Operator
 from world.options import Options
 from world.permits import Permits
@@ -34,6 +36,7 @@ _HEARD_BEATS = 10  # within which headquarters knows of every board what it says
 _TOLD_S = 15.0  # after which a new service has said whatever the last one had left unsaid
 _LATE_S = 40.0
 _COMPACT = ("lean", "lean", "hungry", "slow", "unloadable", "mismatching")
+_ASKED_S = 30.0  # after the faults the operator fetches what boards keep
 _HARM_IN_WINDOWS = ("slow", "wrong", "hungry")
 
 
@@ -49,7 +52,7 @@ class Ended(NamedTuple):
 def run(options: Options, script: Callable[[World], None] = lambda _world: None) -> Ended:
     """Let a world run from its beginning to its end; `script` puts more on its agenda."""
     logging.disable(logging.CRITICAL)  # agents and the service log what the trace tells better
-    folder = Path(tempfile.mkdtemp(prefix="world-", dir=published().folder))
+    folder = Path(tempfile.mkdtemp(prefix="world-", dir=home()))
     try:
         world = World(options, folder)
         script(world)
@@ -71,7 +74,7 @@ class World:
         self.peace_since_s = math.inf
         self.agenda = Agenda()
         self.trace = Trace(self.agenda)
-        here = published()
+        here = published(options.deltas, chained=options.misfit != "none")
         self.broker = Broker(self.agenda, self._rng("network"))
         names = [f"board-{number + 1}" for number in range(options.boards)]
         effects = {name: self._effects(place) for place, name in enumerate(names)}
@@ -84,6 +87,7 @@ class World:
             )
             for variant in (*VARIANTS, COMPACT)
         }
+        effects = {name: with_forms(effects[name], options, name) for name in names}
         lossy = options.loss > 0 or options.corruption > 0
         zones, sites = self._rng("zones"), self._rng("sites")
         zones_s = {name: zones.choice(ZONES_S) for name in names}
@@ -93,8 +97,10 @@ class World:
         permits = Permits(self.agenda, WALL_S, zones_s, placed)
         self.checks = Checks(self.agenda, here, harmed, options.beat_s, self.trace, permits, lossy=lossy)
         self.headquarters = Headquarters(
-            self.agenda, self.broker, here, policy_of(options), self._rng("headquarters"), WALL_S
+            self.agenda, self.broker, here, policy_of(options), self._rng("headquarters"), WALL_S, folder
         )
+        self.law = BoardLaw(here, {name: unfit(effects[name]) for name in names}, self.checks._against, self.trace.note)
+        self.fetched: set[str] = set()  # of what boards keep, in peace
         self.boards = [
             Board(
                 name,
@@ -106,8 +112,10 @@ class World:
                 effects[name],
                 self._rng(name),
                 self.checks,
+                self.law,
                 beat_s=options.beat_s,
                 blank=options.blank,
+                keeps=self._rng(f"kept by {name}") if options.captures else None,
             )
             for place, name in enumerate(names)
         ]
@@ -131,6 +139,7 @@ class World:
         self.agenda.run(2.0)
         self.broker.weather = self._weather()
         faults.plan(self)
+        keeping.plan(self)
         while self.agenda.now_s < self.end_s:
             self.agenda.run(min(self.end_s, self.agenda.now_s + 50.0))
         self._make_peace()
@@ -177,6 +186,8 @@ class World:
         for board in self.boards:
             if board.disk is not None:
                 board.disk.full, board.disk.cut_after = False, None
+                board.disk.emptied()
+            board.base_loss = None
             self.reconnect(board)
             if board.agent is None:
                 self.agenda.after(5.0, board.switch_on)
@@ -194,6 +205,10 @@ class World:
                 self.checks.violations += not_told(self)
 
         self.agenda.after(_TOLD_S, told)
+
+        if self.options.captures:
+            self.agenda.after(_ASKED_S, lambda: keeping.fetch_all(self))
+            self.agenda.run(self.agenda.now_s + _ASKED_S)
 
     def _look(self) -> None:
         service = self.headquarters.service
