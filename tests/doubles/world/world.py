@@ -99,7 +99,7 @@ class World:
         self.headquarters = Headquarters(
             self.agenda, self.broker, here, policy_of(options), self._rng("headquarters"), WALL_S, folder
         )
-        self.law = BoardLaw(here, {name: unfit(effects[name]) for name in names}, self.checks._against, self.trace.note)
+        self.law = BoardLaw(here, {name: unfit(effects[name]) for name in names}, self.checks.against, self.trace.note)
         self.fetched: set[str] = set()  # of what boards keep, in peace
         self.boards = [
             Board(
@@ -194,6 +194,9 @@ class World:
         self.peace_since_s = self.agenda.now_s
         if self.options.approvals:  # if late, then now
             self.agenda.after(_LATE_S, self._approve_late)
+        if self.options.captures:
+            self.agenda.after(_ASKED_S, lambda: keeping.fetch_all(self))
+            self.agenda.run(self.agenda.now_s + _ASKED_S)
 
     def _approve_late(self) -> None:
         self.operator.approve()
@@ -205,10 +208,6 @@ class World:
                 self.checks.violations += not_told(self)
 
         self.agenda.after(_TOLD_S, told)
-
-        if self.options.captures:
-            self.agenda.after(_ASKED_S, lambda: keeping.fetch_all(self))
-            self.agenda.run(self.agenda.now_s + _ASKED_S)
 
     def _look(self) -> None:
         service = self.headquarters.service
