@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from world import keeping
 from world.delivery import LOOKS, BaseLoss
+from world.headquarters import WHEN
 
 if TYPE_CHECKING:
     from world.board import Board
@@ -190,6 +191,12 @@ def _controller_crash(world: World, rng: random.Random) -> None:
     world.headquarters.fuse.left = rng.choice((rng.randrange(4), rng.randrange(40)))
 
 
+def _crash_over_word(world: World, rng: random.Random) -> None:
+    when = rng.choice(WHEN)
+    world.checks.struck("controller", f"will be killed {when} it has said its next word to a board")
+    world.headquarters.fuse.over_word = when
+
+
 def _second_controller(world: World, rng: random.Random) -> None:
     world.checks.struck("controller", "hangs, and a second one is started")
     world.headquarters.double()
@@ -242,6 +249,7 @@ FAULTS: dict[str, Strike] = {
     "captures": _captures,
     "tight_disks": _tight_disk,
     "controller_crashes": _controller_crash,
+    "crashes_over_words": _crash_over_word,
     "second_controllers": _second_controller,
     "commands": _command,
     "supersede": _supersede,

@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeflock_controller.commands import Commands
 from edgeflock_controller.core import Core
@@ -25,18 +25,35 @@ class Killed(BaseException):
     """The service's process is no more."""
 
 
+When = Literal["before", "after"]
+WHEN: tuple[When, ...] = ("before", "after")
+
+
 class Fuse:
-    """Kills the service at the nth point from now at which something is written or sent."""
+    """Kills the service at the nth point from now at which something is written or sent, or over a word to a device."""
 
     def __init__(self) -> None:
         self.left: int | None = None
+        self.over_word: When | None = None
+
+    def spare(self) -> None:
+        """Kill nobody."""
+        self.left = self.over_word = None
 
     def point(self) -> None:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
-                self.left = None
-                raise Killed
+                self._kill()
+
+    def word(self, when: When) -> None:
+        """A word is about to be said to a device, or has just been."""
+        if self.over_word == when:
+            self._kill()
+
+    def _kill(self) -> None:
+        self.spare()
+        raise Killed
 
 
 class FusedStore:
@@ -68,9 +85,14 @@ class FusedLink(Link):
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, done: Callable[[], None] | None = None
     ) -> None:
+        is_word = topic.endswith("/desired")
         self.fuse.point()
+        if is_word:
+            self.fuse.word("before")
         self.told(topic, payload)
         super().publish(topic, payload, retain=retain, done=done)
+        if is_word:
+            self.fuse.word("after")
         self.fuse.point()
 
 
@@ -147,7 +169,7 @@ class Headquarters:
     def kill(self) -> None:
         """Kill the service; it is started again after a while."""
         service, self.service = self.service, None
-        self.fuse.left = None
+        self.fuse.spare()
         if service is not None:
             service.link.vanish(silently=False)
             self.died()

@@ -73,6 +73,7 @@ class Options:
     tight_disks: int = 0
     # headquarters
     controller_crashes: int = 0
+    crashes_over_words: int = 0
     second_controllers: int = 0
     commands: int = 0
     supersede: int = 0
@@ -185,12 +186,15 @@ def _of_kept_inputs(seed: int) -> dict[str, Any]:
 
 
 def _of_operators(seed: int) -> dict[str, Any]:
+    """What operators permit, and what strikes over that; each from a stream of its own."""
+
     def apart(name: str, most: int, chance: float) -> int:
         own = random.Random(f"options {name} {seed}")
         return own.randint(1, most) if own.random() < chance else 0
 
     found = {"tags": apart("tags", 3, 0.1), "windows": apart("windows", 2, 0.1), "gates": apart("gates", 2, 0.1)}
     found["approvals"] = apart("approvals", 5, 0.75) if found["gates"] else 0
+    found["crashes_over_words"] = apart("crashes over words", 2, 0.1)
     return found | {"campaigns": apart("campaigns", 2, 0.08), "mute": apart("mute", 1, 0.08)}
 
 

@@ -211,14 +211,14 @@ MISTAKES: tuple[Mistake, ...] = (
         "            self.rollouts.project_changed()\n        for future",
         "            self.rollouts.project_changed()\n            self._publisher.desire(self.rollouts.take_moved())\n"
         "            self._publisher.publish_due(at)\n        for future",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "words that were stored and not sent are forgotten in a crash",
         f"{_HQ}.publishing",
         "        self._due: set[str] = self._told()",
         "        self._due: set[str] = set()",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "a broker that forgot is not filled again",
@@ -237,7 +237,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "                    again, effects = step(again, entry.event)\n"
         "                self._store_step(found.rollout, entry.event, effects)\n"
         "        self.project_changed()\n",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "reports of an earlier boot are not told apart",

@@ -181,7 +181,7 @@ class World:
         self.trace.note("world", "the faults stop")
         self.broker.weather = Weather()
         self.broker.snapshot()
-        self.headquarters.fuse.left = None
+        self.headquarters.fuse.spare()
         self.headquarters.start()
         for board in self.boards:
             if board.disk is not None:
