@@ -96,7 +96,7 @@ def home() -> Path:
 
 
 @functools.cache
-def published(deltas: str = "none", *, chained: bool = False) -> Published:
+def published(deltas: str, chained: bool) -> Published:
     """What every world of this process with these options begins with; the same keys and bytes in each process.
 
     Args:
@@ -147,16 +147,20 @@ def _edited(name: str) -> bytes:
 
 def _encoded(name: str, chain: tuple[str, ...], deltas: str) -> dict[BlobRole, EncodedBlob]:
     contents = _contents(name, deltas)
-    made = {role: encode_blob(data) for role, data in contents.items()}
+    made = {role: _coded(data) for role, data in contents.items()}
     if deltas == "none" or name == VARIANTS[0]:
         return made
-    before = list(VARIANTS[: VARIANTS.index(chain[0])]) + list(chain[: chain.index(name)])
-    bases = [_edited(one) for one in before]
-    near = contents["model"][:-1] + b"!"  # the smallest delta is to what nobody has
-    made["model"] = encode_blob(contents["model"], [*bases, near])
-    if deltas == "lying" and chain[0] == "second":
-        made["model"] = _lying(made["model"], encode_blob(_edited(_ELSEWHERE), bases))
+    before = [*VARIANTS[: VARIANTS.index(chain[0])], *chain[: chain.index(name)]][-1]
+    nobodys = contents["model"][:-1] + b"!"  # the delta to it is the smallest
+    made["model"] = _coded(contents["model"], _edited(before), nobodys)
+    if deltas == "lying" and name == "second":
+        made["model"] = _lying(made["model"], _coded(_edited(_ELSEWHERE), _edited(before)))
     return made
+
+
+@functools.cache
+def _coded(data: bytes, *bases: bytes) -> EncodedBlob:
+    return encode_blob(data, bases)
 
 
 def _lying(said: EncodedBlob, meant: EncodedBlob) -> EncodedBlob:

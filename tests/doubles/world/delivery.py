@@ -6,6 +6,7 @@ same errors.
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgeflock_deploy.bundle import Blob, Encoding, decode
 
 if TYPE_CHECKING:
     from world.board import Board
+    from world.world import World
 
 
 LOOKS = 4
@@ -28,6 +30,14 @@ class BaseLoss(NamedTuple):
 
     how: str  # `rots` or `goes`
     looks: int
+
+
+def plan(world: World) -> None:
+    """Choose the boards that will lose the base of their next delta."""
+    for option, how in (("rotten_bases", "rots"), ("lost_bases", "goes")):
+        rng = random.Random(f"{option} {world.options.seed}")
+        for _ in range(getattr(world.options, option)):
+            rng.choice(world.boards).base_loss = BaseLoss(how, rng.randrange(LOOKS))
 
 
 class SimulatedStore(Store):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from world import keeping
-from world.delivery import LOOKS, BaseLoss
 from world.headquarters import WHEN
 
 if TYPE_CHECKING:
@@ -166,15 +165,6 @@ def _incumbent_crash(world: World, rng: random.Random) -> None:
         serving.process.alive = False  # type: ignore[misc]
 
 
-def _rotten_base(world: World, rng: random.Random, how: str = "rots") -> None:
-    board = rng.choice(world.boards)
-    board.base_loss = BaseLoss(how, rng.randrange(LOOKS))
-
-
-def _lost_base(world: World, rng: random.Random) -> None:
-    _rotten_base(world, rng, "goes")
-
-
 def _captures(world: World, rng: random.Random) -> None:
     keeping.fetch(world, rng.choice(world.boards))
 
@@ -244,8 +234,6 @@ FAULTS: dict[str, Strike] = {
     "asleep": _asleep,
     "long_sleeps": _long_sleep,
     "incumbent_crashes": _incumbent_crash,
-    "rotten_bases": _rotten_base,
-    "lost_bases": _lost_base,
     "captures": _captures,
     "tight_disks": _tight_disk,
     "controller_crashes": _controller_crash,

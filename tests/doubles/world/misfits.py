@@ -32,5 +32,5 @@ def with_forms(effects: Mapping[str, str], options: Options, board: str) -> dict
 
 def unfit(effects: Mapping[str, str]) -> dict[str, Reason]:
     """The variants that do not fit a board by what they do on it, and why."""
-    found = {variant: EFFECTS[effect].unfit for variant, effect in effects.items()}
+    found = {variant: EFFECTS[effect].load or EFFECTS[effect].over for variant, effect in effects.items()}
     return {variant: why for variant, why in found.items() if why is not None}

@@ -326,10 +326,10 @@ MISTAKES: tuple[Mistake, ...] = (
         needs="rotten_bases",
     ),
     _one(
-        "a slot is loaded in the bundle's first form",
-        "edgeflock_agent.effects",
-        "    work = agent.loading[model] = _work(agent, model, effect.digest)\n",
-        "    work = agent.loading[model] = Work(model, effect.digest)\n",
+        "a chain begins anew when its manifest comes",
+        f"{_MACHINE}.forms",
+        "    facts = state.bundles.get(digest) or BundleFacts(version=version)\n",
+        "    facts = BundleFacts(version=version)\n",
         needs="misfitting",
     ),
     _one(
@@ -361,13 +361,6 @@ MISTAKES: tuple[Mistake, ...] = (
         needs="tight_disks",
     ),
     _one(
-        "a torn input is as good as a whole one",
-        f"{_STORAGE}.ring",
-        "            if hashlib.sha256(item).hexdigest().encode() == said:\n",
-        "            if said:\n",
-        needs="captures",
-    ),
-    _one(
         "the first piece of kept inputs is taken for all of them",
         f"{_HQ}.captures",
         '            one["done"] = self._have(piece.token) == piece.pieces\n',
@@ -395,6 +388,15 @@ FOUND_BY: dict[str, int] = {
     "what has rolled back goes on": 2,
     "a new word has the generation of the one before": 0,
     "a broker that forgot is not filled again": 7,
+    "a delta is chosen without a look at its base": 8,
+    "what a delta decodes to is believed": 6,
+    "a base that is damaged while it is read is the bundle's fault": 24,
+    "a chain begins anew when its manifest comes": 8,
+    "what was declared of a form is held against nothing": 10,
+    "the first form that does not fit ends the chain": 10,
+    "kept inputs take what room they like": 7,
+    "kept inputs take the last of the room": 7,
+    "the first piece of kept inputs is taken for all of them": 7,
 }
 """The seed of a world that shows a mistake, by the mistake's name."""
 

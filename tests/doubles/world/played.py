@@ -30,7 +30,6 @@ from edgeflock_deploy.messages.orders import MeasureOrder
 from edgeflock_deploy.messages.windows import VariantWindow
 from edgeflock_deploy.reasons import Reason
 from world import keeping
-from world.bundles import LIMITS
 
 if TYPE_CHECKING:
     from world.board import Board
@@ -49,14 +48,7 @@ class Effect(NamedTuple):
     load: Reason | None = None
     dies: Reason | None = None  # in its third window, or after a while of serving
     alone: float = 1.0  # times the latency of the first one while it warms
-
-    @property
-    def unfit(self) -> Reason | None:
-        """Why it does not fit the board, by what is declared of chains; None: it fits."""
-        if self.load is not None:
-            return self.load
-        over = exceeded(_measured(self), LIMITS)
-        return over.reason if over is not None else None
+    over: Reason | None = None  # what is declared of chains
 
 
 EFFECTS = {
@@ -70,10 +62,10 @@ EFFECTS = {
     "unloadable": Effect(load=Reason.LOAD_FAILED),
     "mismatching": Effect(load=Reason.GOLDEN_MISMATCH),
     # of one form of a chain, on some boards
-    "memory": Effect(memory=20.0),
+    "memory": Effect(memory=20.0, over=Reason.MEMORY_OVER_BUDGET),
     "operator": Effect(load=Reason.OPERATOR_MISSING),
     "golden": Effect(load=Reason.GOLDEN_MISMATCH),
-    "deadline": Effect(alone=20.0),
+    "deadline": Effect(alone=20.0, over=Reason.TOO_SLOW),
 }
 
 

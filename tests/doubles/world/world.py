@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from world import faults, keeping
+from world import delivery, faults, keeping
 from world.agenda import Agenda
 from world.board import WALL_S, Board
 from world.board_law import BoardLaw
@@ -74,7 +74,7 @@ class World:
         self.peace_since_s = math.inf
         self.agenda = Agenda()
         self.trace = Trace(self.agenda)
-        here = published(options.deltas, chained=options.misfit != "none")
+        here = published(options.deltas, options.misfit != "none")
         self.broker = Broker(self.agenda, self._rng("network"))
         names = [f"board-{number + 1}" for number in range(options.boards)]
         effects = {name: self._effects(place) for place, name in enumerate(names)}
@@ -139,6 +139,7 @@ class World:
         self.agenda.run(2.0)
         self.broker.weather = self._weather()
         faults.plan(self)
+        delivery.plan(self)
         keeping.plan(self)
         while self.agenda.now_s < self.end_s:
             self.agenda.run(min(self.end_s, self.agenda.now_s + 50.0))

@@ -157,7 +157,8 @@ def test_both_ways_lead_to_the_same_blob(encoded: EncodedBlob) -> None:
 class DyingBase(Store):
     """A store on a disk on which the base of a delta is damaged right after the nth look at it."""
 
-    looks, harm = 0, staticmethod(Path.unlink)
+    looks = 0
+    harm: Callable[[Path], None]
 
     def way(self, blob: Blob) -> Encoding:
         way = super().way(blob)
@@ -191,7 +192,7 @@ def test_a_base_that_is_damaged_before_or_while_its_delta_is_decoded_makes_the_w
     )
     store.add_manifest(packed.digest, packed.envelope)
     work = Work("digits", packed.digest)
-    store.looks, store.harm = looks, harm  # type: ignore[method-assign]
+    store.looks, store.harm = looks, harm
     jobs.fetch_blobs(work)
     assert jobs.verify(work) == Verified(packed.digest)
     assert store.looks == 0
