@@ -157,6 +157,8 @@ class Checks:
             self.shown[name] = rollout
             if name in policies and policies[name].guardrail:
                 self._candidates(name, policies[name])
+            elif before is not None and before["phase"] != phase and name in self.policies:
+                self._not_too_far(name, 0)
         self._words.look()
 
     # --- the law ------------------------------------------------------------------------------------------------------
@@ -182,11 +184,14 @@ class Checks:
             and last.phase == "commit"
             and self.reports.get(board, {}).get("models", {}).get(MODEL, {}).get("digest") == last.digest
         ]
-        if too_far := self.permits.too_far(rollout, self.shown[rollout], policy, len(trying) + len(running)):
-            self.against(too_far)
+        self._not_too_far(rollout, len(trying) + len(running))
         first = policy.stage[0].devices
         if first is not None and len(policy.stage) > 1 and len(trying) > first and not self._passed(rollout):
             self.against(f"{len(trying)} boards are to try {rollout} in its first stage, {first} may")
+
+    def _not_too_far(self, rollout: str, given: int) -> None:
+        if too_far := self.permits.too_far(rollout, self.shown[rollout], self.policies[rollout], given):
+            self.against(too_far)
 
     def _passed(self, rollout: str) -> bool:
         """Whether any board was told to commit for this rollout, or ran its bundle before."""
@@ -249,7 +254,7 @@ class Checks:
             self.against(
                 f"{board} follows generation {entry['generation']} of {entry['rollout']}, which nobody gave it"
             )
-        told = {other.digest for other in self.words[board].values()}
+        told = {other.digest for other in self.words[board].values()} | self.ran[board]  # or it goes back by itself
         if entry["candidate"] is not None and entry["candidate"] not in told:
             self.against(f"{board} has {self.label(entry['candidate'])} as a candidate, which nobody gave it")
         held = {digest for digest in (entry["digest"], *entry["slots"].values()) if digest is not None}

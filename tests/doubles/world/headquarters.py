@@ -190,18 +190,17 @@ class Headquarters:
 
         def wake_the_first() -> None:
             first.link.awake()  # it sends what it had not sent, hears again, and throws the second one out
-            self.agenda.after(10.0, first.link.stop)
             goes_on()
 
-        def goes_on(turns: int = 10) -> None:
+        def goes_on() -> None:
             with contextlib.suppress(Killed):
                 try:
                     first.core.turn(0.0)
                 except TakenOver:
                     self.said("the first service finds its store taken over, and stops")
+                    self.agenda.after(10.0, first.link.stop)
                     return
-            if turns:
-                self.agenda.after(_LAZY_S, lambda: goes_on(turns - 1))
+            self.agenda.after(_LAZY_S, goes_on)
 
         self.agenda.after(self._rng.uniform(5.0, 60.0), wake_the_first)
 

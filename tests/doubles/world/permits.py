@@ -88,8 +88,10 @@ class Permits:
         for number, stage in enumerate(policy.stage, start=1):
             if stage.approval and number not in self._approved[rollout]:
                 before = _target(policy.stage[number - 2], shown["devices_total"]) if number > 1 else 0
-                if given > before or shown["phase"] == "SUCCEEDED":
+                if given > before:
                     return f"{given} boards have something of {rollout}, whose stage {number} nobody approved"
+                if shown["phase"] == "SUCCEEDED":
+                    return f"{rollout} has succeeded, and nobody approved its stage {number}"
                 return None
         return None
 
