@@ -30,7 +30,7 @@ from world.delivery import BaseLoss, SimulatedStore, own_image
 from world.disk import BoardDisk, PowerCut
 from world.fiber import Fiber
 from world.keeping import kept_inputs
-from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs
+from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs, PlayedMeasurements
 
 WALL_S = 1_750_000_000.0  # when every world begins
 _LAZY_S = 6.0  # a board at work looks at its timers at least so often; the real one does each second
@@ -65,6 +65,8 @@ class SimulatedAgent(Agent):
         self.delivery = BoardLane(board, 0.05, waits=True)
         self.bench, self.serving_lane = BoardLane(board, 8.0), BoardLane(board, 0.4, boots=True)
         self.jobs = PlayedJobs.of(self.jobs, board)
+        self.measurements = PlayedMeasurements(self, self._remembered.measuring)
+        self.reporter.utc_offset_s = lambda: board.utc_offset_s
         self.begun_at_s = board.now_s
 
     def _take(self, timeout_s: float) -> None:
@@ -120,6 +122,8 @@ class Board:
         self.climate, self.liar, self.blank, self.law = Climate(rng), 0.0, blank, law
         self.base_loss: BaseLoss | None = None
         self.keeps = keeps
+        self.utc_offset_s, self.mute = 0, False
+        self.site: str | None = None
         self.agent: SimulatedAgent | None = None
         self.disk: BoardDisk | None = None
         self.link: Link | None = None
@@ -158,6 +162,7 @@ class Board:
             runtime="none",
             boot_id=f"{self.name}-{self.boots}",
             broker="mqtt://h:1",
+            tags=(("site", self.site),) if self.site is not None else (),
         )
         self.law.kept(self.name, self.disk.root / "state" / "captures")
         self.disk.named = lambda path: self.law.named(self, path)
@@ -229,6 +234,11 @@ class Board:
     @property
     def now_s(self) -> float:
         return self._agenda.now_s
+
+    @property
+    def nothing(self) -> Path:
+        """A file system in which nothing is said of the machine."""
+        return self._folder / "nothing"
 
     def clocks(self) -> Now:
         mono_s = self._agenda.now_s - self._on_since_s + self.slack_s + 1.0

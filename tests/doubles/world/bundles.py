@@ -26,7 +26,9 @@ from edgeflock_deploy.bundle import BlobRole, EncodedBlob, Limits, Manifest, enc
 from edgeflock_deploy.keys import SigningKey, Trust
 
 VARIANTS = ("first", "second", "third")
-"""Version n of the model has one variant, called so."""
+"""Version n of the model has a variant called so."""
+COMPACT = "compact"
+"""The second version has one more, for those who choose a variant per class."""
 CHAINS = {"second": ("second", "second-b", "second-c"), "third": ("third", "third-b", "third-c")}
 """The forms of a version that comes as a chain."""
 LIMITS = Limits(latency_ms_p95=12.0, memory_bytes=40_000_000)
@@ -111,6 +113,7 @@ def published(deltas: str, chained: bool) -> Published:
         chain = CHAINS.get(name, (name,)) if chained else (name,)
         forms = {form: _encoded(form, chain, deltas) for form in chain}
         bundles.append(_publish(store, publisher, trust, number, forms))
+    bundles.append(_publish(store, publisher, trust, 2, {COMPACT: _encoded(COMPACT, (COMPACT,), "none")}))
     _bake(bundles[0], folder / "image", deltas)
     database = sqlite3.connect(":memory:", check_same_thread=False)
     with sqlite3.connect(folder / "store" / "edgeflock.db") as made:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from world import keeping
+from world.headquarters import WHEN
 
 if TYPE_CHECKING:
     from world.board import Board
@@ -180,6 +181,12 @@ def _controller_crash(world: World, rng: random.Random) -> None:
     world.headquarters.fuse.left = rng.choice((rng.randrange(4), rng.randrange(40)))
 
 
+def _crash_over_word(world: World, rng: random.Random) -> None:
+    when = rng.choice(WHEN)
+    world.checks.struck("controller", f"will be killed {when} it has said its next word to a board")
+    world.headquarters.fuse.over_word = when
+
+
 def _second_controller(world: World, rng: random.Random) -> None:
     world.checks.struck("controller", "hangs, and a second one is started")
     world.headquarters.double()
@@ -188,6 +195,18 @@ def _second_controller(world: World, rng: random.Random) -> None:
 def _command(world: World, rng: random.Random) -> None:
     wish = rng.choice(("pause", "resume", "abort", "abort and keep", "rollback", "deploy 2", "deploy 1"))
     world.order(wish)
+
+
+def _tag(world: World, rng: random.Random) -> None:
+    world.operator.tag(rng.choice(world.boards).name, rng.choice(("roof", "roof", "cellar", None)))
+
+
+def _approval(world: World, rng: random.Random) -> None:
+    world.operator.approve(rng.choice((None, None, 1, 2, 3)))
+
+
+def _measuring(world: World, _rng: random.Random) -> None:
+    world.operator.measure()
 
 
 def _supersede(world: World, rng: random.Random) -> None:
@@ -218,7 +237,11 @@ FAULTS: dict[str, Strike] = {
     "captures": _captures,
     "tight_disks": _tight_disk,
     "controller_crashes": _controller_crash,
+    "crashes_over_words": _crash_over_word,
     "second_controllers": _second_controller,
     "commands": _command,
     "supersede": _supersede,
+    "tags": _tag,
+    "approvals": _approval,
+    "campaigns": _measuring,
 }

@@ -63,7 +63,9 @@ def disagree(board: Board, old: Serving, digest: str) -> None:
 
 def fetch(world: World, board: Board) -> None:
     """Have the operator ask for what a board keeps."""
-    world.headquarters.ask(f"captures of {board.name}", lambda commands: commands.want_captures(board.name, MODEL))
+    world.headquarters.ask(
+        f"captures of {board.name}", lambda service: service.commands.want_captures(board.name, MODEL)
+    )
 
 
 def fetch_all(world: World) -> None:

@@ -21,9 +21,12 @@ class Options:
     """One world. Counts are how often a fault strikes in `duration_s`, chances are per message.
 
     `effect` is what the second version does on the boards that suffer (a share of them, at least one if not 0);
-    `late_effect` what the third does. `blank` boards come without the first version. With a `misfit`, versions are
-    chains of forms, of which the first do not fit a share of the boards, `misfitting`. With `captures`, boards keep
-    inputs of applications, and that is how often an operator fetches some.
+    `late_effect` what the third does. `blank` boards come without the first version, the windows of `mute` ones without
+    labels. With a `misfit`, versions are chains of forms, of which the first do not fit a share of the boards,
+    `misfitting`. With `captures`, boards keep inputs of applications, and that is how often an operator fetches some.
+    With `tags` the rollouts are for the boards on the roof, and so many are moved. `windows` are the policy's
+    maintenance windows, `gates` its stages that want an approval; `approvals` come in time, late, twice, or, if 0,
+    never. With `campaigns` the second version comes as a variant per class, and so many more orders to measure.
     """
 
     seed: int
@@ -70,9 +73,18 @@ class Options:
     tight_disks: int = 0
     # headquarters
     controller_crashes: int = 0
+    crashes_over_words: int = 0
     second_controllers: int = 0
     commands: int = 0
     supersede: int = 0
+    # the operator
+    tags: int = 0
+    windows: int = 0
+    gates: int = 0
+    approvals: int = 0
+    campaigns: int = 0
+    # evidence
+    mute: int = 0
 
     def unlike(self, other: Options) -> list[str]:
         """The options, as `--set` takes them, in which this one is unlike another."""
@@ -151,6 +163,7 @@ def draw(seed: int) -> Options:
         supersede=some(1, 0.2),
         **_of_bundles(seed),
         **_of_kept_inputs(seed),
+        **_of_operators(seed),
     )
 
 
@@ -170,6 +183,19 @@ def _of_bundles(seed: int) -> dict[str, Any]:
 def _of_kept_inputs(seed: int) -> dict[str, Any]:
     rng = random.Random(f"captures {seed}")
     return {"captures": rng.randint(1, 3), "tight_disks": rng.choice((0, 1, 2))} if rng.random() < 0.15 else {}
+
+
+def _of_operators(seed: int) -> dict[str, Any]:
+    """What operators permit, and what strikes over that; each from a stream of its own."""
+
+    def apart(name: str, most: int, chance: float) -> int:
+        own = random.Random(f"options {name} {seed}")
+        return own.randint(1, most) if own.random() < chance else 0
+
+    found = {"tags": apart("tags", 3, 0.1), "windows": apart("windows", 2, 0.1), "gates": apart("gates", 2, 0.1)}
+    found["approvals"] = apart("approvals", 5, 0.75) if found["gates"] else 0
+    found["crashes_over_words"] = apart("crashes over words", 2, 0.1)
+    return found | {"campaigns": apart("campaigns", 2, 0.08), "mute": apart("mute", 1, 0.08)}
 
 
 def _value(kind: str, text: str) -> Any:

@@ -125,17 +125,27 @@ MISTAKES: tuple[Mistake, ...] = (
         "        device = device if judge.missing(rollout.evidence, one, rollout.policy) else one\n"
         "    if judge.passes(rollout.evidence, device, rollout.policy,",
     ),
-    _one(
+    Mistake(
         "memory guards nothing",
-        f"{_JUDGE}.judge",
-        "            if metric.worst > pass_at(guardrail):\n",
-        "            if False:\n",
+        (
+            Change(
+                f"{_JUDGE}.judge",
+                "        if guardrail.metric == EXACT and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+                "        if False and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+            ),
+            Change(
+                f"{_JUDGE}.judge",
+                "            if metric.worst > pass_at(guardrail):\n",
+                "            if False:\n",
+            ),
+        ),
     ),
     _one(
         "missing data is a PASS",
         f"{_JUDGE}.judge",
-        "    return own.windows - own.unpaired >= min_windows and",
-        "    return",
+        '            yield f"no data for {guardrail.metric}"\n',
+        "            continue\n",
+        needs="mute",
     ),
     # the rollout
     _one(
@@ -149,6 +159,7 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_ROLLOUT}.stages",
         '            draft.hold(f"INCONCLUSIVE: {device} gave',
         '            draft.commit(device) or draft.hold(f"INCONCLUSIVE: {device} gave',
+        needs="mute",
     ),
     _one(
         "a stage is one device too large",
@@ -200,14 +211,14 @@ MISTAKES: tuple[Mistake, ...] = (
         "            self.rollouts.project_changed()\n        for future",
         "            self.rollouts.project_changed()\n            self._publisher.desire(self.rollouts.take_moved())\n"
         "            self._publisher.publish_due(at)\n        for future",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "words that were stored and not sent are forgotten in a crash",
         f"{_HQ}.publishing",
         "        self._due: set[str] = self._told()",
         "        self._due: set[str] = set()",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "a broker that forgot is not filled again",
@@ -226,7 +237,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "                    again, effects = step(again, entry.event)\n"
         "                self._store_step(found.rollout, entry.event, effects)\n"
         "        self.project_changed()\n",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "reports of an earlier boot are not told apart",
@@ -247,7 +258,50 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_HQ}.fleet",
         "        return self._unheard.reported(",
         "        return False and self._unheard.reported(",
-        needs="broker_rewinds",
+        needs="loss",
+    ),
+    # what operators permit
+    _one(
+        "maintenance windows are read in UTC",
+        f"{_ROLLOUT}.calendar",
+        "    offset_s = utc_offset_s or 0\n",
+        "    offset_s = 0\n",
+        needs="windows",
+    ),
+    _one(
+        "a stage begins without its approval",
+        f"{_ROLLOUT}.gates",
+        "    return rollout.policy.stage[rollout.stage].approval and stage.approved_by is None\n",
+        "    return rollout.stage == 0 and rollout.policy.stage[0].approval and stage.approved_by is None\n",
+        needs="gates",
+    ),
+    _one(
+        "who turns up late need not be meant",
+        f"{_HQ}.entrants",
+        "        if not _selector(rollout.selector).matches(row.device, row.device_class, row.tags):\n",
+        "        if False:\n",
+        needs="tags",
+    ),
+    _one(
+        "a new tag brings a board into an older rollout",
+        f"{_HQ}.entrants",
+        "        if store.twins.newest_generation(row.device, rollout.model) or not _offered(store, row, rollout):\n",
+        "        if not _offered(store, row, rollout):\n",
+        needs="tags",
+    ),
+    _one(
+        "a class gets what was chosen for another one",
+        f"{_ROLLOUT}.choice",
+        "        chosen = self.classes.get(device_class)\n        return chosen.digest",
+        "        chosen = next(iter(self.classes.values()), None)\n        return chosen.digest",
+        needs="campaigns",
+    ),
+    _one(
+        "one board that a variant does not fit is outvoted",
+        f"{_HQ}.choice.facts",
+        "        if answer.outcome in _ENDED_BADLY and answer.reason",
+        "        if len(one.answers) < 2 and answer.outcome in _ENDED_BADLY and answer.reason",
+        needs="campaigns",
     ),
     # deltas, chains of forms, kept inputs
     _one(

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeflock_agent.children.runner import HardStop
 from edgeflock_agent.children.tensors import Tensor
+from edgeflock_agent.gauging import gauge
 from edgeflock_agent.jobs import Jobs
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.limits import exceeded
+from edgeflock_agent.machine.events import Event
+from edgeflock_agent.measurements import Measurements
 from edgeflock_agent.storage.download import Cancelled, Download
 from edgeflock_agent.trial.side import SideStopped
 from edgeflock_agent.trial.window import WindowSides
@@ -23,6 +26,7 @@ from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.messages.measurements import Conditions, Measurement
+from edgeflock_deploy.messages.orders import MeasureOrder
 from edgeflock_deploy.messages.windows import VariantWindow
 from edgeflock_deploy.reasons import Reason
 from world import keeping
@@ -49,6 +53,7 @@ class Effect(NamedTuple):
 
 EFFECTS = {
     "harmless": Effect(),
+    "lean": Effect(memory=0.6),
     "slow": Effect(latency_log=math.log(1.6)),
     "wrong": Effect(accuracy_drop=0.15, disagreement=0.2),
     "hungry": Effect(memory=2.0),
@@ -78,6 +83,12 @@ class PlayedProcess:
 
     def close(self) -> None:
         self.alive = False
+
+    def __enter__(self) -> PlayedProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Climate:
@@ -120,8 +131,8 @@ class PlayedTrials:
         return WindowSides(
             duration_s=8.0,
             pairs=PAIRS,
-            old=_side(before, 0.95),
-            new=_side(after, 0.95 - drop + board.rng.gauss(0.0, 0.005)),
+            old=_side(before, 0.95, mute=board.mute),
+            new=_side(after, 0.95 - drop + board.rng.gauss(0.0, 0.005), mute=board.mute),
             agreement=agreement,
             conditions=Conditions(),
         )
@@ -164,6 +175,15 @@ class PlayedJobs(Jobs):
         made = PlayedDownload(self._link, self._store, self._traffic, work.given_up)
         made.played = self.played
         return made
+
+
+class PlayedMeasurements(Measurements):
+    """The agent's measurements, on a machine that tells nothing of its conditions."""
+
+    def gauged(self, work: Work, order: MeasureOrder) -> Event:
+        agent: Any = self._agent
+        root = agent.board.nothing
+        return gauge(agent.jobs, work, order, emulated=False, clock=lambda: agent.board.now_s, root=root)
 
 
 class PlayedDownload(Download):
@@ -230,8 +250,9 @@ def _measured(effect: Effect) -> Measurement:
     )
 
 
-def _side(log_p95: float, accuracy: float) -> VariantWindow:
+def _side(log_p95: float, accuracy: float, *, mute: bool) -> VariantWindow:
     p95 = math.exp(log_p95)
+    known = None if mute else accuracy
     return VariantWindow(
-        n=PAIRS, latency_ms_p50=0.8 * p95, latency_ms_p90=0.95 * p95, latency_ms_p95=p95, accuracy=accuracy
+        n=PAIRS, latency_ms_p50=0.8 * p95, latency_ms_p90=0.95 * p95, latency_ms_p95=p95, accuracy=known
     )
