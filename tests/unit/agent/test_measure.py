@@ -75,6 +75,22 @@ def test_a_raspberry_pi_tells_frequency_temperature_and_throttling(tree: Tree) -
     assert conditions.since(conditions.begin(0, root), 1, inferences=1, switches=0, root=root).throttled is False
 
 
+def test_a_raspberry_pi_that_throttled_in_the_middle_of_the_span_or_at_its_start_is_seen(tree: Tree) -> None:
+    firmware = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"  # a Pi 5's
+
+    def throttled(start: str, end: str) -> bool | None:
+        root = tree({firmware: f"{start}\n"})
+        before = conditions.begin(0, root)
+        tree({firmware: f"{end}\n"})
+        return conditions.since(before, 1, inferences=1, switches=0, root=root).throttled
+
+    assert throttled("0", "40000") is True  # it is over again, and has happened
+    assert throttled("40000", "40000") is False  # before the span
+    assert throttled("40004", "40000") is True
+    assert throttled("40000", "50000") is True
+    assert throttled("50000", "no number") is None
+
+
 def test_an_x86_core_that_throttled_within_the_span_is_seen(tree: Tree) -> None:
     counter = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
     root = tree({counter: "3\n"})
