@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -78,10 +78,18 @@ class Backlog:
         folder: made when the first message comes.
         disk: where it lies.
         bounds: of each stream.
+        free_bytes: what may still be written there; None: nobody looks.
     """
 
-    def __init__(self, folder: Path, disk: Disk, bounds: dict[Kind, Bound] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk,
+        bounds: dict[Kind, Bound] | None = None,
+        free_bytes: Callable[[], int] | None = None,
+    ) -> None:
         self._folder, self._disk, self._bounds = folder, disk, bounds or BOUNDS
+        self._free_bytes = free_bytes
         self._streams: dict[Kind, _Stream] = {kind: _Stream() for kind in self._bounds}
         self._next, self._tallied = 0, True
         self._unsynced_since_s: float | None = None
@@ -164,6 +172,7 @@ class Backlog:
         if stream.open_handle is not None and stream.segments[-1].payload_bytes + length > bound.segment_bytes:
             self._close(kind)
         if stream.open_handle is None:
+            self._make_room(kind)
             self._disk.make_folder(self._folder)
             path = self._folder / f"{kind}-{self._next:016d}.log"
             stream.open_handle = self._disk.open_file(path, truncate=True)
@@ -173,9 +182,23 @@ class Backlog:
             sum(segment.messages for segment in stream.segments) >= bound.messages
             or sum(segment.payload_bytes for segment in stream.segments) + length > bound.payload_bytes
         ):
-            self._drop(kind, stream.segments[0].messages)
-            self._remove_oldest(kind)
+            self._drop_oldest(kind)
         return stream.segments[-1]
+
+    def _make_room(self, kind: Kind) -> None:
+        """Have room for a segment, in place of the stream's oldest ones where there is none.
+
+        Raises:
+            DiskFull: there is none, and nothing of the stream to go.
+        """
+        while self._free_bytes is not None and self._free_bytes() < self._bounds[kind].segment_bytes:
+            if not self._streams[kind].segments:
+                raise DiskFull("no room is left in the state folder")
+            self._drop_oldest(kind)
+
+    def _drop_oldest(self, kind: Kind) -> None:
+        self._drop(kind, self._streams[kind].segments[0].messages)
+        self._remove_oldest(kind)
 
     def _drop(self, kind: Kind, messages: int) -> None:
         if messages:
