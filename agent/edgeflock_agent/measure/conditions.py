@@ -71,6 +71,7 @@ def since(snapshot: Snapshot, now_s: float, *, inferences: int, switches: int, r
         frequency_mhz=_frequency_mhz(root, "scaling_cur_freq"),
         frequency_max_mhz=_frequency_mhz(root, "cpuinfo_max_freq"),
         temperature_c=_temperature_c(root),
+        governor=_governor(root),
     )
 
 
@@ -115,6 +116,12 @@ def _frequency_mhz(root: Path, file: str) -> float | None:
     khz = [_number(path) for path in root.glob(f"sys/devices/system/cpu/cpu*/cpufreq/{file}")]
     known = [value for value in khz if value is not None]
     return max(known) / 1e3 if known else None
+
+
+def _governor(root: Path) -> str | None:
+    """What decides the frequency of the cores, by its name; of cores that differ all of them."""
+    files = root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+    return "+".join(sorted({line.strip() for path in files for line in _lines(path)[:1]})) or None
 
 
 def _temperature_c(root: Path) -> float | None:

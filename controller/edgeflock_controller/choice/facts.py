@@ -5,8 +5,7 @@ Decided here, so that only like is compared with like:
   own boards do, and the row says so.
 - A board's number is the median over its runs (each a fresh process), its peak memory the largest; the class's number
   is that of its worst board. The range goes over all runs of all boards.
-- What an emulated board says of time and energy does not count, nor what was measured while the board throttled. Runs
-  while it was contended count only where a board has no others, and the row says so.
+- Of a board's times and energy only runs under like conditions count (`alike`); a row says where they were contended.
 - Energy counts only from a meter that may gate: not modelled, and on a scope that the model surely draws from.
 - `accuracy_drop` is counted on each board from the reference's accuracy there, on the same items. The reference is the
   variant `float32` of the same version where it was measured, else the most accurate one.
@@ -19,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from edgeflock_controller.choice.alike import counted, unlike, usual_governors
 from edgeflock_controller.choice.metric import METRICS
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.messages.measurements import Measurement
@@ -66,6 +66,7 @@ def facts(variants: Sequence[Variant]) -> Facts:
     succeeded = {one.digest: _succeeded(one) for one in variants if _misfit(one) is None}
     measured = {digest: answers for digest, answers in succeeded.items() if answers}
     common = frozenset.intersection(*(frozenset(answers) for answers in measured.values())) if measured else frozenset()
+    governors = usual_governors(measured.values())
     reference = _reference([one for one in variants if one.digest in measured], measured)
     rows = []
     for one in sorted(variants, key=lambda one: (one.manifest.variant, one.digest)):
@@ -76,8 +77,8 @@ def facts(variants: Sequence[Variant]) -> Facts:
         if why is not None:
             rows.append(ChoiceRow(variant=one.manifest.variant, digest=one.digest, why=why))
             continue
-        counted = {board: answer for board, answer in answers.items() if not common or board in common}
-        rows.append(_row(one, counted, reference, measured, alike=bool(common)))
+        of_class = {board: answer for board, answer in answers.items() if not common or board in common}
+        rows.append(_row(one, of_class, reference, measured, governors, same_boards=bool(common)))
     return Facts(rows, None if reference is None else _in_words(reference, measured))
 
 
@@ -86,11 +87,13 @@ def _row(
     answers: Mapping[str, Measured],
     reference: Variant | None,
     measured: Mapping[str, Mapping[str, Measured]],
+    governors: Mapping[str, str],
     *,
-    alike: bool,
+    same_boards: bool,
 ) -> ChoiceRow:
-    runs = {board: _counted(answer.runs) for board, answer in answers.items()}
-    values = {name: _timed(name, pick, answers, runs) for name, pick in _TIMED.items()}
+    runs = {board: counted(answer.runs, governors.get(board)) for board, answer in answers.items()}
+    apart = unlike(answers, governors)
+    values = {name: _timed(name, pick, answers, runs, apart) for name, pick in _TIMED.items()}
     peaks = {board: [run.peak_rss_bytes for run in answer.runs] for board, answer in answers.items()}
     values["rss_bytes"] = _over_boards(peaks, max, "it was not read")
     blob = one.manifest.blobs["model"]
@@ -98,7 +101,7 @@ def _row(
     accuracies = [answer.accuracy for answer in answers.values()]
     values["accuracy"] = _worst(accuracies, min, "its bundle has no evaluation slice")
     values["accuracy_drop"] = _drop(one, answers, reference, measured)
-    notes = [] if alike else ["measured on other boards than the others"]
+    notes = [] if same_boards else ["measured on other boards than the others"]
     if any(run.conditions is not None and run.conditions.contended for chosen in runs.values() for run in chosen):
         notes.append("measured while something else wanted the processor")
     why = "; ".join(notes) or None
@@ -111,10 +114,11 @@ def _timed(
     pick: Callable[[Measurement], float | None],
     answers: Mapping[str, Measured],
     runs: Mapping[str, Sequence[Measurement]],
+    apart: str | None,
 ) -> MetricValue:
     everything = [run for answer in answers.values() for run in answer.runs]
     taken = {board: [pick(run) for run in chosen] for board, chosen in runs.items()}
-    return _over_boards(taken, median, _why_not(name, everything))
+    return _over_boards(taken, median, apart or _why_not(name, everything))
 
 
 def _why_not(name: str, runs: Sequence[Measurement]) -> str:
@@ -128,13 +132,6 @@ def _why_not(name: str, runs: Sequence[Measurement]) -> str:
         reasons = dict.fromkeys(run.energy.reason or f"it is {run.energy.method}, which may not decide" for run in runs)
         return f"no meter that may decide ({'; '.join(reasons)})"
     return f"too few inferences were sampled ({min((run.n for run in runs), default=0)})"
-
-
-def _counted(runs: Sequence[Measurement]) -> list[Measurement]:
-    """The runs of a board whose times count: uncontended ones where there are any."""
-    sound = [run for run in runs if run.conditions is None or not (run.conditions.emulated or run.conditions.throttled)]
-    quiet = [run for run in sound if run.conditions is None or not run.conditions.contended]
-    return quiet or sound
 
 
 def _over_boards(
