@@ -93,6 +93,8 @@ def test_where_the_state_folder_is_full_the_oldest_go_and_the_quota_holds(tmp_pa
     assert log.dropped == {"window": 60 - len(windows), "event": 0}
     quota = 0
     assert not log.append("event", b"nothing of its own is there to go", 0.0)
+    quota = used_bytes(tmp_path) + 100
+    assert log.append("event", b"little room is room enough for a short one", 0.0)
 
 
 def test_the_count_of_the_lost_outlives_a_boot(tmp_path: Path) -> None:
