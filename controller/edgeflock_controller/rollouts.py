@@ -16,7 +16,7 @@ from typing import NamedTuple
 from edgeflock_controller.expiry import expiry, lapsing
 from edgeflock_controller.recovery import restored
 from edgeflock_controller.replay import decision
-from edgeflock_controller.snapshots import Snapshot, is_due
+from edgeflock_controller.snapshots import Snapshot, Writing, is_due
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import headline_view
 from edgeflock_deploy.judge.verdict import count
@@ -57,6 +57,7 @@ class Rollouts:
         self._unseen: list[tuple[str, str, DeviceSeen | None]] = []  # what `_seen` held before, since the last mark
         self._moved: list[str] = []
         self._changed: list[str] = []
+        self._writing: dict[str, Writing] = {}
 
     def recover(self) -> None:
         """Bring back every rollout that has not ended, as its journal has it."""
@@ -144,16 +145,18 @@ class Rollouts:
         """A rollout as it is now, or as it ended, and the place of its last event; None: it has no journal."""
         if name in self._live:
             return Snapshot(self._places[name].seq, self._live[name])
+        if name in self._writing:  # it has just ended
+            return self._writing[name].of
         found = restored(self._store, name)
         return None if found is None else Snapshot(found.seq, found.rollout)
 
     def project_changed(self) -> None:
-        """Bring what is kept of rollouts beside the journal up to date; call inside the transaction of the change."""
+        """Bring what is kept of rollouts beside the journal up to date; call inside the transaction of each turn."""
         for name in sorted(set(self._changed)):
             rollout, place = self._live[name], self._places[name]
             ended = rollout.phase.terminal
-            if ended or is_due(place.tail, len(rollout.devices)):
-                self._store.snapshots.write(rollout, place.seq)
+            if ended or (is_due(place.tail, len(rollout.devices)) and name not in self._writing):
+                self._writing[name] = Writing(Snapshot(place.seq, rollout))
                 self._places[name] = Place(place.seq, 0)
             if self._shown.get(name) is not rollout.phase:
                 self._store.journal.project(name, rollout.model, ended, headline_view(rollout))
@@ -161,6 +164,10 @@ class Rollouts:
             if ended:
                 del self._live[name], self._places[name], self._shown[name]
                 self._seen.pop(name, None)
+        for name, writing in list(self._writing.items()):
+            if writing.go_on(len(self._changed)):
+                self._store.snapshots.keep(writing)
+                del self._writing[name]
         self._changed.clear()
         self._unseen.clear()
 
