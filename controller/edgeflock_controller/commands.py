@@ -168,6 +168,7 @@ class Commands:
         return {
             "at": self._clock(),
             "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
+            "overtakes": self._overtaken(model, devices),
             "devices": [
                 entrant(self._store, row, self._store.twins.committed(row.device, model)).model_dump(mode="json")
                 | self._store.prospects.device(row, model)
@@ -356,13 +357,25 @@ class Commands:
         return views.rollout_view(after) | {"changed": changed}
 
     def _start(self, started: Started, action: str, detail: str) -> Json:
-        rollout = views.rollout_view(self._rollouts.start(started))
+        devices = [device.device for device in started.devices]
+        overtaken = self._overtaken(started.model, devices)
+        rollout = views.rollout_view(self._rollouts.start(started)) | {"overtakes": overtaken}
         campaign = started.choice.campaign if started.choice is not None else None
         self._core.campaigns.overtaken(started.model, started.rollout, campaign, started.at)
-        devices = [device.device for device in started.devices]
-        about: dict[Kind, list[str]] = {"rollout": [started.rollout], "model": [started.model], "device": devices}
-        self._note(started.by, action, detail, f"started {started.rollout}", about)
+        names = [one["rollout"] for one in overtaken]
+        about: dict[Kind, list[str]] = {
+            "rollout": [started.rollout, *names],
+            "model": [started.model],
+            "device": devices,
+        }
+        ended = f", which ended {', '.join(names)}" if names else ""
+        self._note(started.by, action, detail, f"started {started.rollout}{ended}", about)
         return rollout
+
+    def _overtaken(self, model: str, devices: Iterable[str]) -> list[Json]:
+        live = self._rollouts.live()
+        shared = self._rollouts.overtaken(model, devices)
+        return [views.overtaken_view(live[name], taken) for name, taken in shared.items()]
 
     def _note(self, by: str, action: str, detail: str, result: str, about: Mapping[Kind, Iterable[str]]) -> None:
         self._store.audit.append(Act(by, action, detail, about), self._clock(), result)

@@ -35,7 +35,8 @@ def with_front(rows: Sequence[ChoiceRow], metrics: Sequence[str]) -> list[Choice
     return [
         row.model_copy(
             update={
-                "on_front": all(known(row, metric) is not None for metric in metrics)
+                "on_front": bool(metrics)
+                and all(known(row, metric) is not None for metric in metrics)
                 and not any(dominates(other, row, metrics) for other in rows)
             }
         )
@@ -44,7 +45,12 @@ def with_front(rows: Sequence[ChoiceRow], metrics: Sequence[str]) -> list[Choice
 
 
 def shown_metrics(rows: Sequence[ChoiceRow]) -> tuple[str, ...]:
-    """What a front is drawn by where nobody said what is wanted: what is known of some variant."""
+    """What a front is drawn by where nobody said what is wanted: what is known of some variant.
+
+    Nothing, while no board has measured any: what is known without boards, such as sizes, makes no front.
+    """
+    if not any(row.boards for row in rows):
+        return ()
     usual = ("accuracy", "latency_ms_p50", "latency_ms_p95", "rss_bytes", "energy_mj", "wire_bytes")
     return tuple(metric for metric in usual if any(known(row, metric) is not None for row in rows))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edgeflock_controller.rehearsal.board import Board
@@ -17,7 +17,10 @@ ASSUMED_DIFFERS, ASSUMED_ACCURACY = 0.01, 0.97  # of a variant of which nothing 
 
 
 class Subject(NamedTuple):
-    """`holds`: by device, the blobs (SHA-256) of the bundles in its slots. `free_bytes`: what its disk has free."""
+    """`holds`: by device, the blobs (SHA-256) of the bundles in its slots. `free_bytes`: what its disk has free.
+
+    `overtakes`: the rollouts under way that would end for this one, as `views.overtaken_view` tells them.
+    """
 
     at: float
     candidate: Candidate
@@ -25,6 +28,7 @@ class Subject(NamedTuple):
     boards: list[Board]
     holds: Mapping[str, frozenset[str]]
     free_bytes: Mapping[str, int]
+    overtakes: Sequence[Json] = ()
 
 
 def subject_of(prospect: Json, records: Mapping[str, Json]) -> Subject:
@@ -46,7 +50,8 @@ def subject_of(prospect: Json, records: Mapping[str, Json]) -> Subject:
         for device in devices
     }
     free_bytes = {device["device"]: int(device["free_bytes"]) for device in devices}
-    return Subject(prospect["at"], candidate, manifest, boards_of(devices, records, prospect["at"]), holds, free_bytes)
+    boards = boards_of(devices, records, prospect["at"])
+    return Subject(prospect["at"], candidate, manifest, boards, holds, free_bytes, prospect.get("overtakes", ()))
 
 
 def sources_in_words(boards: list[Board]) -> list[str]:

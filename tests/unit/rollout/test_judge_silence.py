@@ -97,7 +97,7 @@ def test_no_shipped_policy_lets_a_candidate_kill_a_third_board_before_a_person_l
         world.goes(device, online=False)
         world.tick(world.rollout.policy.stage[0].deadline_s)
     assert world.phase() is RolloutPhase.PAUSED
-    assert world.rollout.reason.startswith("halt rule: 2 of 2 devices that were asked offline")
+    assert world.rollout.reason.startswith("halt rule: 2 of the 2 devices asked so far are offline")
     assert world.status("c") is DeviceStatus.WAITING
 
 
