@@ -41,10 +41,11 @@ def halted(rollout: Rollout) -> str | None:
         enough = rule.devices is None or fresh >= rule.devices
         if fresh > 0 and enough and (rule.percent is None or 100 * fresh >= rule.percent * told):
             acknowledged = f", {before} of them acknowledged" if before else ""
+            trouble = _WORDS[rule.when][level > 1]
             limits = [count(rule.devices, "device")] if rule.devices is not None else []
             limits += [f"{rule.percent:g} %"] if rule.percent is not None else []
             return (
-                f"halt rule: {level} of the {count(told, 'device')} asked so far {_WORDS[rule.when][level > 1]}{acknowledged}; "
+                f"halt rule: {level} of the {count(told, 'device')} asked so far {trouble}{acknowledged}; "
                 f"the policy stops at {' and '.join(limits)}"
             )
     return None

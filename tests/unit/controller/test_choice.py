@@ -269,8 +269,8 @@ def test_a_class_that_gets_nothing_says_why() -> None:
 
 
 def test_a_front_without_wishes_is_drawn_by_what_is_known() -> None:
-    values = ({"accuracy": 0.9, "wire_bytes": 1.0}, {"accuracy": 0.8, "wire_bytes": 2.0, "energy_mj": None})
-    rows = [row(name, **one).model_copy(update={"boards": ("a",)}) for name, one in zip("xy", values, strict=True)]
+    rows = [row("x", accuracy=0.9, wire_bytes=1), row("y", accuracy=0.8, wire_bytes=2, energy_mj=None)]
+    rows = [one.model_copy(update={"boards": ("a",)}) for one in rows]
     assert shown_metrics(rows) == ("accuracy", "wire_bytes")
     assert [one.on_front for one in with_front(rows, shown_metrics(rows))] == [True, False]
 
