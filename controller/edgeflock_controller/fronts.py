@@ -1,7 +1,8 @@
 """What is known of a version's variants on a class of devices: its results from the database, as a table.
 
 Decided here: a result is fresh while it is of the same bundle, class and runtime and not older than `FRESH_S`; that a
-board had no room changes sooner. What the table says is decided in `choice`.
+board had no room changes sooner. Of the parent, from which a drop of accuracy is counted, what boards of other classes
+measured is known too: it is of the same items. What the table says is decided in `choice`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgeflock_compression.quantization.capabilities import why_not
-from edgeflock_controller.choice.facts import Facts, Variant, facts
+from edgeflock_controller.choice.facts import PARENT, Facts, Variant, facts, succeeded
 from edgeflock_controller.measurements import Result
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.store import Store
+from edgeflock_deploy.messages.reports import Measured
 from edgeflock_deploy.reasons import Reason
 
 FRESH_S = 30 * 86_400.0
@@ -51,5 +53,14 @@ def class_facts(
     for bundle in bundles:
         results = fresh(store, bundle.digest, device_class, known, at)
         answers = {result.device: result.answer for result in results}
-        variants.append(Variant(bundle.digest, bundle.manifest, answers, barred(bundle, device_class, known)))
+        elsewhere = _elsewhere(store, bundle, device_class, at) if bundle.manifest.variant == PARENT else {}
+        why = barred(bundle, device_class, known)
+        variants.append(Variant(bundle.digest, bundle.manifest, answers, why, elsewhere))
     return facts(variants)
+
+
+def _elsewhere(store: Store, bundle: Bundle, device_class: str, at: float) -> dict[str, Measured]:
+    """What boards of other classes measured of a variant itself, each as whatever it then was."""
+    others = [one for one in store.measurements.results(bundle.digest) if one.device_class != device_class]
+    answers = {one.device: one.answer for one in others if at - one.at <= _life_s(one)}
+    return succeeded(bundle.manifest.variant, answers)

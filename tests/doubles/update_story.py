@@ -119,7 +119,8 @@ class Headquarters:
     """The link, and who is at its other end: gives one order after the other, each when the last has been answered.
 
     It outlives the board's power cuts. `said` is all that was heard on the model; `on_answer` is told of each report
-    that answers an order. `measure` is what is to be measured beside, and `measured` what the board says of it.
+    that answers an order. `measure` is what is to be measured beside, and `measured` what the board says of it. With no
+    order in the story the board is never told to run anything.
     """
 
     def __init__(self, world: World, story: Sequence[Order] = STORY) -> None:
@@ -200,16 +201,17 @@ class Headquarters:
         return order.phase is Phase.TRIAL and heard.state is DeviceState.TRIAL
 
     def _order(self) -> bytes:
-        order = self.story[self.generation - 1]
-        entry = DesiredModel(
-            generation=self.generation,
-            phase=order.phase,
-            digest=self.world.digests[order.bundle] if order.bundle is not None else None,
-            rollout=f"rollout of {order.bundle}",
-            expires_at=1e9,
-        )
+        models = {}
+        for order in self.story[self.generation - 1 : self.generation]:
+            models[MODEL] = DesiredModel(
+                generation=self.generation,
+                phase=order.phase,
+                digest=self.world.digests[order.bundle] if order.bundle is not None else None,
+                rollout=f"rollout of {order.bundle}",
+                expires_at=1e9,
+            )
         measure = {MODEL: self.measure} if self.measure is not None else {}
-        desired = Desired(device=DEVICE, models={MODEL: entry}, measure=measure)
+        desired = Desired(device=DEVICE, models=models, measure=measure)
         return self.world.controller.seal(desired.model_dump(mode="json"))
 
 

@@ -1,9 +1,9 @@
 """The Pareto front of one class, and the variant that is chosen from it.
 
-Decided here: a variant of which a metric of the choice is not known is neither on the front nor chosen, and takes
-nobody off it. Chosen is, among those on the front that meet every requirement, the one with the best objective; where
-the ranges of two over boards and runs overlap, they are not told apart by it, and the more accurate, then the smaller
-on the wire goes. The order in which the variants are given changes nothing. Pure.
+Decided here: a variant that was not measured, or of which a metric of the choice is not known, is neither on the front
+nor chosen, and takes nobody off it. Chosen is, among those on the front that meet every requirement, the one with the
+best objective; where the ranges of two over boards and runs overlap, they are not told apart by it, and the more
+accurate, then the smaller on the wire goes. The order in which the variants are given changes nothing. Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def with_front(rows: Sequence[ChoiceRow], metrics: Sequence[str]) -> list[Choice
     return [
         row.model_copy(
             update={
-                "on_front": bool(metrics)
+                "on_front": bool(row.values)  # by no metric at all, nothing would be dominated
                 and all(known(row, metric) is not None for metric in metrics)
                 and not any(dominates(other, row, metrics) for other in rows)
             }
@@ -45,12 +45,7 @@ def with_front(rows: Sequence[ChoiceRow], metrics: Sequence[str]) -> list[Choice
 
 
 def shown_metrics(rows: Sequence[ChoiceRow]) -> tuple[str, ...]:
-    """What a front is drawn by where nobody said what is wanted: what is known of some variant.
-
-    Nothing, while no board has measured any: what is known without boards, such as sizes, makes no front.
-    """
-    if not any(row.boards for row in rows):
-        return ()
+    """What a front is drawn by where nobody said what is wanted: what is known of some variant."""
     usual = ("accuracy", "latency_ms_p50", "latency_ms_p95", "rss_bytes", "energy_mj", "wire_bytes")
     return tuple(metric for metric in usual if any(known(row, metric) is not None for row in rows))
 

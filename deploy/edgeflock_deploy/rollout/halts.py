@@ -34,7 +34,13 @@ def levels(rollout: Rollout) -> tuple[int, ...]:
 
 def halted(rollout: Rollout) -> str | None:
     """The sentence of the first halt rule that says to stop; None if none does."""
-    told = rollout.devices.settled("told", lambda: _told(rollout)) if rollout.policy.halt else 0
+    if not rollout.policy.halt:
+        return None
+    return rollout.devices.settled(("halted", rollout.halts_seen), lambda: _halted(rollout))
+
+
+def _halted(rollout: Rollout) -> str | None:
+    told = _told(rollout)
     seen = rollout.halts_seen or (0,) * len(rollout.policy.halt)
     for rule, level, before in zip(rollout.policy.halt, levels(rollout), seen, strict=True):
         fresh = level - before

@@ -214,9 +214,28 @@ def test_the_drop_is_counted_on_each_board_from_the_parent_on_the_same_items() -
     assert "another than float32's" in str(drops["odd"].why)
 
 
+@pytest.mark.parametrize("here", [{}, {"b": answer(outcome=Outcome.FAILED, reason=Reason.NO_ROOM, detail="", runs=())}])
+def test_where_the_parent_does_not_fit_the_drop_is_counted_from_what_other_classes_measured_of_it(here: Any) -> None:
+    large = variant("float32", here)._replace(elsewhere={"pi-9": answer(accuracy=0.97), "pi-8": answer(accuracy=None)})
+    found = facts([large, variant("int8", {"b": answer(accuracy=0.95)}), variant("x", {"b": answer(accuracy=0.96)})])
+    assert found.reference == (
+        f"float32 (the parent, as measured on pi-9), on the 200 items of evaluation slice {'e' * 12}"
+    )
+    drops = {one.variant: one.values["accuracy_drop"].value for one in found.rows if one.values}
+    assert drops == {"int8": pytest.approx(2.0), "x": pytest.approx(1.0)}
+    assert choose(found.rows, parse_wanted("min load_ms", "accuracy_drop<=1.5pt")).variant == "x"
+
+
+def test_what_a_class_measured_of_the_parent_itself_goes_before_what_others_did() -> None:
+    parent = variant("float32", {"a": answer(accuracy=0.95)})._replace(elsewhere={"pi-9": answer(accuracy=0.99)})
+    found = facts([parent, variant("int8", {"a": answer(accuracy=0.94)})])
+    assert str(found.reference).startswith("float32 (the parent), on")
+    assert found.rows[1].values["accuracy_drop"].value == pytest.approx(1.0)
+
+
 def test_without_the_parent_the_most_accurate_variant_is_the_reference() -> None:
     found = facts([variant("x", {"a": answer(accuracy=0.9)}), variant("y", {"a": answer(accuracy=0.92)})])
-    assert str(found.reference).startswith("y (the most accurate one)")
+    assert str(found.reference).startswith("y (the most accurate one, as nobody measured a float32), on the 200 items")
     assert facts([variant("x", {"a": answer(accuracy=None)}, slice_of=None)]).reference is None
 
 
@@ -270,14 +289,15 @@ def test_a_class_that_gets_nothing_says_why() -> None:
 
 def test_a_front_without_wishes_is_drawn_by_what_is_known() -> None:
     rows = [row("x", accuracy=0.9, wire_bytes=1), row("y", accuracy=0.8, wire_bytes=2, energy_mj=None)]
-    rows = [one.model_copy(update={"boards": ("a",)}) for one in rows]
     assert shown_metrics(rows) == ("accuracy", "wire_bytes")
     assert [one.on_front for one in with_front(rows, shown_metrics(rows))] == [True, False]
 
 
-def test_what_no_board_has_measured_is_on_no_front() -> None:
-    rows = [row("x", wire_bytes=1), row("y", wire_bytes=2)]
-    assert [one.on_front for one in with_front(rows, shown_metrics(rows))] == [False, False]
+def test_what_nobody_measured_is_not_on_the_front() -> None:
+    unmeasured = ChoiceRow(variant="x", digest="x", why="it was never measured")
+    for rows in ([unmeasured], [unmeasured, row("y", accuracy=0.9)]):
+        fronted = with_front(rows, shown_metrics(rows))
+        assert [one.variant for one in fronted if one.on_front] == [one.variant for one in rows if one.values]
 
 
 @pytest.mark.parametrize(
