@@ -111,12 +111,13 @@ def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
             lacking = judge.missing(evidence, device, policy, len(draft.rollout.devices))
             why = "; ".join(lacking) or f"fewer than {draft.rules.min_windows} windows"
             why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
-            sentence = f"{device} gave {count(windows, 'window')} without a verdict: {why}"
-            if _passed(draft.rollout) < judge.PER_DEVICE:
-                draft.hold(f"INCONCLUSIVE: {sentence}")
-                return True
-            draft.judged(VerdictKind.INCONCLUSIVE, f"INCONCLUSIVE: {sentence}; it is set aside")
-            draft.set_aside(device, None, f"no verdict after {count(windows, 'window')}: {why}")
+            if _passed(draft.rollout) >= judge.PER_DEVICE:
+                late = f"no verdict after {count(windows, 'window')}: {why}"
+                draft.judged(VerdictKind.INCONCLUSIVE, f"INCONCLUSIVE: {device} is set aside: {late}")
+                draft.set_aside(device, None, late)
+                continue
+            draft.hold(f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
+            return True
     return False
 
 
