@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks import table
 from edgeflock_controller.recovery import collector_paused, restored
 from edgeflock_controller.rollouts import Rollouts
-from edgeflock_controller.snapshots import state_bytes
+from edgeflock_controller.state_bytes import state_bytes
 from edgeflock_controller.store import Store
 from edgeflock_deploy.messages.measurements import Conditions
 from edgeflock_deploy.messages.orders import Phase

@@ -45,20 +45,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgeflock_deploy.judge import betting, sentences, weighing
+from edgeflock_deploy.judge.book import book_of
 from edgeflock_deploy.judge.drift import drifted
 from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, Said
-from edgeflock_deploy.judge.observations import (
-    EXACT,
-    NEED_NO_PAIRS,
-    OF_BOARDS,
-    harm,
-    harmless,
-    observations,
-    pass_at,
-)
+from edgeflock_deploy.judge.observations import EXACT, NEED_NO_PAIRS, Bet, observations, pass_at
 from edgeflock_deploy.judge.pooled import MetricEvidence, Pooled, harmless_bin
 from edgeflock_deploy.messages.windows import Window
-from edgeflock_deploy.policy.rules import BRAKES, FAIL_ONLY, Guardrail, Metric, Policy
+from edgeflock_deploy.policy.rules import FAIL_ONLY, Metric, Policy
 
 PER_DEVICE = 20
 """Up to so many devices in a rollout each one PASSes by its own evidence alone."""
@@ -98,21 +91,21 @@ def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     device = evidence.of(window.device)
     if device.has_seen(window.boot_id, window.number):
         return evidence
-    emulated = device.emulated or window.conditions.emulated
-    guardrails = {g.metric: g for g in policy.guardrail if not (emulated and g.metric in OF_BOARDS)}
+    book, paired = book_of(policy), window.paired
+    bets = book.emulated if device.emulated or window.conditions.emulated else book.bets
     found, leaning = observations(window), device.leaning
-    if "drift" in guardrails and window.paired:
+    if paired and "drift" in bets:
         z, leaning = drifted(leaning, window.old.outcomes, window.new.outcomes)
         if z is not None:
             found["drift"] = z
     said = Said({**device.metrics}, {**device.shown}, {**device.alerts}, leaning)
     for metric, z in found.items():
-        if not (window.paired or metric in NEED_NO_PAIRS):
+        if not (paired or metric in NEED_NO_PAIRS):
             said.alerts[metric] = _noted(said.alerts.get(metric), z)
-        elif (guardrail := guardrails.get(metric)) is None:
+        elif (bet := bets.get(metric)) is None:
             said.shown[metric] = _noted(said.shown.get(metric), z)
         else:
-            said.metrics[metric] = staked(said.metrics.get(metric), z, guardrail)
+            said.metrics[metric] = staked(said.metrics.get(metric), z, bet)
     return evidence.with_device(window.device, device.counting(window, said))
 
 
@@ -125,18 +118,17 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
         devices: how many the rollout has, heard or not.
         in_stage: how many have been given the candidate, the ones that are still to come in this stage left out.
     """
-    must_show = min(2, in_stage)
-    for guardrail in policy.guardrail:
-        if guardrail.metric == EXACT and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):
-            blamed = sentences.beyond(evidence, guardrail)
-            if beyond >= must_show:
-                return Finding(sentences.failed(evidence, guardrail, blamed, "compared exactly"))
-            return Finding(None, blamed[0], sentences.suspected(evidence, guardrail, blamed[0], "compared exactly"))
-    bets = weighing.bets_of(policy)
+    must_show, book = min(2, in_stage), book_of(policy)
+    if book.exact is not None and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):
+        blamed = sentences.beyond(evidence, book.exact)
+        if beyond >= must_show:
+            return Finding(sentences.failed(evidence, book.exact, blamed, "compared exactly"))
+        return Finding(None, blamed[0], sentences.suspected(evidence, book.exact, blamed[0], "compared exactly"))
+    bets = book.fails
     if not bets or weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(
         fail_needs(policy)
     ):
-        return Finding()
+        return _NOTHING
     total, worst = weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)
     if total < math.log(fail_needs(policy)):
         return Finding()
@@ -162,11 +154,11 @@ def failure(evidence: Evidence, policy: Policy, devices: int, in_stage: int | No
 
 def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
     """Say why the rollout must be held for a person to look, once; None if it need not."""
-    for guardrail in policy.guardrail:
-        if guardrail.metric in BRAKES and guardrail.metric in evidence.fleet and not evidence.braked:
-            if weighing.at_most(evidence.fleet, 0.0, [guardrail], devices) < math.log(fail_needs(policy)):
+    for guardrail in book_of(policy).brakes:
+        if guardrail.metric in evidence.fleet and not evidence.braked:
+            if weighing.at_most(evidence.fleet, 0.0, (guardrail,), devices) < math.log(fail_needs(policy)):
                 continue
-            total, _ = weighing.weighed(evidence.fleet, 0.0, [guardrail], devices)
+            total, _ = weighing.weighed(evidence.fleet, 0.0, (guardrail,), devices)
             if total >= math.log(fail_needs(policy)):
                 numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
                 blamed = sentences.beyond(evidence, guardrail) or list(evidence.devices)
@@ -176,7 +168,7 @@ def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
 
 def fleet_evidence(evidence: Evidence, policy: Policy, devices: int, without: str | None = None) -> float:
     """Log of the evidence that a FAIL is decided by; `without` a device, or with all of them."""
-    bets = weighing.bets_of(policy)
+    bets = book_of(policy).fails
     return (
         weighing.without(evidence, bets, devices, without)
         if without
@@ -211,7 +203,7 @@ def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: i
         elif guardrail.metric == EXACT:
             if metric.worst > pass_at(guardrail):
                 yield sentences.effect_of(EXACT, metric)
-        elif (wealth := betting.mixture(metric.harmless)) < need:
+        elif (wealth := metric.harmless_log) < need:
             said = f"{guardrail.metric} has evidence {betting.shown(wealth):,.3g} of {pass_needs(policy):,.0f} needed"
             if devices > PER_DEVICE:
                 together = _of_class(evidence, own, metric, guardrail.metric)
@@ -224,7 +216,7 @@ def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: i
 def _of_class(evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric) -> float | None:
     """Log of the class's evidence that few of it suffer; None: this device, or one of its class, speaks against it."""
     pooled = evidence.classes.get(own.device_class, {}).get(name)
-    if pooled is None or pooled.strong or betting.mixture(metric.harmless) <= betting.mixture(metric.harm):
+    if pooled is None or pooled.strong or metric.harmless_log <= metric.harm_log:
         return None
     heard = evidence.heard[own.device_class]
     return pooled.of_the_least(max(1, math.floor(heard * SUFFERING)), heard)
@@ -237,18 +229,21 @@ def _noted(before: MetricEvidence | None, z: float) -> MetricEvidence:
     return MetricEvidence(before.windows + 1, before.total + z, max(before.worst, z))
 
 
-def staked(before: MetricEvidence | None, z: float, guardrail: Guardrail) -> MetricEvidence:
+def staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence:
     """A device's evidence of a metric with one more observation z, and with what is staked on it."""
     was = before or _FRESH
     windows, total, worst = was.windows + 1, was.total + z, z if before is None else max(was.worst, z)
-    if guardrail.metric == EXACT:
-        return MetricEvidence(windows, total, worst, beyond=worst > guardrail.fail_margin)
-    harmed, unharmed, least = betting.stake(was.harm, harm(guardrail, z)), was.harmless, 0
-    if guardrail.metric not in FAIL_ONLY:
-        unharmed = betting.stake(unharmed, harmless(guardrail, z))
-        least = harmless_bin(unharmed)
-    purse = betting.purse(betting.mixture(harmed))
-    return MetricEvidence(windows, total, worst, harmed, unharmed, purse, least)
+    if bet.metric == EXACT:
+        return MetricEvidence(windows, total, worst, beyond=worst > bet.fail_at)
+    harm = betting.stake(was.harm, bet.harm(z))
+    harm_log = betting.mixture(harm)
+    harmless, harmless_log, least = was.harmless, was.harmless_log, 0
+    if bet.asks_pass:
+        harmless = betting.stake(harmless, bet.harmless(z))
+        harmless_log = betting.mixture(harmless)
+        least = harmless_bin(harmless_log)
+    purse = betting.purse(harm_log)
+    return MetricEvidence(windows, total, worst, harm, harmless, purse, least, False, harm_log, harmless_log)
 
 
-_NONE, _FRESH = Pooled(), MetricEvidence()
+_NONE, _FRESH, _NOTHING = Pooled(), MetricEvidence(), Finding()

@@ -149,7 +149,7 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
     draft.change_evidence(window.device, evidence)
     if progress.status is DeviceStatus.ASKED:
         _acknowledge(draft, window.device, in_trial=True)
-    if judge_fleet(draft, window.device):
+    if judge_fleet(draft):
         return
     if draft.rollout.phase is RolloutPhase.RUNNING:
         if draft.rollout.devices[window.device].status is DeviceStatus.TRIAL:
@@ -159,10 +159,12 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
 
 def _say_how_far(draft: Draft, device: str) -> None:
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
+    own = evidence.of(device)
     lacking = judge.first_missing(evidence, device, policy, len(draft.rollout.devices))
     why = lacking or f"at least {draft.rules.min_windows} are wanted"
-    why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
-    draft.judged(VerdictKind.CONTINUE, f"CONTINUE: {device} gave {count(evidence.of(device).windows, 'window')}: {why}")
+    if own.unpaired:
+        why += f"; {sentences.alert(evidence, device, policy)}"
+    draft.judged(VerdictKind.CONTINUE, f"CONTINUE: {device} gave {count(own.windows, 'window')}: {why}")
 
 
 def seen_going_back(draft: Draft, event: DeviceSeen) -> None:
