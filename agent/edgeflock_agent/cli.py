@@ -140,6 +140,9 @@ def run(
 
     Example: edgeflock-agent run --id pi-kitchen --broker mqtt://192.168.1.10:1883 --trust trust.json
     """
+    from edgeflock_agent import allocator
+
+    allocator.keep_little()
     from edgeflock_agent.start import CaptureOptions, Options, start
     from edgeflock_deploy.tags import parse_tags
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from update_story import MEASURED, MODEL, Headquarters, Order, PlayedAgent, World
 
+from edgeflock_agent.arrivals import ARRIVALS
+from edgeflock_agent.inbox import Word
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.messages.orders import Desired, MeasureOrder, Phase
@@ -27,9 +29,14 @@ def order(world: World, bundle: str, token: str = "m1") -> MeasureOrder:
     return MeasureOrder(token=token, digest=world.digests[bundle], runs=2, expires_at=1e9)
 
 
-def installed(world: World, folder: Path, disk: Disk | None = None) -> tuple[Headquarters, PlayedAgent]:
+STORY = (Order(Phase.COMMIT, "a"), Order(Phase.TRIAL, "b"), Order(Phase.REVERT, "a"), NEVER)
+
+
+def installed(
+    world: World, folder: Path, disk: Disk | None = None, story: tuple[Order, ...] = STORY
+) -> tuple[Headquarters, PlayedAgent]:
     """A board that serves `a`, and goes on living until it has answered an order to measure."""
-    hq = Headquarters(world, (Order(Phase.COMMIT, "a"), Order(Phase.TRIAL, "b"), Order(Phase.REVERT, "a"), NEVER))
+    hq = Headquarters(world, story)
     hq.on_answer = lambda _: hq.say_again()  # with the order to measure, once it serves
 
     def answered(said: Measured) -> None:
@@ -59,6 +66,14 @@ def test_a_bundle_is_measured_beside_what_serves_and_leaves_nothing_behind(tmp_p
     assert all(said.digest == world.digests["a"] for said in hq.said if said.outcome is not None)
 
 
+def test_a_board_that_never_ran_the_model_measures_it_all_the_same(tmp_path: Path, world: World) -> None:
+    hq, agent = installed(world, tmp_path, story=())
+    hq.measure = order(world, "b")
+    agent.live_on()
+    assert (hq.measured[-1].outcome, hq.measured[-1].detail, len(hq.measured[-1].runs)) == (Outcome.SUCCEEDED, None, 2)
+    assert agent.models == {}
+
+
 def test_an_answer_outlives_the_agent_and_is_forgotten_when_nobody_asks_any_more(tmp_path: Path, world: World) -> None:
     hq, agent = installed(world, tmp_path)
     hq.measure = order(world, "b")
@@ -73,7 +88,7 @@ def test_an_answer_outlives_the_agent_and_is_forgotten_when_nobody_asks_any_more
     hq.measure = None
     last = PlayedAgent(tmp_path, Disk(), hq)
     last.boot()
-    last._heard(hq._order())
+    ARRIVALS[Word](last, Word(hq._order()))
     assert last.measurements.answers == {}
 
 
