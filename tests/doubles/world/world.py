@@ -142,8 +142,8 @@ class World:
         self.agenda.run(2.0)
         self.broker.weather = self._weather()
         faults.plan(self)
-        keeping.plan(self)
         delivery.plan(self)
+        keeping.plan(self)
         while self.agenda.now_s < self.end_s and not (hasty and self.checks.violations):
             self.agenda.run(min(self.end_s, self.agenda.now_s + 50.0))
         if not (hasty and self.checks.violations):
