@@ -14,7 +14,8 @@ from edgeflock_agent.device import Identity
 from edgeflock_agent.in_hand import InHand
 from edgeflock_agent.inbox import Message, Misbehaved
 from edgeflock_agent.jobs import Jobs
-from edgeflock_agent.machine.state import Now
+from edgeflock_agent.machine.state import ModelState, Now
+from edgeflock_agent.machine.table import fresh
 from edgeflock_agent.measure.memory_room import Memory
 from edgeflock_agent.outbox import Outbox, Sender
 from edgeflock_agent.reports import Reporter
@@ -92,7 +93,8 @@ def put_together(
         tell_confidence=capture is not None,
         board=_board(hand, live, memory_bytes, capture, tell),
     )
-    outbox = Outbox(identity.device, link, Backlog(store.folder / "backlog", store.disk), lambda: now().mono_s)
+    backlog = Backlog(store.folder / "backlog", store.disk, free_bytes=store.free_bytes)
+    outbox = Outbox(identity.device, link, backlog, lambda: now().mono_s)
     reporter = Reporter(link, outbox, identity, traffic, lambda: _free_bytes(store), beat_s)
     watch = Watch(lambda model, serving, stop: tell(Misbehaved(model, serving, stop)))
     reporter.nan_answers = lambda: watch.nan_answers
@@ -108,14 +110,18 @@ def _board(
     capture: Capture | None,
     exchanged: Callable[[Exchanged], None],
 ) -> Board:
+    def of(model: str) -> ModelState:
+        """What the board knows of a model: nothing of one that it never ran, and may be asked to measure."""
+        return hand.models.get(model) or fresh(model)
+
     return Board(
         serving=hand.serving,
         turns=hand.turns,
         live=live,
         memory=Memory(limit_bytes=memory_bytes),
-        form_of=lambda model, digest: hand.models[model].form_of(digest),
-        is_measured=lambda model, digest: hand.models[model].is_measured(digest),
-        peak_of=lambda model, digest: hand.models[model].peak_of(digest),
+        form_of=lambda model, digest: of(model).form_of(digest),
+        is_measured=lambda model, digest: of(model).is_measured(digest),
+        peak_of=lambda model, digest: of(model).peak_of(digest),
         exchanged=exchanged,
         differed=capture.disagreed if capture is not None else unkept,
     )

@@ -15,15 +15,13 @@ import contextlib
 import json
 import os
 import select
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from edgeflock_compression.making import Order
+from edgeflock_compression.nursery import worker
 from edgeflock_compression.parent.data import load_data
 from edgeflock_compression.proof.certificate import holm
 from edgeflock_compression.proof.metrics import metric_named
@@ -161,17 +159,12 @@ def lines_of(module: str, order: Order, **more: Any) -> Generator[tuple[str, Any
         more: goes into that object beside the order.
     """
     parts = {name: str(part) if isinstance(part, Path) else part for name, part in asdict(order).items()}
-    value = {"parent_pid": os.getpid(), "order": parts, **more}
-    with tempfile.TemporaryFile() as stderr, _worker(module, stderr) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(value).encode())
-        process.stdin.close()
+    with worker(module, json.dumps({"order": parts, **more}).encode()) as process:
         for line in _lines(process.stdout.fileno()):
             ((kind, said),) = json.loads(line or b'{"quiet": null}').items()
             yield kind, said
         code = process.wait()
-        yield "ended", f"its process ended with code {code}: {_last_line(stderr)}"
+        yield "ended", f"its process ended with code {code}: {_last_line(process.stderr)}"
 
 
 def _lines(pipe: int) -> Iterator[bytes]:
@@ -186,25 +179,6 @@ def _lines(pipe: int) -> Iterator[bytes]:
             return
         *lines, rest = (rest + read).split(b"\n")
         yield from lines
-
-
-@contextlib.contextmanager
-def _worker(module: str, stderr: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()  # a no-op for one that has ended
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
 
 
 def _last_line(stderr: IO[bytes]) -> str:

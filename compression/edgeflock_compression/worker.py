@@ -1,8 +1,8 @@
 """A worker: a fresh process that makes the variants of one order, and says on its standard output what happens.
 
-`python -m edgeflock_compression.worker` reads one JSON object from standard input and writes JSON lines:
+Its `main` reads one JSON object from standard input and writes JSON lines:
 `{"tell": [what, share]}`, `{"variant": {...}}`, `{"failed": [recipe, why]}`, `{"bad_input": [thing, wrong, mend]}`.
-It ends with its parent.
+How the process comes about and ends is the `nursery`'s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from edgeflock_compression.making import Order, make
 from edgeflock_compression.recipe import recipe_of
 from edgeflock_compression.variant import Variant
 from edgeflock_deploy.errors import BadInput
-from edgeflock_deploy.lifeline import die_with_parent
 
 Say = Callable[..., None]
 
@@ -46,7 +45,6 @@ def speaking(work: Callable[[dict[str, Any], Say], None]) -> None:
         work: is given what came on standard input, and the function that writes one line.
     """
     value = json.load(sys.stdin)
-    die_with_parent(value["parent_pid"])
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever the libraries print is no line of ours
 

@@ -27,6 +27,7 @@ from edgeflock_controller.choosing_routes import choosing_routes
 from edgeflock_controller.commands import SOMEBODY, Commands, Wish
 from edgeflock_controller.core import Core
 from edgeflock_controller.explanation import Case
+from edgeflock_controller.foresight_routes import foresight_routes
 from edgeflock_controller.intake import CONTAINER_LIMIT_BYTES, check_bundle, decoded_blob, take_container
 from edgeflock_controller.upkeep import Upkeep
 from edgeflock_controller.upkeep_routes import Acting, upkeep_routes
@@ -52,22 +53,6 @@ class DeployBody(_Body):
     policy: Policy
     by: str
     start_at: float | None = None
-
-
-class ProspectBody(_Body):
-    """What `POST /v1/prospects` takes: a deployment without its policy, which whoever plans knows."""
-
-    model: str
-    version: int | None = None
-    variant: str
-    selector: str
-
-
-class RecordsBody(_Body):
-    """What `POST /v1/records` takes."""
-
-    model: str
-    devices: tuple[str, ...]
 
 
 class ShowQuery(_Body):
@@ -178,21 +163,6 @@ def _captures(core: Core, commands: Commands, act: Acting) -> list[Route]:
     return [Route(path, asking, methods=["GET", "POST"]), Route(f"{path}/parcel", parcel)]
 
 
-def _foresight(core: Core, commands: Commands) -> list[Route]:
-    """The routes from which a rollout is planned and rehearsed; they change nothing."""
-
-    async def prospect(request: Request) -> Response:
-        b = ProspectBody.model_validate_json(await request.body())
-        asked = core.call(lambda: commands.prospect(b.model, b.version, b.variant, b.selector))
-        return JSONResponse(await asyncio.wrap_future(asked))
-
-    async def records(request: Request) -> Response:
-        b = RecordsBody.model_validate_json(await request.body())
-        return JSONResponse(await asyncio.wrap_future(core.call(lambda: commands.records(b.model, b.devices))))
-
-    return [Route("/v1/prospects", prospect, methods=["POST"]), Route("/v1/records", records, methods=["POST"])]
-
-
 def _cases(core: Core, commands: Commands) -> list[Route]:
     """The routes by which one rollout is shown and explained: found on the core's thread, put together beside it."""
 
@@ -270,7 +240,7 @@ def make_app(core: Core, commands: Commands, trust: Trust, token: str) -> Starle
         Route("/v1/rollouts/{name}/approve", approve, methods=["POST"]),
         Route("/v1/rollouts/{name}/{wish}", steer, methods=["POST"]),
         Route("/v1/rollbacks", rollback, methods=["POST"]),
-        *_foresight(core, commands),
+        *foresight_routes(core, commands.foresight),
         *choosing_routes(core, commands.choosing, act),
         *upkeep_routes(core, upkeep, act),
         Route("/v1/dead-letters", ask(lambda _: commands.dead_letters)),

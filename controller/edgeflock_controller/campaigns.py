@@ -11,7 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 
-from edgeflock_controller.choice.campaign import Board, ClassPlan, Task, plan_class, why_unmeasured
+from edgeflock_controller.choice.campaign import Ahead, Board, ClassPlan, Task, look_ahead, plan_class, why_unmeasured
 from edgeflock_controller.choice.facts import NEVER_MEASURED, speaks_of_variant
 from edgeflock_controller.choice.front import choose
 from edgeflock_controller.choice.wanted import parse_wanted
@@ -99,6 +99,15 @@ class Campaigns:
         """The bundles that a device is asked to measure."""
         return {asking.order.digest for asking in self._store.measurements.askings()}
 
+    def ahead(self, campaign: Campaign, at: float) -> dict[str, Ahead]:
+        """What each class would first have to measure, were the campaign begun now; nothing is begun by it."""
+        found = {}
+        for device_class, rows in self._classes(campaign).items():
+            able, results = self._known(campaign, device_class, rows, at)
+            boards = [self._board(row) for row in rows]
+            found[device_class] = look_ahead(able, boards, results, campaign.boards) if able else Ahead()
+        return found
+
     def choose_for(self, campaign: Campaign, device_class: str, at: float) -> ClassChoice:
         """What a class gets of a campaign's candidates, from what is known now."""
         devices = [row for row in self._store.twins.devices().values() if row.device_class == device_class]
@@ -132,18 +141,25 @@ class Campaigns:
         return campaign
 
     def _plan(self, campaign: Campaign, device_class: str, rows: list[Device], at: float) -> ClassPlan:
-        runtimes = {row.runtime for row in rows}
-        able = [one.digest for one in self._bundles(campaign) if barred(one, device_class, runtimes) is None]
-        results = {
-            digest: frozenset(one.device for one in fresh(self._store, digest, device_class, runtimes, at))
-            for digest in able
-        }
+        able, results = self._known(campaign, device_class, rows, at)
         asked = [Task(one.device, one.order.digest) for one in self._askings(campaign)]
         failed = [Task(one.device, one.digest) for one in campaign.failures]
         boards = [self._board(row) for row in rows]
         if not able:
             return ClassPlan((), None)
         return plan_class(able, boards, results, asked, failed, campaign.boards)
+
+    def _known(
+        self, campaign: Campaign, device_class: str, rows: list[Device], at: float
+    ) -> tuple[list[str], dict[str, frozenset[str]]]:
+        """The candidates that a class's devices may measure, and which of them have a fresh result of each."""
+        runtimes = {row.runtime for row in rows}
+        able = [one.digest for one in self._bundles(campaign) if barred(one, device_class, runtimes) is None]
+        results = {
+            digest: frozenset(one.device for one in of_bundle)
+            for digest, of_bundle in fresh(self._store, able, device_class, runtimes, at).items()
+        }
+        return able, results
 
     def _end(self, campaign: Campaign, at: float) -> Campaign:
         for asking in self._askings(campaign):

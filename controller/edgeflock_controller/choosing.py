@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from edgeflock_controller.audit import Act, Kind
 from edgeflock_controller.campaigns import CAMPAIGN_S
+from edgeflock_controller.choice.campaign import Ahead, sample_ms
 from edgeflock_controller.choice.front import shown_metrics, with_front
-from edgeflock_controller.choice.wanted import Wanted, parse_wanted
+from edgeflock_controller.choice.wanted import parse_wanted
 from edgeflock_controller.core import Core
 from edgeflock_controller.fronts import class_facts
 from edgeflock_controller.measurements import Campaign
@@ -20,7 +21,6 @@ from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.policy.rules import Policy
-from edgeflock_deploy.quantiles import P95_SAMPLES
 from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 from edgeflock_deploy.rollout.events import Started, StartedDevice
 from edgeflock_deploy.rollout.state import Rollout
@@ -28,8 +28,6 @@ from edgeflock_deploy.rollout.state import Rollout
 Json = dict[str, Any]
 
 AUTO = "auto"  # in place of a variant's name
-_USUAL_MS, _MOST_MS = 5_000.0, 60_000.0  # how long a run is sampled
-_ENOUGH = 1.5  # times the samples that a p95 needs
 
 
 class Wish(NamedTuple):
@@ -48,6 +46,17 @@ class Wish(NamedTuple):
     runs: int  # fresh processes on each
     by: str
     start_at: float | None = None
+
+
+class Foreseen(NamedTuple):
+    """What a deployment of the variant per class would do; its campaign was not begun.
+
+    By class: what would be chosen from what is known, and what would be measured first.
+    """
+
+    campaign: Campaign
+    choice: Choice
+    ahead: dict[str, Ahead]
 
 
 class Choosing:
@@ -80,41 +89,29 @@ class Choosing:
             BadInput: unknown model, version, device, class or tag, a frozen model, a wish that cannot be read, or the
                 model is being measured already.
         """
-        if wish.objective:
-            self._check_not_frozen(wish.model)
-        bundles = self._candidates(wish.model, wish.version)
-        if wish.policy is not None:
-            check_policy(self._store, wish.policy)
-        for other in self._store.measurements.live_campaigns():
-            if other.model == wish.model:
-                mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"
-                raise BadInput(f"model {wish.model}", f"is being measured for {other.id}", mend)
-        at = self._clock()
-        campaign = Campaign(
-            id=f"m{self._store.measurements.count_campaigns() + 1}-{self._new_suffix()}",
-            model=wish.model,
-            version=bundles[0].manifest.version,
-            candidates=tuple(bundle.digest for bundle in bundles),
-            devices=tuple(selected(self._store, wish.selector)),
-            selector=wish.selector,
-            policy=wish.policy,
-            by=wish.by,
-            objective=wish.objective,
-            require=wish.require,
-            boards=wish.boards,
-            start_at=wish.start_at,
-            runs=wish.runs,
-            sample_ms=sample_ms(parse_wanted(wish.objective, wish.require)) if wish.objective else _USUAL_MS,
-            started_at=at,
-            deadline_at=at + CAMPAIGN_S,
-        )
+        campaign = self._drawn_up(wish)
         what = f"{campaign.model}@{campaign.version} on {wish.selector}"
         if wish.policy is not None:
             wishes = f"{wish.objective}, {wish.require or 'no requirement'}"
             what += f", for {AUTO} ({wishes}), policy {wish.policy.name}"
         about: dict[Kind, Iterable[str]] = {"model": [wish.model], "device": campaign.devices}
-        self._store.audit.append(Act(wish.by, "measure", what, about), at, campaign.id)
+        self._store.audit.append(Act(wish.by, "measure", what, about), campaign.started_at, campaign.id)
         return self._view(self._campaigns.begin(campaign))
+
+    def foreseen(self, wish: Wish) -> Foreseen:
+        """What `deploy` would do with this wish now; nothing is begun, and no device is asked.
+
+        Raises:
+            BadInput: whatever `deploy` would refuse.
+        """
+        campaign = self._drawn_up(wish)
+        ahead = self._campaigns.ahead(campaign, campaign.started_at)
+        classes = {name: self._campaigns.choose_for(campaign, name, campaign.started_at) for name in ahead}
+        for name, one in classes.items():
+            if not ahead[name].is_nothing and not any(row.values for row in one.rows):
+                classes[name] = one.model_copy(update={"why": "it would first be measured"})
+        choice = Choice(objective=wish.objective, require=wish.require, classes=classes)
+        return Foreseen(campaign, choice, ahead)
 
     def campaign(self, name: str) -> Json:
         """How far a campaign is.
@@ -158,6 +155,37 @@ class Choosing:
         classes = {progress.device_class for progress in rollout.devices.values()}
         held = sorted(one for one in classes if rollout.choice.digest_for(one) is None)
         return {one: self._campaigns.choose_for(campaign, one, self._clock()) for one in held}
+
+    def _drawn_up(self, wish: Wish) -> Campaign:
+        """The campaign that a wish asks for; it is not begun."""
+        if wish.objective:
+            self._check_not_frozen(wish.model)
+        bundles = self._candidates(wish.model, wish.version)
+        if wish.policy is not None:
+            check_policy(self._store, wish.policy)
+        for other in self._store.measurements.live_campaigns():
+            if other.model == wish.model:
+                mend = f"wait for it (`edgeflock front {wish.model}`), or deploy a variant by its name"
+                raise BadInput(f"model {wish.model}", f"is being measured for {other.id}", mend)
+        at = self._clock()
+        return Campaign(
+            id=f"m{self._store.measurements.count_campaigns() + 1}-{self._new_suffix()}",
+            model=wish.model,
+            version=bundles[0].manifest.version,
+            candidates=tuple(bundle.digest for bundle in bundles),
+            devices=tuple(selected(self._store, wish.selector)),
+            selector=wish.selector,
+            policy=wish.policy,
+            by=wish.by,
+            objective=wish.objective,
+            require=wish.require,
+            boards=wish.boards,
+            start_at=wish.start_at,
+            runs=wish.runs,
+            sample_ms=sample_ms(parse_wanted(wish.objective, wish.require) if wish.objective else None),
+            started_at=at,
+            deadline_at=at + CAMPAIGN_S,
+        )
 
     def _check_not_frozen(self, model: str) -> None:
         freeze = self._store.freezes.of("model", model)
@@ -212,13 +240,6 @@ class Choosing:
         ]
         choice = None if campaign.choice is None else campaign.choice.model_dump(mode="json")
         return shown | {"measuring": measuring, "choice": choice, "devices_total": len(campaign.devices)}
-
-
-def sample_ms(wanted: Wanted) -> float:
-    """How long a run is sampled, so that a variant within its latency requirement gives enough samples for a p95."""
-    limit_ms = wanted.latency_ms
-    needed = 0.0 if limit_ms is None else _ENOUGH * P95_SAMPLES * limit_ms
-    return min(_MOST_MS, max(_USUAL_MS, needed))
 
 
 def _class_view(rows: list[Any], reference: str | None, made: Choice | None, chosen: ClassChoice | None) -> Json:

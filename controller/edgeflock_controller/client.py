@@ -53,7 +53,11 @@ class Client:
         except (OSError, ValueError, KeyError, TypeError):
             raise self._not_running() from None
         self._http = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S, trust_env=False
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+            verify=not self.url.startswith("http:"),  # without TLS no certificates are read, which takes 20 ms
         )
 
     def __enter__(self) -> Client:
@@ -183,10 +187,13 @@ class Client:
         params = {name: value for name, value in asked.items() if value is not None}
         return self._object("GET", f"/v1/fronts/{_segment('model', model)}", params=params)
 
-    def prospect(self, model: str, variant: str, selector: str, *, version: int | None = None) -> Json:
-        """What a deployment would bring to whom; nothing is begun."""
+    def prospect(self, model: str, variant: str, selector: str, *, version: int | None = None, **choosing: Any) -> Json:
+        """What a deployment would bring to whom; nothing is begun.
+
+        With variant `auto`, `choosing` has `objective`, `require` and `boards`, as `deploy_auto` takes them.
+        """
         body: Json = {"model": model, "version": version, "variant": variant, "selector": selector}
-        return self._object("POST", "/v1/prospects", json=body)
+        return self._object("POST", "/v1/prospects", json=body | choosing)
 
     def records(self, model: str, devices: Sequence[str]) -> Json:
         """What devices showed in earlier trials, and when they came and went; by device, asked for a few at a time."""

@@ -6,7 +6,7 @@ Names that are unknown are refused with the ones that exist. What a rollout does
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from edgeflock_controller import views
@@ -15,9 +15,9 @@ from edgeflock_controller.choosing import AUTO, Choosing
 from edgeflock_controller.core import Core
 from edgeflock_controller.entrants import entrant
 from edgeflock_controller.explanation import Case
+from edgeflock_controller.foresight import Foresight
 from edgeflock_controller.naming import check_model, check_policy, device_named, existing, selected
 from edgeflock_controller.offers import check_offer
-from edgeflock_controller.prospects import RECORDS_AT_ONCE, bundle_facts
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -45,6 +45,7 @@ class Commands:
         self._clock = core.clock
         self._new_suffix = new_suffix
         self.choosing = Choosing(core, self._start, self._new_id, new_suffix, functools.partial(entrant, core.store))
+        self.foresight = Foresight(core, self.choosing, self.offered)
 
     def register(self, bundle: Bundle, by: str = SOMEBODY) -> Json:
         """Take a bundle in whose signature and containers have been checked.
@@ -138,7 +139,7 @@ class Commands:
             BadInput: unknown model, version, variant, device, class or tag, no device matches, the model is frozen, or
                 a runtime is in the way.
         """
-        bundle, devices = self._offered(model, version, variant, selector)
+        bundle, devices = self.offered(model, version, variant, selector)
         check_policy(self._store, policy)
         started = Started(
             at=self._clock(),
@@ -158,32 +159,20 @@ class Commands:
         )
         return self._start(started, "deploy", f"{views.label(bundle.manifest)} to {selector}, policy {policy.name}")
 
-    def prospect(self, model: str, version: int | None, variant: str, selector: str) -> Json:
-        """What a deployment would bring to whom: the bundle, and each device as it is now; nothing is begun.
+    def offered(self, model: str, version: int | None, variant: str, selector: str) -> tuple[Bundle, dict[str, Device]]:
+        """What a deployment of a variant would bring to whom.
 
         Raises:
-            BadInput: whatever `deploy` would refuse.
+            BadInput: see `deploy`.
         """
-        bundle, devices = self._offered(model, version, variant, selector)
-        return {
-            "at": self._clock(),
-            "bundle": bundle_facts(bundle, self._store.registry.bundles(model)),
-            "devices": [
-                entrant(self._store, row, self._store.twins.committed(row.device, model)).model_dump(mode="json")
-                | self._store.prospects.device(row, model)
-                for row in devices.values()
-            ],
-        }
-
-    def records(self, model: str, devices: Sequence[str]) -> Json:
-        """What devices showed in earlier trials of a model, and when they came and went; by device.
-
-        Raises:
-            BadInput: more devices than are answered for at once.
-        """
-        if len(devices) > RECORDS_AT_ONCE:
-            raise BadInput("records", f"of {len(devices)} devices", f"ask for {RECORDS_AT_ONCE} at a time")
-        return {device: self._store.prospects.record(device, model) for device in devices}
+        bundle = self._resolve(model, version, variant)
+        freeze = self._store.freezes.of("model", model)
+        if freeze is not None:
+            raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
+        devices = selected(self._store, selector)
+        published = [one.manifest for one in self._store.registry.bundles(model)]
+        check_offer(bundle.manifest, list(devices.values()), selector, published)
+        return bundle, devices
 
     def rollback(self, model: str, selector: str, by: str) -> Json:
         """Take each device back to the bundle that it had committed before; says which have none.
@@ -330,18 +319,6 @@ class Commands:
             raise BadInput(f"rollout {name!r}", wrong, existing("rollouts", summaries))
         return summaries[found[0]]
 
-    def _offered(
-        self, model: str, version: int | None, variant: str, selector: str
-    ) -> tuple[Bundle, dict[str, Device]]:
-        bundle = self._resolve(model, version, variant)
-        freeze = self._store.freezes.of("model", model)
-        if freeze is not None:
-            raise BadInput(f"model {model}", str(freeze), f"`edgeflock unfreeze model {model}` when that is over")
-        devices = selected(self._store, selector)
-        published = [one.manifest for one in self._store.registry.bundles(model)]
-        check_offer(bundle.manifest, list(devices.values()), selector, published)
-        return bundle, devices
-
     def _live(self, name: str) -> Json:
         summary = self._find(name)
         if summary["id"] not in self._rollouts.live():
@@ -356,12 +333,16 @@ class Commands:
         return views.rollout_view(after) | {"changed": changed}
 
     def _start(self, started: Started, action: str, detail: str) -> Json:
-        rollout = views.rollout_view(self._rollouts.start(started))
+        devices = [device.device for device in started.devices]
+        overtaken = [views.overtaken_view(*one) for one in self._rollouts.overtaken(started.model, devices)]
+        rollout = views.rollout_view(self._rollouts.start(started)) | {"overtakes": overtaken}
         campaign = started.choice.campaign if started.choice is not None else None
         self._core.campaigns.overtaken(started.model, started.rollout, campaign, started.at)
-        devices = [device.device for device in started.devices]
-        about: dict[Kind, list[str]] = {"rollout": [started.rollout], "model": [started.model], "device": devices}
-        self._note(started.by, action, detail, f"started {started.rollout}", about)
+        names = [one["rollout"] for one in overtaken]
+        rollouts = [started.rollout, *names]
+        about: dict[Kind, list[str]] = {"rollout": rollouts, "model": [started.model], "device": devices}
+        ended = f", which ended {', '.join(names)}" if names else ""
+        self._note(started.by, action, detail, f"started {started.rollout}{ended}", about)
         return rollout
 
     def _note(self, by: str, action: str, detail: str, result: str, about: Mapping[Kind, Iterable[str]]) -> None:

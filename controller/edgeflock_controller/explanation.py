@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from edgeflock_controller import views
 from edgeflock_controller.recovery import collector_paused
 from edgeflock_controller.replay import FAULTS, Entry, Step, replay
-from edgeflock_controller.snapshots import Snapshot, state_bytes
+from edgeflock_controller.snapshots import Snapshot
+from edgeflock_controller.state_bytes import state_bytes
 from edgeflock_controller.store import Store
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.rollout.events import WindowClosed

@@ -10,7 +10,6 @@ import sqlite3
 from typing import Any
 
 from edgeflock_controller.comings import Comings
-from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device, Twins
 from edgeflock_deploy.judge.observations import observations
 from edgeflock_deploy.messages.reports import AgentEvent
@@ -98,13 +97,4 @@ def _window(window: Window) -> Json:
         "throttled": window.conditions.throttled,
         "emulated": window.conditions.emulated,
         "z": dict(observations(window).items()),
-    }
-
-
-def bundle_facts(bundle: Bundle, published: list[Bundle]) -> Json:
-    """A bundle as a plan needs it, and which blobs come with each bundle of its model."""
-    return {
-        "digest": bundle.digest,
-        "manifest": bundle.manifest.model_dump(mode="json"),
-        "blobs": {one.digest: sorted(blob.sha256 for blob in one.manifest.all_blobs) for one in published},
     }

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from edgeflock_controller.expiry import expiry, lapsing
 from edgeflock_controller.recovery import restored
 from edgeflock_controller.replay import decision
-from edgeflock_controller.snapshots import Snapshot, is_due
+from edgeflock_controller.snapshots import Snapshot, Writing, is_due
 from edgeflock_controller.store import Store
 from edgeflock_controller.views import headline_view
 from edgeflock_deploy.judge.verdict import count
@@ -57,6 +57,7 @@ class Rollouts:
         self._unseen: list[tuple[str, str, DeviceSeen | None]] = []  # what `_seen` held before, since the last mark
         self._moved: list[str] = []
         self._changed: list[str] = []
+        self._writing: dict[str, Writing] = {}
 
     def recover(self) -> None:
         """Bring back every rollout that has not ended, as its journal has it."""
@@ -74,11 +75,8 @@ class Rollouts:
 
     def start(self, started: Started) -> Rollout:
         """Begin a rollout; those of the same model that share a device with it make way."""
-        mine = {entry.device for entry in started.devices}
-        for name, older in list(self._live.items()):
-            taken = mine & set(older.devices)
-            if older.model == started.model and taken:
-                self.apply(name, Superseded(at=started.at, by_rollout=started.rollout, taken=tuple(sorted(taken))))
+        for older, taken in self.overtaken(started.model, [entry.device for entry in started.devices]):
+            self.apply(older.id, Superseded(at=started.at, by_rollout=started.rollout, taken=taken))
         rollout, effects = step(None, started)
         self._store_step(rollout, started, effects)
         what = f"{rollout.model}@{rollout.version} {rollout.variant} to"
@@ -86,6 +84,12 @@ class Rollouts:
             what = f"{rollout.model} back to the previous on"
         log.info("rollout %s: %s %s (%s)", rollout.id, what, rollout.selector, count(len(rollout.devices), "device"))
         return rollout
+
+    def overtaken(self, model: str, devices: Iterable[str]) -> list[tuple[Rollout, tuple[str, ...]]]:
+        """The live rollouts that would make way for one of these devices, each with those that it would lose."""
+        wanted = set(devices)
+        shared = [(older, wanted & set(older.devices)) for older in self._live.values() if older.model == model]
+        return [(older, tuple(sorted(taken))) for older, taken in shared if taken]
 
     def apply(self, name: str, event: RolloutEvent) -> bool:
         """Let an event happen to a live rollout; False when it changed nothing."""
@@ -144,16 +148,18 @@ class Rollouts:
         """A rollout as it is now, or as it ended, and the place of its last event; None: it has no journal."""
         if name in self._live:
             return Snapshot(self._places[name].seq, self._live[name])
+        if name in self._writing:  # it has just ended
+            return self._writing[name].of
         found = restored(self._store, name)
         return None if found is None else Snapshot(found.seq, found.rollout)
 
     def project_changed(self) -> None:
-        """Bring what is kept of rollouts beside the journal up to date; call inside the transaction of the change."""
+        """Bring what is kept of rollouts beside the journal up to date; call inside the transaction of each turn."""
         for name in sorted(set(self._changed)):
             rollout, place = self._live[name], self._places[name]
             ended = rollout.phase.terminal
-            if ended or is_due(place.tail, len(rollout.devices)):
-                self._store.snapshots.write(rollout, place.seq)
+            if ended or (is_due(place.tail, len(rollout.devices)) and name not in self._writing):
+                self._writing[name] = Writing(Snapshot(place.seq, rollout))
                 self._places[name] = Place(place.seq, 0)
             if self._shown.get(name) is not rollout.phase:
                 self._store.journal.project(name, rollout.model, ended, headline_view(rollout))
@@ -161,6 +167,10 @@ class Rollouts:
             if ended:
                 del self._live[name], self._places[name], self._shown[name]
                 self._seen.pop(name, None)
+        for name, writing in list(self._writing.items()):
+            if writing.go_on(len(self._changed)):
+                self._store.snapshots.keep(writing)
+                del self._writing[name]
         self._changed.clear()
         self._unseen.clear()
 

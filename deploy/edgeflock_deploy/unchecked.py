@@ -28,9 +28,11 @@ def made(kind: type[F], /, **fields: Any) -> F:
 
 def changed(value: F, /, **fields: Any) -> F:
     """The same value with some fields replaced."""
-    other = type(value).__new__(type(value))
+    kind, known = value.__class__, value.__pydantic_fields_set__
+    other = kind.__new__(kind)
     _set(other, "__dict__", value.__dict__ | fields)
-    _set(other, "__pydantic_fields_set__", value.__pydantic_fields_set__ | fields.keys())
+    # Hardly ever is a field set for the first time; nobody changes the set, so that both may have the same.
+    _set(other, "__pydantic_fields_set__", known if fields.keys() <= known else known | fields.keys())
     _set(other, "__pydantic_extra__", None)
     _set(other, "__pydantic_private__", None)
     return other

@@ -11,6 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from edgeflock_controller.choice.wanted import Wanted
+from edgeflock_deploy.quantiles import P95_SAMPLES
+
+_USUAL_MS, _MOST_MS = 5_000.0, 60_000.0  # how long a run is sampled
+_ENOUGH = 1.5  # times the samples that a p95 needs
+
 
 class Board(NamedTuple):
     """A device that may measure. `idle`: no rollout is at work on it, and nobody else has it measure.
@@ -39,6 +45,18 @@ class ClassPlan(NamedTuple):
     waits: str | None
 
 
+class Ahead(NamedTuple):
+    """What a class would first have to measure, and for which busy boards it would wait; nothing: all is known."""
+
+    tasks: tuple[Task, ...] = ()
+    waits: str | None = None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the class could be chosen for at once."""
+        return not self.tasks and self.waits is None
+
+
 def plan_class(
     candidates: Sequence[str],
     boards: Sequence[Board],
@@ -57,13 +75,11 @@ def plan_class(
         failed: what came to nothing for the device's own trouble; such a device is asked no more.
         wanted_boards: how many boards are to measure each candidate.
     """
-    out, asked = {task.device for task in failed}, tuple(asked)
+    asked = tuple(asked)
     at_work = {task.device: task for task in asked}
-    done = {device for device in _all_devices(results) if not _left(candidates, results, device)}
-    awake = [board for board in boards if board.online and not board.frozen and board.device not in out]
-    usable = [board for board in awake if board.device not in done and (board.idle or board.device in at_work)]
-    usable.sort(key=lambda board: (board.device not in at_work, -_measured(candidates, results, board), board.device))
-    chosen = usable[: max(0, wanted_boards - len(done))]
+    able = _able(boards, failed)
+    done = _done(candidates, results)
+    chosen = _chosen(candidates, able, results, at_work, wanted_boards)
     ask = [
         Task(board.device, _left(candidates, results, board.device)[0])
         for board in chosen
@@ -72,10 +88,51 @@ def plan_class(
     working = [board.device for board in chosen]
     if working:
         return ClassPlan(tuple(ask), f"{', '.join(sorted(working))} measure{'s' if len(working) == 1 else ''}")
-    busy = sorted(board.device for board in awake if not board.idle)
+    busy = sorted(board.device for board in able if not board.idle)
     if busy and not done:
         return ClassPlan((), f"{busy[0]}{f' and {len(busy) - 1} more' if len(busy) > 1 else ''} busy")
     return ClassPlan((), None)
+
+
+def look_ahead(
+    candidates: Sequence[str], boards: Sequence[Board], results: Mapping[str, frozenset[str]], wanted_boards: int
+) -> Ahead:
+    """All that a class has before it, were a campaign begun now and nothing failed: `plan_class` to its end."""
+    chosen = _chosen(candidates, _able(boards, ()), results, {}, wanted_boards)
+    tasks = tuple(Task(board.device, one) for board in chosen for one in _left(candidates, results, board.device))
+    return Ahead(tasks, None if tasks else plan_class(candidates, boards, results, (), (), wanted_boards).waits)
+
+
+def _able(boards: Sequence[Board], failed: Iterable[Task]) -> list[Board]:
+    """The boards that may measure, now or when they are idle."""
+    out = {task.device for task in failed}
+    return [board for board in boards if board.online and not board.frozen and board.device not in out]
+
+
+def _done(candidates: Sequence[str], results: Mapping[str, frozenset[str]]) -> set[str]:
+    """The devices that have measured every candidate."""
+    return {device for device in _all_devices(results) if not _left(candidates, results, device)}
+
+
+def _chosen(
+    candidates: Sequence[str],
+    able: Sequence[Board],
+    results: Mapping[str, frozenset[str]],
+    at_work: Mapping[str, Task],
+    wanted_boards: int,
+) -> list[Board]:
+    """The boards that measure now: those that began go on, then those that have the least before them."""
+    done = _done(candidates, results)
+    usable = [board for board in able if board.device not in done and (board.idle or board.device in at_work)]
+    usable.sort(key=lambda board: (board.device not in at_work, -_measured(candidates, results, board), board.device))
+    return usable[: max(0, wanted_boards - len(done))]
+
+
+def sample_ms(wanted: Wanted | None) -> float:
+    """How long a run is sampled, so that a variant within its latency requirement gives enough samples for a p95."""
+    limit_ms = None if wanted is None else wanted.latency_ms
+    needed = 0.0 if limit_ms is None else _ENOUGH * P95_SAMPLES * limit_ms
+    return min(_MOST_MS, max(_USUAL_MS, needed))
 
 
 def why_unmeasured(boards: Sequence[Board], failures: Iterable[str]) -> str:

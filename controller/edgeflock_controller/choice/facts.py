@@ -5,11 +5,12 @@ Decided here, so that only like is compared with like:
   own boards do, and the row says so.
 - A board's number is the median over its runs (each a fresh process), its peak memory the largest; the class's number
   is that of its worst board. The range goes over all runs of all boards.
-- What an emulated board says of time and energy does not count, nor what was measured while the board throttled. Runs
-  while it was contended count only where a board has no others, and the row says so.
+- Of a board's times and energy only runs under like conditions count (`alike`); a row says where they were contended.
 - Energy counts only from a meter that may gate: not modelled, and on a scope that the model surely draws from.
-- `accuracy_drop` is counted on each board from the reference's accuracy there, on the same items. The reference is the
-  variant `float32` of the same version where it was measured, else the most accurate one.
+- `accuracy_drop` is counted from the parent: the variant `float32` of the same version, on the same items, on each
+  board from its accuracy there. Where the class has not measured it, because it does not fit there, its accuracy on
+  boards of other classes counts; where nobody has, the most accurate variant of the class stands in, and the table says
+  so. What devices run now is no reference: whether they get worse is judged in their trial.
 - A variant that does not fit on one board of the class, or that finds no room there, is out for the class.
 Pure.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from edgeflock_controller.choice.alike import counted, unlike, usual_governors
 from edgeflock_controller.choice.metric import METRICS
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.messages.measurements import Measurement
@@ -46,12 +48,35 @@ _TIMED: dict[str, Callable[[Measurement], float | None]] = {
 
 
 class Variant(NamedTuple):
-    """A variant that a class may get: its bundle, what boards answered (by device), and why it cannot run there."""
+    """A variant that a class may get: its bundle, what boards answered (by device), and why it cannot run there.
+
+    `elsewhere` is what boards of other classes answered.
+    """
 
     digest: str
     manifest: Manifest
     answers: Mapping[str, Measured] = {}
     barred: str | None = None
+    elsewhere: Mapping[str, Measured] = {}
+
+
+class _Reference(NamedTuple):
+    """What `accuracy_drop` is counted from, as its own boards measured it, `here` or elsewhere."""
+
+    variant: Variant
+    answers: Mapping[str, Measured]
+    here: bool = True
+
+    def accuracy(self, board: str) -> float | None:
+        """What a board of the class is held against; elsewhere it was the same items, and the middle board says it."""
+        own = self.answers.get(board)
+        return (own.accuracy if own is not None else None) if self.here else median(_accuracies(self.answers))
+
+    def __str__(self) -> str:
+        name, items = self.variant.manifest.variant, next(iter(self.answers.values())).items
+        kind = "the parent" if name == PARENT else f"the most accurate one, as nobody measured a {PARENT}"
+        there = "" if self.here else f", as measured on {', '.join(sorted(self.answers))}"
+        return f"{name} ({kind}{there}), on the {items} items of evaluation slice {_slice(self.variant)[:12]}"
 
 
 class Facts(NamedTuple):
@@ -63,10 +88,11 @@ class Facts(NamedTuple):
 
 def facts(variants: Sequence[Variant]) -> Facts:
     """The table of a class."""
-    succeeded = {one.digest: _succeeded(one) for one in variants if _misfit(one) is None}
-    measured = {digest: answers for digest, answers in succeeded.items() if answers}
+    known = {one.digest: succeeded(one.manifest.variant, one.answers) for one in variants if _misfit(one) is None}
+    measured = {digest: answers for digest, answers in known.items() if answers}
     common = frozenset.intersection(*(frozenset(answers) for answers in measured.values())) if measured else frozenset()
-    reference = _reference([one for one in variants if one.digest in measured], measured)
+    governors = usual_governors(measured.values())
+    reference = _reference(variants, measured)
     rows = []
     for one in sorted(variants, key=lambda one: (one.manifest.variant, one.digest)):
         why = one.barred or _misfit(one)
@@ -76,29 +102,30 @@ def facts(variants: Sequence[Variant]) -> Facts:
         if why is not None:
             rows.append(ChoiceRow(variant=one.manifest.variant, digest=one.digest, why=why))
             continue
-        counted = {board: answer for board, answer in answers.items() if not common or board in common}
-        rows.append(_row(one, counted, reference, measured, alike=bool(common)))
-    return Facts(rows, None if reference is None else _in_words(reference, measured))
+        of_class = {board: answer for board, answer in answers.items() if not common or board in common}
+        rows.append(_row(one, of_class, reference, governors, same_boards=bool(common)))
+    return Facts(rows, None if reference is None else str(reference))
 
 
 def _row(
     one: Variant,
     answers: Mapping[str, Measured],
-    reference: Variant | None,
-    measured: Mapping[str, Mapping[str, Measured]],
+    reference: _Reference | None,
+    governors: Mapping[str, str],
     *,
-    alike: bool,
+    same_boards: bool,
 ) -> ChoiceRow:
-    runs = {board: _counted(answer.runs) for board, answer in answers.items()}
-    values = {name: _timed(name, pick, answers, runs) for name, pick in _TIMED.items()}
+    runs = {board: counted(answer.runs, governors.get(board)) for board, answer in answers.items()}
+    apart = unlike(answers, governors)
+    values = {name: _timed(name, pick, answers, runs, apart) for name, pick in _TIMED.items()}
     peaks = {board: [run.peak_rss_bytes for run in answer.runs] for board, answer in answers.items()}
     values["rss_bytes"] = _over_boards(peaks, max, "it was not read")
     blob = one.manifest.blobs["model"]
     values["raw_bytes"], values["wire_bytes"] = _exact(blob.bytes), _exact(blob.encoding.bytes)
     accuracies = [answer.accuracy for answer in answers.values()]
     values["accuracy"] = _worst(accuracies, min, "its bundle has no evaluation slice")
-    values["accuracy_drop"] = _drop(one, answers, reference, measured)
-    notes = [] if alike else ["measured on other boards than the others"]
+    values["accuracy_drop"] = _drop(one, answers, reference)
+    notes = [] if same_boards else ["measured on other boards than the others"]
     if any(run.conditions is not None and run.conditions.contended for chosen in runs.values() for run in chosen):
         notes.append("measured while something else wanted the processor")
     why = "; ".join(notes) or None
@@ -111,10 +138,11 @@ def _timed(
     pick: Callable[[Measurement], float | None],
     answers: Mapping[str, Measured],
     runs: Mapping[str, Sequence[Measurement]],
+    apart: str | None,
 ) -> MetricValue:
     everything = [run for answer in answers.values() for run in answer.runs]
     taken = {board: [pick(run) for run in chosen] for board, chosen in runs.items()}
-    return _over_boards(taken, median, _why_not(name, everything))
+    return _over_boards(taken, median, apart or _why_not(name, everything))
 
 
 def _why_not(name: str, runs: Sequence[Measurement]) -> str:
@@ -128,13 +156,6 @@ def _why_not(name: str, runs: Sequence[Measurement]) -> str:
         reasons = dict.fromkeys(run.energy.reason or f"it is {run.energy.method}, which may not decide" for run in runs)
         return f"no meter that may decide ({'; '.join(reasons)})"
     return f"too few inferences were sampled ({min((run.n for run in runs), default=0)})"
-
-
-def _counted(runs: Sequence[Measurement]) -> list[Measurement]:
-    """The runs of a board whose times count: uncontended ones where there are any."""
-    sound = [run for run in runs if run.conditions is None or not (run.conditions.emulated or run.conditions.throttled)]
-    quiet = [run for run in sound if run.conditions is None or not run.conditions.contended]
-    return quiet or sound
 
 
 def _over_boards(
@@ -154,42 +175,36 @@ def _worst(values: Sequence[float | None], worst: Callable[[list[float]], float]
     return MetricValue(value=worst(known), low=min(known), high=max(known))
 
 
-def _drop(
-    one: Variant,
-    answers: Mapping[str, Measured],
-    reference: Variant | None,
-    measured: Mapping[str, Mapping[str, Measured]],
-) -> MetricValue:
+def _drop(one: Variant, answers: Mapping[str, Measured], reference: _Reference | None) -> MetricValue:
     if reference is None:
         return MetricValue(why="no variant has an evaluation slice to be compared on")
-    if _slice(one) != _slice(reference):
-        return MetricValue(why=f"its evaluation slice is another than {reference.manifest.variant}'s")
-    there = measured[reference.digest]
+    name = reference.variant.manifest.variant
+    if _slice(one) != _slice(reference.variant):
+        return MetricValue(why=f"its evaluation slice is another than {name}'s")
     drops: list[float | None] = []
     for board, answer in answers.items():
-        before = there[board].accuracy if board in there else None
+        before = reference.accuracy(board)
         known = before is not None and answer.accuracy is not None
         drops.append(round(100 * ((before or 0.0) - (answer.accuracy or 0.0)), 9) if known else None)
-    return _worst(drops, max, f"{reference.manifest.variant} was not measured on the same boards")
+    return _worst(drops, max, f"{name} was not measured on the same boards")
 
 
-def _reference(variants: Sequence[Variant], measured: Mapping[str, Mapping[str, Measured]]) -> Variant | None:
-    scored = {one.digest: _accuracy(measured[one.digest]) for one in variants}
-    able = [one for one in variants if scored[one.digest] is not None]
+def _reference(variants: Sequence[Variant], measured: Mapping[str, Mapping[str, Measured]]) -> _Reference | None:
+    able = [one for one in variants if _accuracies(measured.get(one.digest, {}))]
     if not able:
         return None
-    return min(able, key=lambda v: (v.manifest.variant != PARENT, -(scored[v.digest] or 0.0), v.manifest.variant))
+    for parent in variants:
+        there = {**parent.elsewhere, **succeeded(PARENT, parent.answers)}
+        there = {board: one for board, one in there.items() if one.accuracy is not None}
+        if parent.manifest.variant == PARENT and parent not in able and there:
+            return _Reference(parent, there, here=False)
+    worst = {one.digest: min(_accuracies(measured[one.digest])) for one in able}
+    best = min(able, key=lambda v: (v.manifest.variant != PARENT, -worst[v.digest], v.manifest.variant))
+    return _Reference(best, measured[best.digest])
 
 
-def _in_words(reference: Variant, measured: Mapping[str, Mapping[str, Measured]]) -> str:
-    items = next(iter(measured[reference.digest].values())).items
-    kind = "the parent" if reference.manifest.variant == PARENT else "the most accurate one"
-    return f"{reference.manifest.variant} ({kind}), on the {items} items of evaluation slice {_slice(reference)[:12]}"
-
-
-def _accuracy(answers: Mapping[str, Measured]) -> float | None:
-    known = [answer.accuracy for answer in answers.values() if answer.accuracy is not None]
-    return min(known) if known else None
+def _accuracies(answers: Mapping[str, Measured]) -> list[float]:
+    return [answer.accuracy for answer in answers.values() if answer.accuracy is not None]
 
 
 def _slice(one: Variant) -> str:
@@ -197,12 +212,11 @@ def _slice(one: Variant) -> str:
     return blob.sha256 if blob is not None else ""
 
 
-def _succeeded(one: Variant) -> dict[str, Measured]:
+def succeeded(name: str, answers: Mapping[str, Measured]) -> dict[str, Measured]:
     """What boards measured of the variant itself: a board that keeps another form of the bundle measured that one."""
-    name = one.manifest.variant
     return {
         board: answer
-        for board, answer in one.answers.items()
+        for board, answer in answers.items()
         if answer.outcome is Outcome.SUCCEEDED and answer.runs and answer.variant in (None, name)
     }
 

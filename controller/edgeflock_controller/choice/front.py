@@ -1,9 +1,9 @@
 """The Pareto front of one class, and the variant that is chosen from it.
 
-Decided here: a variant of which a metric of the choice is not known is neither on the front nor chosen, and takes
-nobody off it. Chosen is, among those on the front that meet every requirement, the one with the best objective; where
-the ranges of two over boards and runs overlap, they are not told apart by it, and the more accurate, then the smaller
-on the wire goes. The order in which the variants are given changes nothing. Pure.
+Decided here: a variant that was not measured, or of which a metric of the choice is not known, is neither on the front
+nor chosen, and takes nobody off it. Chosen is, among those on the front that meet every requirement, the one with the
+best objective; where the ranges of two over boards and runs overlap, they are not told apart by it, and the more
+accurate, then the smaller on the wire goes. The order in which the variants are given changes nothing. Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def with_front(rows: Sequence[ChoiceRow], metrics: Sequence[str]) -> list[Choice
     return [
         row.model_copy(
             update={
-                "on_front": all(known(row, metric) is not None for metric in metrics)
+                "on_front": bool(row.values)  # by no metric at all, nothing would be dominated
+                and all(known(row, metric) is not None for metric in metrics)
                 and not any(dominates(other, row, metrics) for other in rows)
             }
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,12 @@ def class_table(name: str, shown: Json) -> Table:
 
 
 def sentences(shown: Json) -> Iterator[str]:
-    """What stands below a class's table: what was chosen and why, the reference, and why variants are out."""
+    """What stands below a class's table: what was chosen and why, the reference, and why variants are out.
+
+    `without`: what a class is called that has no variant, if it is not held.
+    """
     if shown["why"] is not None:
-        yield f"{shown['chosen'] or 'held'}: {shown['why']}"
+        yield f"{shown['chosen'] or shown.get('without', 'held')}: {shown['why']}"
     if shown["reference"] is not None:
         yield f"accuracy_drop is counted from {shown['reference']}"
     whys: dict[str, list[str]] = defaultdict(list)
@@ -65,18 +68,23 @@ def print_classes(classes: dict[str, Json]) -> None:
             out.print(sentence, soft_wrap=True)
 
 
-def of_rollout(choice: Json) -> dict[str, Json]:
-    """The classes of a rollout's choice, as `class_table` takes them."""
+def of_rollout(choice: Json, open_classes: Container[str] = ()) -> dict[str, Json]:
+    """The classes of a rollout's choice, as `class_table` takes them; of `open_classes` it is not final."""
     metrics = parse_wanted(choice["objective"], choice["require"]).metrics
-    return {name: one | {"chosen": one["variant"], "metrics": metrics} for name, one in choice["classes"].items()}
+    return {
+        name: one
+        | {"chosen": one["variant"], "metrics": metrics}
+        | ({"without": "not chosen yet"} if name in open_classes else {})
+        for name, one in choice["classes"].items()
+    }
 
 
-def print_choice(rollout: Json) -> None:
-    """Print what each class of a rollout gets, if each has its own variant."""
+def print_choice(rollout: Json, open_classes: Container[str] = ()) -> None:
+    """Print what each class of a rollout gets, if each has its own variant; see `of_rollout`."""
     choice = rollout.get("choice")
     if choice is not None:
         console().print(f"chosen per class: {choice['objective']}, {choice['require'] or 'no requirement'}")
-        print_classes(of_rollout(choice))
+        print_classes(of_rollout(choice, open_classes))
 
 
 def follow_campaign(store: Path, campaign: Json, say: Callable[[str], None]) -> Json:

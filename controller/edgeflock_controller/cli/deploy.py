@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, print_json, store_option
-from edgeflock_controller.cli.target import name_and_version, target_options
-from edgeflock_deploy.errors import BadInput
+from edgeflock_controller.cli.target import Target, target_options
 
-AUTO = "auto"  # in place of a variant's name: each class gets its own
+if TYPE_CHECKING:
+    from edgeflock_controller.client import Client
 
 
 @click.command()
 @target_options
-@click.option("--objective", help="With --variant auto: what is to be least or most, e.g. 'min energy_mj'.")
-@click.option("--require", help="With --variant auto: what must hold, as in the example.")
-@click.option("--measure-on", type=click.IntRange(1, 100), help="With --variant auto: boards of each class. [2]")
 @click.option("--wait", is_flag=True, help="Follow it to its end: exit 0 if it SUCCEEDED, else 1.")
 @store_option
 @json_option
-def deploy(
-    model: str,
-    variant: str,
-    selector: str,
-    policy_name: str,
-    start_at: str | None,
-    objective: str | None,
-    require: str | None,
-    measure_on: int | None,
-    wait: bool,
-    store: Path | None,
-    as_json: bool,
-) -> None:
+def deploy(target: Target, wait: bool, store: Path | None, as_json: bool) -> None:
     r"""Bring a variant of MODEL[@VERSION] to the devices that --to matches now, also those that sleep.
 
     Without a version it is the newest that has the variant. A newer rollout of the same model takes over the devices
-    that both want, at once also where it is to start later.
+    that both want, at once also where it is to start later; the older one ends, and its other devices go back.
 
     With --variant auto each class gets its own: a few idle boards of the class measure every variant of the version
     that is not measured yet, beside what they serve, and the rollout begins with the choice. A class that cannot be
     measured, or of which no variant meets the requirements, is held with the reason. Metrics: accuracy, accuracy_drop
-    (points), latency_ms_p50 and _p95, end_to_end_ms_p50 and _p95, first_inference_ms, load_ms, rss_mb, energy_mj,
-    raw_kb, wire_kb.
+    (points below float32 of the same version, whatever devices run now), latency_ms_p50 and _p95, end_to_end_ms_p50 and
+    _p95, first_inference_ms, load_ms, rss_mb, energy_mj, raw_kb, wire_kb. `edgeflock plan` shows beforehand what would
+    be chosen.
 
     \b
     Example:
@@ -55,35 +41,28 @@ def deploy(
       edgeflock deploy digits --variant auto --to all --objective "min energy_mj" \
         --require "accuracy_drop<=1pt, latency_ms_p95<=50, rss_mb<=64"
     """
-    from datetime import datetime
-
-    from edgeflock_controller.cli.start_time import parse_start
     from edgeflock_controller.client import Client
-    from edgeflock_deploy.policy.policy_file import load_policy
 
-    name, version = name_and_version(model)
     folder = home.store_folder(store)
-    policy = load_policy(policy_name)
-    at = None if start_at is None else parse_start(start_at, datetime.now())
-    if variant == AUTO:
-        if objective is None:
-            raise BadInput(
-                "--variant auto", "needs to know what is best", "give --objective, e.g. 'min latency_ms_p95'"
-            )
-        with Client(folder) as client:
-            campaign = client.deploy_auto(
-                name, selector, policy, objective, require or "", boards=measure_on or 2, version=version, start_at=at
-            )
-        rollout = _measured(folder, campaign, wait, as_json)
+    with Client(folder) as client:
+        begun = _begin(client, target)
+    if target.per_class:
+        rollout = _measured(folder, begun, wait, as_json)
     else:
-        if objective is not None or require is not None or measure_on is not None:
-            raise BadInput("--objective, --require, --measure-on", "choose a variant", "give --variant auto with them")
-        with Client(folder) as client:
-            rollout = client.deploy(name, variant, selector, policy, version=version, start_at=at)
+        rollout = begun
         if not wait:
             _say(rollout, as_json)
     if wait and rollout is not None:
         _follow(folder, str(rollout["id"]), as_json)
+
+
+def _begin(client: Client, target: Target) -> dict[str, Any]:
+    """The rollout of a variant by its name; or the campaign of the variant per class, which begins one."""
+    about: dict[str, Any] = {"version": target.version, "start_at": target.start_at}
+    if not target.per_class:
+        return client.deploy(target.model, target.variant, target.selector, target.policy, **about)
+    wish = target.objective, target.require
+    return client.deploy_auto(target.model, target.selector, target.policy, *wish, boards=target.boards, **about)
 
 
 def _measured(folder: Path, campaign: dict[str, Any], wait: bool, as_json: bool) -> dict[str, Any] | None:
@@ -120,6 +99,9 @@ def _say(rollout: dict[str, Any], as_json: bool) -> None:
         print_json(rollout)
     else:
         click.echo(f"{rollout['id']} started; follow it with `edgeflock watch`, ask `edgeflock why {rollout['id']}`")
+        for one in rollout.get("overtakes", ()):  # a service of before does not say
+            back = f", and {one['going_back']} that got its variant go back" if one["going_back"] else ""
+            click.echo(f"{one['rollout']} ends for it{back}")
 
 
 def _follow(folder: Path, name: str, as_json: bool) -> None:

@@ -6,8 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeflock_controller.cli.target import name_and_version
-from edgeflock_deploy.errors import BadInput
+from edgeflock_controller.cli.target import Target
 
 if TYPE_CHECKING:
     from edgeflock_controller.rehearsal.subject import Subject
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 _RECORDS = 400  # of so many devices at most, drawn evenly over the classes; the others are played by their class's
 
 
-def ask_subject(store: Path, model: str, variant: str, selector: str) -> Subject:
+def ask_subject(store: Path, target: Target) -> Subject:
     """What a deployment would bring to whom, and how those were recorded.
 
     Raises:
@@ -24,16 +23,16 @@ def ask_subject(store: Path, model: str, variant: str, selector: str) -> Subject
     from edgeflock_controller.client import Client
     from edgeflock_controller.rehearsal.subject import subject_of
 
-    if variant == "auto":
-        raise BadInput(
-            "--variant auto",
-            "is chosen when boards have measured, and is not foreseen",
-            f"see `edgeflock front {model}`, then name a class and its variant: --to class=NAME --variant VARIANT",
-        )
-    name, version = name_and_version(model)
+    choosing = {"objective": target.objective, "require": target.require, "boards": target.boards}
     with Client(store) as client:
-        prospect = client.prospect(name, variant, selector, version=version)
-        records = client.records(name, _drawn(prospect["devices"]))
+        prospect = client.prospect(
+            target.model,
+            target.variant,
+            target.selector,
+            version=target.version,
+            **(choosing if target.per_class else {}),
+        )
+        records = client.records(target.model, _drawn(prospect["devices"]))
     return subject_of(prospect, records)
 
 

@@ -9,7 +9,7 @@ import click
 
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, print_json, store_option
-from edgeflock_controller.cli.target import target_options
+from edgeflock_controller.cli.target import Target, target_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,40 +22,32 @@ Json = dict[str, Any]
 @target_options
 @store_option
 @json_option
-def plan(
-    model: str,
-    variant: str,
-    selector: str,
-    policy_name: str,
-    start_at: str | None,
-    store: Path | None,
-    as_json: bool,
-) -> None:
+def plan(target: Target, store: Path | None, as_json: bool) -> None:
     r"""Say what a deployment of MODEL[@VERSION] would do: who, when, how many bytes, and what its canary can detect.
 
     Nothing is sent to any device. Who gets it and how long it takes come from the real rules, what is detected from
     rehearsals with the real judge, on boards that behave as the store has recorded them (see `edgeflock rehearse`).
 
+    With --variant auto: which variant each class would get from what boards have measured, and which classes would
+    first have to be measured, by whom, at what cost.
+
     \b
     Example:
       edgeflock plan digits@2 --variant dynamic_wi8 --to all
       edgeflock plan digits@2 --variant dynamic_wi8 --to all --policy mine.toml --json
+      edgeflock plan digits --variant auto --to all --objective "min energy_mj" --require "accuracy_drop<=1pt"
     """
-    from datetime import datetime
-
     from rich.console import Console
 
     from edgeflock_controller.cli.foresee import ask_subject
-    from edgeflock_controller.cli.start_time import parse_start
     from edgeflock_controller.rehearsal.plan import make_plan, plan_json
-    from edgeflock_deploy.policy.policy_file import load_policy
 
-    policy = load_policy(policy_name)
-    starts_at = None if start_at is None else parse_start(start_at, datetime.now())
-    subject = ask_subject(home.store_folder(store), model, variant, selector)
+    subject = ask_subject(home.store_folder(store), target)
     with Console(stderr=True).status("rehearsing") as status:
-        made = make_plan(subject, policy, selector, starts_at, lambda what: status.update(f"rehearsing: {what}"))
-    found = plan_json(made, subject, policy, selector)
+        made = make_plan(
+            subject, target.policy, target.selector, target.start_at, lambda what: status.update(f"rehearsing: {what}")
+        )
+    found = plan_json(made, subject, target.policy, target.selector)
     if as_json:
         print_json(found)
     else:
@@ -65,18 +57,24 @@ def plan(
 
 
 def _print(out: Console, found: Json) -> None:
-    from edgeflock_controller.cli import render
+    from edgeflock_controller.cli import choices, render
 
     out.print(
         f"{found['model']}@{found['version']} {found['variant']} to {found['selector']}, policy {found['policy']}: "
         f"{render.devices(found['devices'])}, {found['devices_online']} online, "
         f"{found['devices_current']} have it already"
     )
-    out.print()
-    out.print(
-        render.table("Stages", ["stage", ">devices", ">in all", "classes", ">KB", ">time", ">9 in 10"], _stages(found))
-    )
-    out.print(f"\nin all {_time(found['duration_s'])}; {render.kilobytes(found['wire_bytes'])} KB to fetch")
+    if found["choice"] is not None:
+        out.print()
+        choices.print_choice(found, found["measuring"])
+        _print_measuring(out, found["measuring"])
+    if found["stages"]:
+        columns = ["stage", ">devices", ">in all", "classes", ">KB", ">time", ">9 in 10"]
+        out.print()
+        out.print(render.table("Stages", columns, _stages(found)))
+        out.print(f"\nin all {_time(found['duration_s'])}; {render.kilobytes(found['wire_bytes'])} KB to fetch")
+    else:
+        out.print("\nno class gets a variant from what is known, so there are no stages yet")
     if set(found["sites"]) - {"-"}:
         rows = [
             [name, str(site["devices"]), render.kilobytes(site["wire_bytes"])] for name, site in found["sites"].items()
@@ -91,6 +89,22 @@ def _print(out: Console, found: Json) -> None:
     out.print()
     for sentence in found["sources"]:
         out.print(sentence)
+
+
+def _print_measuring(out: Console, classes: Json) -> None:
+    from edgeflock_controller.cli import render
+
+    if not classes:
+        return
+    columns = ["class", ">boards", ">variants", ">KB", ">time", "who"]
+    rows: list[list[str | Text]] = []
+    for name, one in classes.items():
+        sizes = [str(len(one["boards"])), str(len(one["variants"])), render.kilobytes(one["wire_bytes"])]
+        who = ", ".join(one["boards"]) or f"nobody yet: {one['waits']}"
+        rows.append([name, *sizes, render.duration(one["duration_s"] or None), who])
+    out.print()
+    out.print(render.table("Measured first", columns, rows))
+    out.print("time: what a start took there as recorded, and the runs; two hours at most")
 
 
 def _print_detected(out: Console, found: Json) -> None:

@@ -10,7 +10,7 @@ import click
 
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, print_json, store_option
-from edgeflock_controller.cli.target import target_options
+from edgeflock_controller.cli.target import Target, target_options
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -26,23 +26,15 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Of the first one; the next ones count on from it.")
 @store_option
 @json_option
-def rehearse(
-    model: str,
-    variant: str,
-    selector: str,
-    policy_name: str,
-    start_at: str | None,
-    worse: str | None,
-    runs: int,
-    seed: int,
-    store: Path | None,
-    as_json: bool,
-) -> None:
+def rehearse(target: Target, worse: str | None, runs: int, seed: int, store: Path | None, as_json: bool) -> None:
     r"""Rehearse a deployment of MODEL[@VERSION]: how would it end, on this fleet, if the candidate were so bad?
 
     The rules and the judge are the real ones. The boards are simulated: they scatter, throttle, come and go as the
     store has recorded it; a device without a record behaves like its class, or else like the fleet. Nothing is sent
     to any device. No operator is there: a rollout that is held stays held. Ctrl-C ends with the runs that there are.
+
+    With --variant auto the classes of which everything is measured get what would be chosen for them now; which classes
+    that leaves out, and why, is said.
 
     \b
     Example:
@@ -50,26 +42,23 @@ def rehearse(
       edgeflock rehearse digits@2 --variant dynamic_wi8 --to all --regression 'latency_ms_p95 +25%'
       edgeflock rehearse digits@2 --variant dynamic_wi8 --to all --regression 'accuracy -3pt on class=rpi4' --runs 50
     """
-    from datetime import datetime
-
     from edgeflock_controller.cli.foresee import ask_subject
-    from edgeflock_controller.cli.start_time import parse_start
     from edgeflock_controller.rehearsal.outcomes import outcomes
     from edgeflock_controller.rehearsal.plan import plot_of
     from edgeflock_controller.rehearsal.regression import HARMLESS, parse_regression
     from edgeflock_controller.rehearsal.subject import sources_in_words
-    from edgeflock_deploy.policy.policy_file import load_policy
+    from edgeflock_controller.rehearsal.unchosen import rehearsable
 
     regression = HARMLESS if worse is None else parse_regression(worse)
-    policy = load_policy(policy_name)
-    starts_at = None if start_at is None else parse_start(start_at, datetime.now())
-    subject = ask_subject(home.store_folder(store), model, variant, selector)
-    ended = _run_all(plot_of(subject, policy, selector, starts_at, regression), seed, runs)
+    subject, left_out = rehearsable(ask_subject(home.store_folder(store), target))
+    ended = _run_all(plot_of(subject, target.policy, target.selector, target.start_at, regression), seed, runs)
     found = {
         "model": subject.candidate.model,
         "version": subject.candidate.version,
-        "variant": variant,
-        "policy": policy.name,
+        "variant": target.variant,
+        "choice": None if subject.candidate.choice is None else subject.candidate.choice.model_dump(mode="json"),
+        "left_out": [one._asdict() | {"sentence": str(one)} for one in left_out],
+        "policy": target.policy.name,
         "regression": regression.text,
         "devices": len(subject.boards),
         "devices_online": sum(board.online for board in subject.boards),
@@ -117,6 +106,11 @@ def _print(found: dict[str, Any]) -> None:
         f"({found['devices_online']} online), policy {found['policy']}, candidate: {found['regression']}\n"
         f"{found['asked_for']} runs{early}, seeds from {found['seed']}"
     )
+    if found["choice"] is not None:
+        gets = {name: one["variant"] for name, one in found["choice"]["classes"].items() if one["variant"]}
+        out.print(f"by class: {', '.join(f'{name}: {variant}' for name, variant in gets.items())}")
+    if found["left_out"]:
+        out.print(f"not rehearsed: {'; '.join(one['sentence'] for one in found['left_out'])}")
     for sentence in found["sources"]:
         out.print(sentence)
     if found["approvals"]:

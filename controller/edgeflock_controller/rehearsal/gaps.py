@@ -5,12 +5,15 @@ Nothing here forbids anything. What would be computed wrongly on a device is ref
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from edgeflock_controller.rehearsal.board import Board
+from edgeflock_controller.rehearsal.candidate import Candidate
 from edgeflock_controller.rehearsal.layout import Layout
 from edgeflock_controller.rehearsal.subject import Subject
-from edgeflock_controller.rehearsal.windows import Candidate, pairs_in_window
+from edgeflock_controller.rehearsal.unchosen import unchosen
+from edgeflock_controller.rehearsal.windows import pairs_in_window
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.policy.rules import Policy
 from edgeflock_deploy.rollout.calendar import is_open, opens_at, shown
@@ -21,20 +24,26 @@ _NAMED = 3
 
 def gaps(subject: Subject, policy: Policy, layout: Layout) -> list[str]:
     """Everything that an operator should know is missing; empty: nothing is."""
-    boards = subject.boards
+    brought = subject.brought
+    if not brought:
+        return list(unchosen(subject))
+    boards = [board for board in subject.boards if board.device in brought]
+    candidates = list({one.digest: one for one in brought.values()}.values())
     return [
-        *_too_few_online(boards, layout),
+        *unchosen(subject),
+        *_too_few_online(subject.boards, layout),
         *_nothing_judged(policy),
-        *_no_evidence(subject.candidate, boards, policy),
-        *_no_meter(subject, policy),
+        *_no_evidence(candidates, boards, policy),
+        *_no_meter(boards, policy),
         *_latency(boards, policy),
-        *_differs(subject.candidate, policy),
+        *_differs(candidates, policy),
         *_unrecorded(boards),
-        *_no_room(subject),
-        *_left_out(boards, policy),
+        *_no_room(subject, brought),
+        *_left_out(subject.boards, policy),
+        *_overtakes(subject),
         *_waits(policy),
         *_windows(boards, policy, subject.at),
-        *_rates(layout, policy, subject.manifest.wire_bytes),
+        *_rates(layout, policy, max(subject.manifests[one.digest].wire_bytes for one in candidates)),
     ]
 
 
@@ -55,34 +64,36 @@ def _nothing_judged(policy: Policy) -> Iterator[str]:
         yield f"policy {policy.name} has no guardrail: whatever warms up well is committed, and no regression is found"
 
 
-def _no_evidence(candidate: Candidate, boards: Sequence[Board], policy: Policy) -> Iterator[str]:
+def _no_evidence(candidates: Sequence[Candidate], boards: Sequence[Board], policy: Policy) -> Iterator[str]:
     if not policy.guardrail:
         return
-    if not candidate.has_slice:
-        yield "the bundle has no evaluation slice: boards have nothing to replay, and accuracy is not known"
+    blind = [one.variant for one in candidates if not one.has_slice]
+    if blind:
+        yield f"{_some(blind)}: no evaluation slice, so boards have nothing to replay, and accuracy is not known"
     fresh = [board.device for board in boards if board.committed is None]
     if fresh:
+        model = candidates[0].model
         yield (
-            f"{_some(fresh)}: nothing of {candidate.model} is committed there, so there is nothing to compare with; "
+            f"{_some(fresh)}: nothing of {model} is committed there, so there is nothing to compare with; "
             "bring a first version with --policy install"
         )
 
 
-def _no_meter(subject: Subject, policy: Policy) -> Iterator[str]:
+def _no_meter(boards: Sequence[Board], policy: Policy) -> Iterator[str]:
     rail = next((guardrail for guardrail in policy.guardrail if guardrail.metric == "energy_mj"), None)
-    without = [board.device for board in subject.boards if not board.measures_energy]
+    without = [board.device for board in boards if not board.measures_energy]
     if rail is not None and without:
         then = "energy_mj is not judged there" if rail.where_measured else "they cannot pass the guardrail on energy_mj"
         yield f"{_some(without)}: no meter that may judge, so {then}"
 
 
-def _no_room(subject: Subject) -> Iterator[str]:
+def _no_room(subject: Subject, brought: Mapping[str, Candidate]) -> Iterator[str]:
     """Devices whose disk has no room for what they lack of the first form, decoded."""
-    blobs = subject.manifest.blobs.values()
     tight = []
-    for device, free_bytes in sorted(subject.free_bytes.items()):
-        held = subject.holds.get(device, frozenset())
-        if sum(blob.bytes for blob in blobs if blob.sha256 not in held) > free_bytes:
+    for device, candidate in sorted(brought.items()):
+        held, blobs = subject.holds.get(device, frozenset()), subject.manifests[candidate.digest].blobs.values()
+        free_bytes = subject.free_bytes.get(device)
+        if free_bytes is not None and sum(blob.bytes for blob in blobs if blob.sha256 not in held) > free_bytes:
             tight.append(device)
     if tight:
         yield f"{_some(tight)}: less disk free than the bundle takes"
@@ -107,9 +118,10 @@ def _latency(boards: Sequence[Board], policy: Policy) -> Iterator[str]:
             )
 
 
-def _differs(candidate: Candidate, policy: Policy) -> Iterator[str]:
-    for guardrail in policy.guardrail:
-        if guardrail.metric == "agreement" and candidate.differs > guardrail.fail_margin:
+def _differs(candidates: Sequence[Candidate], policy: Policy) -> Iterator[str]:
+    rails = [guardrail for guardrail in policy.guardrail if guardrail.metric == "agreement"]
+    for candidate, guardrail in itertools.product(candidates, rails):
+        if candidate.differs > guardrail.fail_margin:
             yield (
                 f"{candidate.variant} answers {100 * candidate.differs:.1f} % of the items otherwise than its parent: "
                 f"beyond the guardrail on agreement ({100 * guardrail.fail_margin:g} %)"
@@ -130,6 +142,12 @@ def _left_out(boards: Sequence[Board], policy: Policy) -> Iterator[str]:
     for number, stage in enumerate(policy.stage, 1):
         if stage.classes and not meant & set(stage.classes):
             yield f"stage {number} is about class {_some(stage.classes)}, of which no device is meant: it is skipped"
+
+
+def _overtakes(subject: Subject) -> Iterator[str]:
+    for one in subject.overtakes:
+        back = f", and {count(one['going_back'], 'device')} not meant here would go back" if one["going_back"] else ""
+        yield f"{one['rollout']} is under way ({one['phase']}): it would end{back}"
 
 
 def _waits(policy: Policy) -> Iterator[str]:

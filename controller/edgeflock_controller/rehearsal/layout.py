@@ -39,7 +39,10 @@ class StagePlan(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """`asleep` get the candidate when they wake, `current` have it. `sites`: devices and bytes of all, by site."""
+    """`asleep` get the candidate when they wake, `current` have it, `held` get none. `sites`: who fetches, by site.
+
+    Without any stage: no class gets anything, and nothing would begin.
+    """
 
     stages: tuple[StagePlan, ...]
     asleep: tuple[str, ...]
@@ -47,6 +50,7 @@ class Layout(NamedTuple):
     sites: Mapping[str, Mapping[str, int]]
     duration_s: Json | None
     endings: Mapping[str, int]
+    held: tuple[str, ...] = ()
 
 
 def bytes_for(manifest: Manifest, held: frozenset[str]) -> int:
@@ -55,18 +59,23 @@ def bytes_for(manifest: Manifest, held: frozenset[str]) -> int:
     return sum(blob.cheapest(lambda base: base in held).bytes for blob in missing.values())
 
 
-def lay_out(plot: Plot, manifest: Manifest, holds: Mapping[str, frozenset[str]], seed: int) -> Layout:
+def lay_out(plot: Plot, manifests: Mapping[str, Manifest], holds: Mapping[str, frozenset[str]], seed: int) -> Layout:
     """Lay a rollout out.
 
     Args:
         plot: what is deployed; harmless.
-        manifest: of the bundle.
+        manifests: of the bundles that are brought, by digest.
         holds: by device, the blobs that it has.
         seed: of the first rehearsal.
     """
+    given = {board.device: plot.candidate.on(board.device_class) for board in plot.boards}
+    digests = {device: candidate.digest for device, candidate in given.items() if candidate is not None}
+    held = tuple(device for device in given if device not in digests)
+    if not digests:
+        return Layout((), (), (), {}, None, {}, held)
     asked = asked_in(plot)
-    wire = {board.device: bytes_for(manifest, holds.get(board.device, frozenset())) for board in plot.boards}
-    current = {board.device for board in plot.boards if board.committed == plot.candidate.digest}
+    wire = {name: bytes_for(manifests[one], holds.get(name, frozenset())) for name, one in digests.items()}
+    current = {board.device for board in plot.given if board.committed == digests[board.device]}
     runs = _rehearsed(plot, seed)
     opened = open_rollout(plot).rollout
     ends = [_ends(run, [stage.target for stage in opened.stages]) for run in runs]
@@ -84,8 +93,8 @@ def lay_out(plot: Plot, manifest: Manifest, holds: Mapping[str, frozenset[str]],
                 quantiles(took),
             )
         )
-    asleep = tuple(b.device for b in plot.boards if b.device not in asked and b.device not in current)
-    reached = [board for board in plot.boards if board.device not in current]
+    asleep = tuple(b.device for b in plot.given if b.device not in asked and b.device not in current)
+    reached = [board for board in plot.given if board.device not in current]
     return Layout(
         tuple(stages),
         asleep,
@@ -93,6 +102,7 @@ def lay_out(plot: Plot, manifest: Manifest, holds: Mapping[str, frozenset[str]],
         _by_site(reached, wire),
         quantiles(run_ends[-1] for run_ends in ends),
         dict(Counter(run.ending for run in runs)),
+        held,
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeflock_controller.rehearsal.board import Board
+from edgeflock_controller.rehearsal.candidate import Candidate
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
-from edgeflock_controller.rehearsal.windows import Candidate, Windows, window_s
+from edgeflock_controller.rehearsal.windows import Windows, window_s
 from edgeflock_deploy.messages.orders import Phase, TrialSettings
 from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason

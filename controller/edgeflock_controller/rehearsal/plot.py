@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgeflock_controller.rehearsal.board import Board
+from edgeflock_controller.rehearsal.candidate import Brought
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression
-from edgeflock_controller.rehearsal.windows import Candidate
 from edgeflock_deploy.policy.rules import Policy
-from edgeflock_deploy.rollout.events import SetDesired, Started, StartedDevice
+from edgeflock_deploy.rollout.events import Paused, Resumed, SetDesired, Started, StartedDevice
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout
 
@@ -19,7 +19,7 @@ HORIZON_S = 7 * 86_400.0
 class Plot(NamedTuple):
     """What is rehearsed: everything but chance. `at` is when it is ordered, in seconds since 1970."""
 
-    candidate: Candidate
+    candidate: Brought
     boards: Sequence[Board]
     policy: Policy
     selector: str
@@ -36,6 +36,11 @@ class Plot(NamedTuple):
         """From when time is counted: devices may be asked."""
         return max(self.at, self.start_at or self.at)
 
+    @property
+    def given(self) -> list[Board]:
+        """The boards that get something: all whose class is not held."""
+        return [board for board in self.boards if self.candidate.on(board.device_class) is not None]
+
 
 class Opening(NamedTuple):
     """The first step of a rollout: the same in every run of a plot, and values are frozen, so it is taken once."""
@@ -45,7 +50,11 @@ class Opening(NamedTuple):
 
 
 def open_rollout(plot: Plot) -> Opening:
-    """Take the first step."""
+    """Take the first step.
+
+    A class that is held holds the rollout up until an operator goes on without it. What is rehearsed is how the others
+    fare, so that is done at once.
+    """
     candidate = plot.candidate
     devices = tuple(
         StartedDevice(
@@ -70,7 +79,13 @@ def open_rollout(plot: Plot) -> Opening:
         policy=plot.policy,
         devices=devices,
         by="rehearsal",
+        choice=candidate.choice,
         start_at=plot.start_at,
         bundle_bytes=plot.bundle_bytes,
     )
-    return Opening(*step(None, started))
+    rollout, effects = step(None, started)
+    if len(plot.given) < len(plot.boards):
+        for event in (Paused(at=plot.at, by="rehearsal"), Resumed(at=plot.at, by="rehearsal")):
+            rollout, more = step(rollout, event)
+            effects += more
+    return Opening(rollout, effects)

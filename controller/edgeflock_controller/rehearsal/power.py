@@ -80,7 +80,7 @@ def detects(plot: Plot, guardrail: Guardrail, seeds: int, opening: Opening | Non
 
 def _is_measured(plot: Plot, metric: str) -> bool:
     if metric == "energy_mj":
-        return any(board.measures_energy for board in plot.boards)
+        return any(board.measures_energy for board in plot.given)
     return plot.policy.trial.mode == "serving" or not metric.startswith("service_ms")
 
 

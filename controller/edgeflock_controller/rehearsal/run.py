@@ -77,7 +77,7 @@ class Rehearsal:
         until: Callable[[Rollout], bool] | None = None,
     ) -> None:
         self._plot, self._until, self._rng = plot, until, rng
-        self._struck = plot.regression.on(plot.boards, rng)
+        self._struck = plot.regression.on(plot.given, rng)
         self._boards = {board.device: board for board in plot.boards}
         self._played: dict[str, Played] = {}
         self._due: list[tuple[float, int, str, Later]] = []
@@ -90,8 +90,8 @@ class Rehearsal:
         self._rollout = opening.rollout
         self._carry_out(opening.effects)
         if not plot.stays:  # those who come and go do so whether they are told anything or not
-            for device in self._boards:
-                self._player(device)
+            for board in plot.given:
+                self._player(board.device)
 
     def run(self) -> Run:
         """Run it to its end."""
@@ -154,9 +154,11 @@ class Rehearsal:
         """The device, which appears when it is first needed: in a large fleet most are never told anything."""
         played = self._played.get(device)
         if played is None:
-            plot = self._plot
+            plot, board = self._plot, self._boards[device]
             worse = plot.regression if device in self._struck else None
-            played = Played(self._rng, self._boards[device], plot.candidate, worse, plot.policy.trial, plot.stays)
+            candidate = plot.candidate.on(board.device_class)
+            assert candidate is not None, "a device of a class that is held is told nothing"
+            played = Played(self._rng, board, candidate, worse, plot.policy.trial, plot.stays)
             self._played[device] = played
             self._plan(device, list(played.begins()))
         return played

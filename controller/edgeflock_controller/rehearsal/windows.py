@@ -10,11 +10,12 @@ it is.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from edgeflock_controller.rehearsal.board import Board, Scatter
+from edgeflock_controller.rehearsal.candidate import Candidate
 from edgeflock_controller.rehearsal.regression import Regression
 from edgeflock_deploy.messages.measurements import Conditions, Energy
 from edgeflock_deploy.messages.orders import TrialSettings
@@ -27,22 +28,6 @@ _LATENCY_S = 0.01  # of one inference, where nothing is known; it cancels out of
 _MEMORY_BYTES = 10_000_000  # the same
 _ENERGY_MJ = 100.0  # the same
 _NO_SKETCH, _NO_OUTCOMES, _NO_ENERGY = LatencySketch(), Outcomes(), Energy()
-
-
-class Candidate(NamedTuple):
-    """What is brought: `differs` is the share of answers that a harmless one changes, `accuracy` the incumbent's.
-
-    Without an evaluation slice (`has_slice`) boards have nothing to replay and close no windows; a board without an
-    incumbent has nothing to pair a window with.
-    """
-
-    model: str
-    version: int
-    variant: str
-    digest: str
-    differs: float = 0.01
-    accuracy: float = 0.97
-    has_slice: bool = True
 
 
 def pairs_in_window(board: Board, trial: TrialSettings) -> int:

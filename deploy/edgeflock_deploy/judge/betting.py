@@ -19,6 +19,7 @@ This file knows no window, no metric, no device and no policy.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from math import exp, floor, log1p
@@ -34,6 +35,8 @@ LogWealth = tuple[int, ...]
 """The logarithm of the wealth of each of the eight sceptics, in units of 1/UNIT, in the order of BETS."""
 
 START: LogWealth = (0,) * len(BETS)
+# UNIT is a power of two, so that these give the same floats as UNIT itself, and spare a conversion at every use.
+_UNIT, _STEP = float(UNIT), 1 / UNIT
 _RICH = 60 * math.log(2)  # more than that is not counted where wealths are added: counting less is always allowed
 
 
@@ -42,21 +45,32 @@ def clip(x: float) -> float:
     return max(-1.0, min(1.0, x))
 
 
-def stake(wealth: LogWealth, x: float) -> LogWealth:
-    """Let every sceptic stake on one observation x >= -1: wealth *= 1 + bet * x."""
-    # Written out, because it runs twice for each metric of each window, and a loop takes three times as long.
-    w1, w2, w3, w4, w5, w6, w7, w8 = wealth
+@functools.lru_cache(maxsize=4096)
+def gains(x: float) -> LogWealth:
+    """What one observation x >= -1 adds to each sceptic's log wealth: log(1 + bet * x).
+
+    Shares of some hundred items, and whatever is clipped, take few values: those are looked up, not worked out again.
+    """
+    # Written out here and below, because it runs twice for each metric of each window, and a loop takes three times as
+    # long.
     b1, b2, b3, b4, b5, b6, b7, b8 = BETS
     return (
-        w1 + floor(UNIT * log1p(b1 * x)),
-        w2 + floor(UNIT * log1p(b2 * x)),
-        w3 + floor(UNIT * log1p(b3 * x)),
-        w4 + floor(UNIT * log1p(b4 * x)),
-        w5 + floor(UNIT * log1p(b5 * x)),
-        w6 + floor(UNIT * log1p(b6 * x)),
-        w7 + floor(UNIT * log1p(b7 * x)),
-        w8 + floor(UNIT * log1p(b8 * x)),
+        floor(_UNIT * log1p(b1 * x)),
+        floor(_UNIT * log1p(b2 * x)),
+        floor(_UNIT * log1p(b3 * x)),
+        floor(_UNIT * log1p(b4 * x)),
+        floor(_UNIT * log1p(b5 * x)),
+        floor(_UNIT * log1p(b6 * x)),
+        floor(_UNIT * log1p(b7 * x)),
+        floor(_UNIT * log1p(b8 * x)),
     )
+
+
+def stake(wealth: LogWealth, x: float) -> LogWealth:
+    """Let every sceptic stake on one observation x >= -1: wealth *= 1 + bet * x."""
+    w1, w2, w3, w4, w5, w6, w7, w8 = wealth
+    g1, g2, g3, g4, g5, g6, g7, g8 = gains(x)
+    return w1 + g1, w2 + g2, w3 + g3, w4 + g4, w5 + g5, w6 + g6, w7 + g7, w8 + g8
 
 
 def log_mean(logs: Sequence[float]) -> float:
@@ -70,16 +84,22 @@ def mixture(wealth: LogWealth) -> float:
     top = max(wealth)
     w1, w2, w3, w4, w5, w6, w7, w8 = wealth
     rest = (
-        exp((w1 - top) / UNIT)
-        + exp((w2 - top) / UNIT)
-        + exp((w3 - top) / UNIT)
-        + exp((w4 - top) / UNIT)
-        + exp((w5 - top) / UNIT)
-        + exp((w6 - top) / UNIT)
-        + exp((w7 - top) / UNIT)
-        + exp((w8 - top) / UNIT)
+        exp((w1 - top) * _STEP)
+        + exp((w2 - top) * _STEP)
+        + exp((w3 - top) * _STEP)
+        + exp((w4 - top) * _STEP)
+        + exp((w5 - top) * _STEP)
+        + exp((w6 - top) * _STEP)
+        + exp((w7 - top) * _STEP)
+        + exp((w8 - top) * _STEP)
     )
     return top / UNIT + math.log(rest / 8)
+
+
+def staked(wealth: LogWealth, x: float) -> tuple[LogWealth, float]:
+    """The wealth after one observation, and its `mixture`."""
+    after = stake(wealth, x)
+    return after, mixture(after)
 
 
 def purse(log_wealth: float) -> int:

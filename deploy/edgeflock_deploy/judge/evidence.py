@@ -52,23 +52,26 @@ class DeviceEvidence(NamedTuple):
 
     def has_seen(self, boot_id: str, number: int) -> bool:
         """Whether this window was taken in before."""
-        return any(first <= number <= last for first, last in self.seen.get(boot_id, ()))
+        runs = self.seen.get(boot_id)
+        if not runs or number > runs[-1][1]:  # the usual case: windows come in order
+            return False
+        return any(first <= number <= last for first, last in runs)
 
     def counting(self, window: Window, said: Said) -> DeviceEvidence:
         """Take in one more window, with what was said of each metric as it stands after it."""
         seen = {**self.seen, window.boot_id: _add(self.seen.get(window.boot_id, ()), window.number)}
         return DeviceEvidence(
-            windows=self.windows + 1,
-            unpaired=self.unpaired + (not window.paired),
-            pairs=self.pairs + window.pairs,
-            live_pairs=self.live_pairs + window.live_pairs,
-            emulated=self.emulated or window.conditions.emulated,
-            device_class=window.device_class,
-            alerts=said.alerts,
-            seen=seen,
-            metrics=said.metrics,
-            shown=said.shown,
-            leaning=said.leaning,
+            self.windows + 1,
+            self.unpaired + (not window.paired),
+            self.pairs + window.pairs,
+            self.live_pairs + window.live_pairs,
+            self.emulated or window.conditions.emulated,
+            window.device_class,
+            said.alerts,
+            seen,
+            said.metrics,
+            said.shown,
+            said.leaning,
         )
 
     def voided(self) -> DeviceEvidence:
@@ -97,14 +100,19 @@ class Evidence(NamedTuple):
 
     def with_device(self, device: str, own: DeviceEvidence) -> Evidence:
         """The same evidence with one device's replaced, and the sums with it."""
-        before = self.of(device)
-        fleet = {**self.fleet}
-        for metric in {**before.metrics, **own.metrics}:
-            out, into = before.metrics.get(metric), own.metrics.get(metric)
-            if out is not into:
-                fleet[metric] = fleet.get(metric, _NO_SUM).changed(out, into)
-        after = self._replace(devices=self.devices.with_item(device, own), fleet=fleet)
-        return after if device == self.suspect else after._with_class(before, own)
+        before, apart = self.of(device), device == self.suspect
+        fleet, changes = {**self.fleet}, _changes(before, own)
+        for metric, out, into in changes:
+            fleet[metric] = fleet.get(metric, _NO_SUM).changed(out, into)
+        classes, heard = self.classes, self.heard
+        if changes and not apart and before.windows and own.windows and before.device_class == own.device_class:
+            sums = {**classes.get(own.device_class, {})}  # the usual case: one more window
+            for metric, out, into in changes:
+                sums[metric] = sums.get(metric, _NO_CLASS).changed(out, into)
+            classes = {**classes, own.device_class: sums}
+        devices = self.devices.with_item(device, own)
+        after = Evidence(devices, fleet, classes, heard, self.suspect, self.braked, self.silence)
+        return after if apart or classes is not self.classes else after._with_class(before, own)
 
     def without(self, device: str) -> Evidence:
         """Void a device's evidence, because it changed its class: the device it was is not the one it is."""
@@ -129,17 +137,27 @@ class Evidence(NamedTuple):
         for out, into in ways:
             name = into.device_class or out.device_class
             sums = {**classes.get(name, {})}
-            for metric in {**out.metrics, **into.metrics}:
-                left, come = out.metrics.get(metric), into.metrics.get(metric)
-                if left is not come:
-                    sums[metric] = sums.get(metric, _NO_CLASS).changed(left, come)
+            for metric, left, come in _changes(out, into):
+                sums[metric] = sums.get(metric, _NO_CLASS).changed(left, come)
             if sums:
                 classes[name] = sums
         return self._replace(classes=classes, heard=heard)
 
 
+_Change = tuple[Metric, MetricEvidence | None, MetricEvidence | None]
 _NEVER_HEARD = DeviceEvidence()
 _NO_SUM, _NO_CLASS = Pooled(), ClassPooled()
+
+
+def _changes(before: DeviceEvidence, own: DeviceEvidence) -> list[_Change]:
+    """The metrics of which a device shows something else than before."""
+    was, found = before.metrics, list[_Change]()
+    for metric, into in own.metrics.items():
+        out = was.get(metric)
+        if out is not into:
+            found.append((metric, out, into))
+    found.extend((metric, out, None) for metric, out in was.items() if metric not in own.metrics)
+    return found
 
 
 def _add(runs: Runs, number: int) -> Runs:

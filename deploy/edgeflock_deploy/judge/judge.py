@@ -40,25 +40,19 @@ times are its host's. They are shown, nothing is staked on them, and its other g
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgeflock_deploy.judge import betting, sentences, weighing
+from edgeflock_deploy.judge.book import book_of
 from edgeflock_deploy.judge.drift import drifted
 from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, Said
-from edgeflock_deploy.judge.observations import (
-    EXACT,
-    NEED_NO_PAIRS,
-    OF_BOARDS,
-    harm,
-    harmless,
-    observations,
-    pass_at,
-)
+from edgeflock_deploy.judge.observations import EXACT, NEED_NO_PAIRS, Bet, observations, pass_at
 from edgeflock_deploy.judge.pooled import MetricEvidence, Pooled, harmless_bin
 from edgeflock_deploy.messages.windows import Window
-from edgeflock_deploy.policy.rules import BRAKES, FAIL_ONLY, Guardrail, Metric, Policy
+from edgeflock_deploy.policy.rules import Metric, Policy
 
 PER_DEVICE = 20
 """Up to so many devices in a rollout each one PASSes by its own evidence alone."""
@@ -98,22 +92,23 @@ def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     device = evidence.of(window.device)
     if device.has_seen(window.boot_id, window.number):
         return evidence
-    emulated = device.emulated or window.conditions.emulated
-    guardrails = {g.metric: g for g in policy.guardrail if not (emulated and g.metric in OF_BOARDS)}
+    book, paired = book_of(policy), window.paired
+    bets = book.emulated_bets if device.emulated or window.conditions.emulated else book.bets
     found, leaning = observations(window), device.leaning
-    if "drift" in guardrails and window.paired:
+    if paired and "drift" in bets:
         z, leaning = drifted(leaning, window.old.outcomes, window.new.outcomes)
         if z is not None:
             found["drift"] = z
-    said = Said({**device.metrics}, {**device.shown}, {**device.alerts}, leaning)
+    metrics, shown, alerts = {**device.metrics}, {**device.shown}, {**device.alerts}
     for metric, z in found.items():
-        if not (window.paired or metric in NEED_NO_PAIRS):
-            said.alerts[metric] = _noted(said.alerts.get(metric), z)
-        elif (guardrail := guardrails.get(metric)) is None:
-            said.shown[metric] = _noted(said.shown.get(metric), z)
+        if not (paired or metric in NEED_NO_PAIRS):
+            alerts[metric] = _noted(alerts.get(metric), z)
+        elif (bet := bets.get(metric)) is None:
+            shown[metric] = _noted(shown.get(metric), z)
         else:
-            said.metrics[metric] = staked(said.metrics.get(metric), z, guardrail)
-    return evidence.with_device(window.device, device.counting(window, said))
+            metrics[metric] = staked(metrics.get(metric), z, bet)
+    own = device.counting(window, Said(metrics, shown, alerts, leaning))
+    return evidence.with_device(window.device, own)
 
 
 def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Finding:
@@ -125,19 +120,16 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
         devices: how many the rollout has, heard or not.
         in_stage: how many have been given the candidate, the ones that are still to come in this stage left out.
     """
-    must_show = min(2, in_stage)
-    for guardrail in policy.guardrail:
-        if guardrail.metric == EXACT and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):
-            blamed = sentences.beyond(evidence, guardrail)
-            if beyond >= must_show:
-                return Finding(sentences.failed(evidence, guardrail, blamed, "compared exactly"))
-            return Finding(None, blamed[0], sentences.suspected(evidence, guardrail, blamed[0], "compared exactly"))
-    bets = weighing.bets_of(policy)
-    if not bets or weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(
-        fail_needs(policy)
-    ):
-        return Finding()
-    total, worst = weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)
+    must_show, book = min(2, in_stage), book_of(policy)
+    if book.exact is not None and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):
+        blamed = sentences.beyond(evidence, book.exact)
+        if beyond >= must_show:
+            return Finding(sentences.failed(evidence, book.exact, blamed, "compared exactly"))
+        return Finding(None, blamed[0], sentences.suspected(evidence, book.exact, blamed[0], "compared exactly"))
+    bets, silence = book.fails, evidence.silence.log_wealth
+    if not bets or weighing.at_most(evidence.fleet, silence, book.fail_metrics, devices) < math.log(fail_needs(policy)):
+        return _NOTHING
+    total, worst = weighing.weighed(evidence.fleet, silence, bets, devices)
     if total < math.log(fail_needs(policy)):
         return Finding()
     numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
@@ -162,11 +154,11 @@ def failure(evidence: Evidence, policy: Policy, devices: int, in_stage: int | No
 
 def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
     """Say why the rollout must be held for a person to look, once; None if it need not."""
-    for guardrail in policy.guardrail:
-        if guardrail.metric in BRAKES and guardrail.metric in evidence.fleet and not evidence.braked:
-            if weighing.at_most(evidence.fleet, 0.0, [guardrail], devices) < math.log(fail_needs(policy)):
+    for guardrail in book_of(policy).brakes:
+        if guardrail.metric in evidence.fleet and not evidence.braked:
+            if weighing.at_most(evidence.fleet, 0.0, (guardrail.metric,), devices) < math.log(fail_needs(policy)):
                 continue
-            total, _ = weighing.weighed(evidence.fleet, 0.0, [guardrail], devices)
+            total, _ = weighing.weighed(evidence.fleet, 0.0, (guardrail,), devices)
             if total >= math.log(fail_needs(policy)):
                 numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
                 blamed = sentences.beyond(evidence, guardrail) or list(evidence.devices)
@@ -176,7 +168,7 @@ def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
 
 def fleet_evidence(evidence: Evidence, policy: Policy, devices: int, without: str | None = None) -> float:
     """Log of the evidence that a FAIL is decided by; `without` a device, or with all of them."""
-    bets = weighing.bets_of(policy)
+    bets = book_of(policy).fails
     return (
         weighing.without(evidence, bets, devices, without)
         if without
@@ -201,30 +193,28 @@ def first_missing(evidence: Evidence, device: str, policy: Policy, devices: int 
 
 
 def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: int) -> Iterator[str]:
-    need = math.log(pass_needs(policy))
-    for guardrail in sentences.judged(own, policy):
-        metric = own.metrics.get(guardrail.metric)
-        if guardrail.metric in FAIL_ONLY or (metric is None and guardrail.where_measured):
-            continue
+    need, book = math.log(pass_needs(policy)), book_of(policy)
+    for guardrail in book.emulated_passes if own.emulated else book.passes:
+        name = guardrail.metric
+        metric = own.metrics.get(name)
         if metric is None:
-            yield f"no data for {guardrail.metric}"
-        elif guardrail.metric == EXACT:
+            if not guardrail.where_measured:
+                yield f"no data for {name}"
+        elif name == EXACT:
             if metric.worst > pass_at(guardrail):
                 yield sentences.effect_of(EXACT, metric)
-        elif (wealth := betting.mixture(metric.harmless)) < need:
-            said = f"{guardrail.metric} has evidence {betting.shown(wealth):,.3g} of {pass_needs(policy):,.0f} needed"
-            if devices > PER_DEVICE:
-                together = _of_class(evidence, own, metric, guardrail.metric)
-                if together is not None and together >= need:
-                    continue
-                said += f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
-            yield said
+        elif metric.harmless_log < need:
+            together = _of_class(evidence, own, metric, name) if devices > PER_DEVICE else None
+            if together is None or together < need:
+                said = f"{betting.shown(metric.harmless_log):,.3g} of {pass_needs(policy):,.0f} needed"
+                of_class = f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
+                yield f"{name} has evidence {said}{of_class if devices > PER_DEVICE else ''}"
 
 
 def _of_class(evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric) -> float | None:
     """Log of the class's evidence that few of it suffer; None: this device, or one of its class, speaks against it."""
     pooled = evidence.classes.get(own.device_class, {}).get(name)
-    if pooled is None or pooled.strong or betting.mixture(metric.harmless) <= betting.mixture(metric.harm):
+    if pooled is None or pooled.strong or metric.harmless_log <= metric.harm_log:
         return None
     heard = evidence.heard[own.device_class]
     return pooled.of_the_least(max(1, math.floor(heard * SUFFERING)), heard)
@@ -234,21 +224,28 @@ def _noted(before: MetricEvidence | None, z: float) -> MetricEvidence:
     """An observation on which nothing is staked."""
     if before is None:
         return MetricEvidence(1, z, z)
-    return MetricEvidence(before.windows + 1, before.total + z, max(before.worst, z))
+    worst = before.worst
+    return MetricEvidence(before.windows + 1, before.total + z, z if z > worst else worst)
 
 
-def staked(before: MetricEvidence | None, z: float, guardrail: Guardrail) -> MetricEvidence:
+def staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence:
     """A device's evidence of a metric with one more observation z, and with what is staked on it."""
-    was = before or _FRESH
-    windows, total, worst = was.windows + 1, was.total + z, z if before is None else max(was.worst, z)
-    if guardrail.metric == EXACT:
-        return MetricEvidence(windows, total, worst, beyond=worst > guardrail.fail_margin)
-    harmed, unharmed, least = betting.stake(was.harm, harm(guardrail, z)), was.harmless, 0
-    if guardrail.metric not in FAIL_ONLY:
-        unharmed = betting.stake(unharmed, harmless(guardrail, z))
-        least = harmless_bin(unharmed)
-    purse = betting.purse(betting.mixture(harmed))
-    return MetricEvidence(windows, total, worst, harmed, unharmed, purse, least)
+    # Hardly any window has an error or a crash: what devices show of these is the same, window for window.
+    return _staked_before(before, z, bet) if z == 0 else _staked(before, z, bet)
 
 
-_NONE, _FRESH = Pooled(), MetricEvidence()
+def _staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence:
+    windows, total, worst, harm, harmless, _, least, _, _, harmless_log = before or _FRESH
+    windows, total, worst = windows + 1, total + z, z if before is None or z > worst else worst
+    if bet.metric == EXACT:
+        return MetricEvidence(windows, total, worst, beyond=worst > bet.fail_at)
+    harm, harm_log = betting.staked(harm, bet.harm(z))
+    if bet.asks_pass:
+        harmless, harmless_log = betting.staked(harmless, bet.harmless(z))
+        least = harmless_bin(harmless_log)
+    purse = betting.purse(harm_log)
+    return MetricEvidence(windows, total, worst, harm, harmless, purse, least, False, harm_log, harmless_log)
+
+
+_staked_before = functools.lru_cache(maxsize=4096)(_staked)
+_NONE, _FRESH, _NOTHING = Pooled(), MetricEvidence(), Finding()

@@ -40,11 +40,11 @@ kills whom it finds. No PASS is asked of crashes: to show fewer than one in fift
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from edgeflock_deploy.judge.betting import clip
-from edgeflock_deploy.messages.measurements import Energy
 from edgeflock_deploy.messages.windows import VariantWindow, Window
-from edgeflock_deploy.policy.rules import Guardrail, Metric
+from edgeflock_deploy.policy.rules import FAIL_ONLY, Guardrail, Metric
 
 LOG_SCALE = 0.20
 SHARE_SCALE = 0.05
@@ -63,20 +63,21 @@ _MEMORY_FLOOR_BYTES = 64 * 4096
 def observations(window: Window) -> dict[Metric, float]:
     """What a window says of each metric: z, positive where the candidate is worse; nothing where data is missing."""
     old, new = window.old, window.new
-    found: dict[Metric, float | None] = {
-        "peak_rss_bytes": _excess(old, new),
-        "latency_ms_p50": _log_ratio(old.latency_ms_p50, new.latency_ms_p50),
-        "latency_ms_p95": _log_ratio(old.latency_ms_p95, new.latency_ms_p95),
-        "service_ms_p50": _log_ratio(old.service_ms_p50, new.service_ms_p50),
-        "service_ms_p95": _log_ratio(old.service_ms_p95, new.service_ms_p95),
-        "energy_mj": _log_ratio(_gating(old.energy), _gating(new.energy)),
-        "agreement": None if window.agreement is None else 1 - window.agreement,
-        "errors": _more_errors(old, new),
-        "crashes": None if old.crashes else float(new.crashes > 0),
-    }
-    if old.accuracy is not None and new.accuracy is not None:
-        found["accuracy"] = old.accuracy - new.accuracy
-    return {metric: z for metric, z in found.items() if z is not None}
+    energy = old.energy.may_gate and new.energy.may_gate
+    said: tuple[tuple[Metric, float | None], ...] = (
+        ("peak_rss_bytes", _excess(old, new)),
+        ("latency_ms_p50", _log_ratio(old.latency_ms_p50, new.latency_ms_p50)),
+        ("latency_ms_p95", _log_ratio(old.latency_ms_p95, new.latency_ms_p95)),
+        ("service_ms_p50", _log_ratio(old.service_ms_p50, new.service_ms_p50)),
+        ("service_ms_p95", _log_ratio(old.service_ms_p95, new.service_ms_p95)),
+        # Per inference, net of idle, if it was measured, and of what the model surely draws from.
+        ("energy_mj", _log_ratio(old.energy.net_mj, new.energy.net_mj) if energy else None),
+        ("agreement", None if window.agreement is None else 1 - window.agreement),
+        ("errors", _more_errors(old, new)),
+        ("crashes", None if old.crashes else float(new.crashes > 0)),
+        ("accuracy", None if old.accuracy is None or new.accuracy is None else old.accuracy - new.accuracy),
+    )
+    return {metric: z for metric, z in said if z is not None}
 
 
 def fail_at(guardrail: Guardrail) -> float:
@@ -91,28 +92,48 @@ def pass_at(guardrail: Guardrail) -> float:
     return math.log1p(guardrail.pass_margin) if guardrail.metric in _LOGS else guardrail.pass_margin
 
 
-def harm(guardrail: Guardrail, z: float) -> float:
-    """The observation that a bet on harm is settled by, at least -1."""
-    over = z - fail_at(guardrail)
-    if guardrail.metric in _LOGS:
-        return clip(over / LOG_SCALE)
-    if guardrail.metric in _OWN_MARGIN:
-        return over / max(guardrail.fail_margin, _LEAST_SCALE)
-    return max(-1.0, over / SHARE_SCALE) if guardrail.metric == "errors" else clip(over / SHARE_SCALE)
+class Bet(NamedTuple):
+    """A guardrail made ready to be bet on: its margins as observations, and what the distance to them is divided by.
 
+    `harm` is bounded to [harm_least, harm_most]. Without a pass margin nothing is bet on harmlessness.
+    """
 
-def harmless(guardrail: Guardrail, z: float) -> float:
-    """The observation that a bet on harmlessness is settled by, in [-1, 1]."""
-    return clip((pass_at(guardrail) - z) / (LOG_SCALE if guardrail.metric in _LOGS else SHARE_SCALE))
+    metric: Metric
+    fail_at: float
+    pass_at: float
+    harm_scale: float
+    harm_least: float
+    harm_most: float
+    harmless_scale: float
+    asks_pass: bool
+
+    @classmethod
+    def on(cls, guardrail: Guardrail) -> Bet:
+        """The bets on a guardrail."""
+        metric, scale = guardrail.metric, LOG_SCALE if guardrail.metric in _LOGS else SHARE_SCALE
+        own = metric in _OWN_MARGIN
+        return cls(
+            metric,
+            fail_at(guardrail),
+            pass_at(guardrail),
+            max(guardrail.fail_margin, _LEAST_SCALE) if own else scale,
+            -math.inf if own else -1.0,
+            math.inf if own or metric == "errors" else 1.0,
+            scale,
+            metric not in FAIL_ONLY,
+        )
+
+    def harm(self, z: float) -> float:
+        """The observation that a bet on harm is settled by, at least -1."""
+        return max(self.harm_least, min(self.harm_most, (z - self.fail_at) / self.harm_scale))
+
+    def harmless(self, z: float) -> float:
+        """The observation that a bet on harmlessness is settled by, in [-1, 1]."""
+        return clip((self.pass_at - z) / self.harmless_scale)
 
 
 def _log_ratio(old: float | None, new: float | None) -> float | None:
     return math.log(new) - math.log(old) if old and new and old > 0 and new > 0 else None
-
-
-def _gating(energy: Energy) -> float | None:
-    """Energy per inference net of idle, if it was measured, and of what the model surely draws from."""
-    return energy.net_mj if energy.may_gate else None
 
 
 def _more_errors(old: VariantWindow, new: VariantWindow) -> float | None:

@@ -7,6 +7,7 @@ put in, and what stands here is exactly what adding up all devices anew would gi
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,8 +23,9 @@ _TOP_BIN = 16 * 8  # more is not counted, which is always allowed; it keeps the 
 class MetricEvidence(NamedTuple):
     """What one device showed of one metric: sums for display, log wealths (see `betting`) for the verdict.
 
-    `purse` and `harmless_bin` are read off the wealths, and kept because the sums need them again; `beyond` says of an
-    exact metric that it is above its fail margin.
+    `harm_log` and `harmless_log` are the log wealths of the eight sceptics together (`betting.mixture`). They, `purse`
+    and `harmless_bin` are read off the wealths, and kept because whatever comes later asks for them again; `beyond`
+    says of an exact metric that it is above its fail margin.
     """
 
     windows: int = 0
@@ -34,11 +36,13 @@ class MetricEvidence(NamedTuple):
     purse: int = betting.ONE
     harmless_bin: int = 0
     beyond: bool = False
+    harm_log: float = 0.0
+    harmless_log: float = 0.0
 
 
-def harmless_bin(harmless: betting.LogWealth) -> int:
+def harmless_bin(harmless_log: float) -> int:
     """The bin that a device's evidence of harmlessness is counted in."""
-    return min(_TOP_BIN, math.floor(betting.mixture(harmless) / BIN))
+    return min(_TOP_BIN, math.floor(harmless_log / BIN))
 
 
 class Pooled(NamedTuple):
@@ -51,17 +55,26 @@ class Pooled(NamedTuple):
 
     def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> Pooled:
         """The sums with a device's part before exchanged for its part after."""
-        out, into = before or _NOTHING, after or _NOTHING
-        s1, s2, s3, s4, s5, s6, s7, s8 = self.together  # written out as in `betting.stake`
-        o1, o2, o3, o4, o5, o6, o7, o8 = out.harm
-        i1, i2, i3, i4, i5, i6, i7, i8 = into.harm
-        parts = (s1 - o1 + i1, s2 - o2 + i2, s3 - o3 + i3, s4 - o4 + i4)
-        together = (*parts, s5 - o5 + i5, s6 - o6 + i6, s7 - o7 + i7, s8 - o8 + i8)
+        heard, together, apart, beyond = self
+        _, _, _, out, _, purse_out, _, beyond_out, _, _ = before or _NOTHING
+        _, _, _, into, _, purse_into, _, beyond_into, _, _ = after or _NOTHING
+        s1, s2, s3, s4, s5, s6, s7, s8 = together  # written out as in `betting.stake`
+        o1, o2, o3, o4, o5, o6, o7, o8 = out
+        i1, i2, i3, i4, i5, i6, i7, i8 = into
         return Pooled(
-            self.heard + (after is not None) - (before is not None),
-            together,
-            self.apart + into.purse - out.purse,
-            self.beyond + into.beyond - out.beyond,
+            heard + (after is not None) - (before is not None),
+            (
+                s1 - o1 + i1,
+                s2 - o2 + i2,
+                s3 - o3 + i3,
+                s4 - o4 + i4,
+                s5 - o5 + i5,
+                s6 - o6 + i6,
+                s7 - o7 + i7,
+                s8 - o8 + i8,
+            ),
+            apart + purse_into - purse_out,
+            beyond + beyond_into - beyond_out,
         )
 
 
@@ -71,37 +84,48 @@ _NOTHING = MetricEvidence(purse=0)
 class ClassPooled(NamedTuple):
     """One metric of one device class: how many devices by their evidence of harmlessness, and of strong harm.
 
-    `strong` counts devices whose own evidence of harm is at `STRONG` or more.
+    `strong` counts devices whose own evidence of harm is at `STRONG` or more. `counted` is how many devices the bins
+    have, and `numbers` are their numbers, sorted: kept because hardly any window opens or empties a bin.
     """
 
     bins: Mapping[int, int] = {}
     strong: int = 0
+    counted: int = 0
+    numbers: tuple[int, ...] = ()
 
     def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> ClassPooled:
         """The counts with a device's part before exchanged for its part after."""
-        bins, count = self.bins, self.strong
-        if (before and before.harmless_bin) != (after and after.harmless_bin) or (before is None) != (after is None):
-            bins = dict(bins)
-            if before is not None:
-                bins[before.harmless_bin] -= 1
-                if not bins[before.harmless_bin]:
-                    del bins[before.harmless_bin]
-            if after is not None:
-                bins[after.harmless_bin] = bins.get(after.harmless_bin, 0) + 1
-        count += (after is not None and after.purse >= STRONG) - (before is not None and before.purse >= STRONG)
-        return ClassPooled(bins, count)
+        out, into = before and before.harmless_bin, after and after.harmless_bin
+        strong = self.strong
+        strong += (after is not None and after.purse >= STRONG) - (before is not None and before.purse >= STRONG)
+        if out == into:  # the usual case: a window moves few devices to another bin
+            return self if strong == self.strong else self._replace(strong=strong)
+        bins, numbers = dict(self.bins), self.numbers
+        if into is not None:
+            if into not in bins:
+                at = bisect_left(numbers, into)
+                numbers = (*numbers[:at], into, *numbers[at:])
+            bins[into] = bins.get(into, 0) + 1
+        if out is not None:
+            bins[out] -= 1
+            if not bins[out]:
+                del bins[out]
+                at = bisect_left(numbers, out)
+                numbers = (*numbers[:at], *numbers[at + 1 :])
+        return ClassPooled(bins, strong, self.counted + (after is not None) - (before is not None), numbers)
 
     def of_the_least(self, devices: int, heard: int) -> float:
         """Log of the product of the `devices` smallest wealths on harmlessness, among `heard` devices of the class.
 
         A device that gave no data counts with the wealth 1 that it starts with.
         """
-        silent = heard - sum(self.bins.values())
+        silent = heard - self.counted
+        numbers = sorted({*self.numbers, 0}) if silent else self.numbers
         total, left = 0, devices
-        for number in sorted({*self.bins, 0} if silent else self.bins):
+        for number in numbers:
             there = self.bins.get(number, 0) + (silent if number == 0 else 0)
-            total += number * min(left, there)
-            left -= min(left, there)
-            if not left:
-                break
-        return total * BIN if not left else 0.0
+            if there >= left:
+                return (total + number * left) * BIN
+            total += number * there
+            left -= there
+        return 0.0

@@ -14,6 +14,8 @@ from edgeflock_deploy.policy.rules import FAIL_ONLY, Guardrail, Metric, Policy
 
 def judged(own: DeviceEvidence, policy: Policy) -> tuple[Guardrail, ...]:
     """The guardrails that what this device shows is about boards for: an emulated one's latency is not."""
+    if not own.emulated:
+        return policy.guardrail
     return tuple(guardrail for guardrail in policy.guardrail if _speaks_of(own, guardrail.metric))
 
 
@@ -113,8 +115,8 @@ def _row(device: str, metric: Metric, seen: MetricEvidence | None, gates: bool) 
         gates=gates,
         windows=seen.windows,
         effect=shown_effect(metric, _typical(metric, seen)),
-        fail_evidence=betting.shown(betting.mixture(seen.harm)) if bets else None,
-        pass_evidence=betting.shown(betting.mixture(seen.harmless)) if bets and metric not in FAIL_ONLY else None,
+        fail_evidence=betting.shown(seen.harm_log) if bets else None,
+        pass_evidence=betting.shown(seen.harmless_log) if bets and metric not in FAIL_ONLY else None,
     )
 
 

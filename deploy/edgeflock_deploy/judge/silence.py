@@ -54,7 +54,12 @@ class Silence(NamedTuple):
     @property
     def log_wealth(self) -> float:
         """What all bets together have made of it; a draw that goes on does not count yet."""
+        if self.wealth == _START:
+            return 0.0  # what every window is judged with, while nobody falls silent
         return betting.log_mean([wealth / betting.UNIT for wealth in self.wealth])
+
+
+_START = Silence().wealth
 
 
 def fell(before: Silence, device: str, holds: bool, at: float, holders: int, others: int, margin: float) -> Silence:

@@ -6,24 +6,18 @@ Arithmetic only; what is concluded from it stands in `judge`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edgeflock_deploy.judge import betting
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.judge.observations import EXACT
 from edgeflock_deploy.judge.pooled import Pooled
-from edgeflock_deploy.policy.rules import BRAKES, Guardrail, Metric, Policy
+from edgeflock_deploy.policy.rules import Guardrail, Metric
 
 _Fleet = Mapping[Metric, Pooled]
 _NONE = Pooled()
 
 
-def bets_of(policy: Policy) -> list[Guardrail]:
-    """The guardrails that a FAIL is bet on for."""
-    return [guardrail for guardrail in policy.guardrail if guardrail.metric not in (EXACT, *BRAKES)]
-
-
-def weighed(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) -> tuple[float, Guardrail]:
+def weighed(fleet: _Fleet, silence: float, bets: Sequence[Guardrail], devices: int) -> tuple[float, Guardrail]:
     """Log wealth over all guardrails, `silence` among them, and the guardrail that has most of it."""
     wealths = []
     for guardrail in bets:
@@ -34,24 +28,23 @@ def weighed(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) 
     return betting.log_weighted_mean(wealths), bets[most]
 
 
-def at_most(fleet: _Fleet, silence: float, bets: list[Guardrail], devices: int) -> float:
+def at_most(fleet: _Fleet, silence: float, metrics: Sequence[Metric], devices: int) -> float:
     """Log of a wealth that the whole fleet's is below for sure: no mean is above its largest term.
 
     A harmless candidate is looked at after every window, and hardly ever needs the exact number.
     """
-    sums = [fleet[guardrail.metric] for guardrail in bets if guardrail.metric in fleet]
-    alike = max((max(pooled.together) for pooled in sums), default=0) / betting.UNIT
-    apart = max(
-        (
-            (pooled.apart + betting.ONE * max(0, devices - pooled.heard)) / max(1, devices, pooled.heard)
-            for pooled in sums
-        ),
-        default=betting.ONE,
-    )
-    return max(alike, silence, math.log(max(apart / betting.ONE, 1.0))) + 1e-6  # far above what rounding may do
+    alike: list[int] = []
+    richest = 1.0
+    for metric in metrics:
+        if (pooled := fleet.get(metric)) is not None:
+            heard, together, apart, _ = pooled
+            alike.append(max(together))
+            mean = (apart + betting.ONE * max(0, devices - heard)) / (betting.ONE * max(1, devices, heard))
+            richest = max(richest, mean)
+    return max(max(alike, default=0) / betting.UNIT, silence, math.log(richest)) + 1e-6  # far above what rounding does
 
 
-def rest(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -> tuple[str, float]:
+def rest(evidence: Evidence, bets: Sequence[Guardrail], devices: int, need: float) -> tuple[str, float]:
     """The device whose word weighs most, and log wealth without it; the suspect first, so that a liar costs little."""
     if evidence.suspect is not None and (left := without(evidence, bets, devices, evidence.suspect)) < need:
         return evidence.suspect, left
@@ -71,7 +64,7 @@ def rest(evidence: Evidence, bets: list[Guardrail], devices: int, need: float) -
     return strongest, without(evidence, bets, devices, strongest)
 
 
-def without(evidence: Evidence, bets: list[Guardrail], devices: int, device: str) -> float:
+def without(evidence: Evidence, bets: Sequence[Guardrail], devices: int, device: str) -> float:
     """Log wealth over all guardrails, had this device never been heard."""
     out = evidence.of(device).metrics
     left = {m: pooled.changed(out[m], None) if m in out else pooled for m, pooled in evidence.fleet.items()}

@@ -130,6 +130,10 @@ class Devices(Mapping[str, DeviceProgress]):
     def __len__(self) -> int:
         return len(self._by_device)
 
+    def get(self, device: str, default: Any = None) -> Any:
+        """The progress of a device, or the default."""
+        return self._by_device.get(device, default)
+
     def items(self) -> ItemsView[str, DeviceProgress]:
         """Each device with its progress, sorted."""
         return self._by_device.items()
@@ -177,9 +181,10 @@ class Devices(Mapping[str, DeviceProgress]):
 
         Hardly any window moves a device to another group, and every one of them asks how many have committed.
         """
-        if question not in self._answers:
-            self._answers[question] = answer()
-        found: T = self._answers[question]
+        try:
+            found: T = self._answers[question]
+        except KeyError:
+            found = self._answers[question] = answer()
         return found
 
     def statuses(self) -> list[DeviceStatus]:

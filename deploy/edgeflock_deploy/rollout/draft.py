@@ -16,6 +16,7 @@ from typing import Any
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.verdict import Verdict, VerdictKind
 from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.messages.values import Frozen
 from edgeflock_deploy.policy.rules import Stage
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.events import SetDesired
@@ -59,7 +60,7 @@ class Draft:
 
     def change(self, **fields: Any) -> None:
         """Set fields of the rollout."""
-        if any(getattr(self.rollout, name) != value for name, value in fields.items()):
+        if _differs(self.rollout, fields):
             self._move(self.rollout.phase, fields.get("phase"))
             self.rollout = changed(self.rollout, **fields)
 
@@ -89,7 +90,7 @@ class Draft:
 
     def change_stage(self, **fields: Any) -> None:
         """Set fields of the current stage."""
-        if any(getattr(self.stage, name) != value for name, value in fields.items()):
+        if _differs(self.stage, fields):
             self._move(self.stage.phase, fields.get("phase"))
             stages = list(self.rollout.stages)
             stages[self.rollout.stage] = changed(self.stage, **fields)
@@ -98,7 +99,7 @@ class Draft:
     def change_device(self, device: str, **fields: Any) -> None:
         """Set fields of one device's progress."""
         before = self.rollout.devices[device]
-        if any(getattr(before, name) != value for name, value in fields.items()):
+        if _differs(before, fields):
             self._move(before.status, fields.get("status"))
             devices = self.rollout.devices.with_device(device, changed(before, **fields))
             self.rollout = changed(self.rollout, devices=devices)
@@ -126,11 +127,15 @@ class Draft:
         if self._everyone:
             return self.rollout.with_status(DeviceStatus.TRIAL)
         devices = self.rollout.devices
-        return sorted(device for device in self._touched if devices[device].status is DeviceStatus.TRIAL)
+        touched = [device for device in self._touched if devices[device].status is DeviceStatus.TRIAL]
+        touched.sort()
+        return touched
 
     def judged(self, kind: VerdictKind, sentence: str) -> None:
         """Put a verdict on record."""
-        self.change(verdict=made(Verdict, kind=kind, sentence=sentence))
+        before = self.rollout.verdict
+        if before is None or before.kind is not kind or before.sentence != sentence:
+            self.rollout = changed(self.rollout, verdict=made(Verdict, kind=kind, sentence=sentence))
 
     def ask(self, device: str) -> None:
         """Give a device the candidate for its trial."""
@@ -169,3 +174,12 @@ class Draft:
             fields["candidate"] = digest
         self.effects.append(SetDesired(device=device, phase=phase, digest=digest, trial=trial))
         self.change_device(device, desired=phase, clock_at=self.at, overdue=False, **fields)
+
+
+def _differs(value: Frozen, fields: dict[str, Any]) -> bool:
+    """Whether any of the fields is another; most are the very same objects, and the same is not compared."""
+    for name, wanted in fields.items():
+        had = getattr(value, name)
+        if had is not wanted and had != wanted:
+            return True
+    return False

@@ -19,11 +19,11 @@ _IN_TROUBLE: dict[str, Callable[[DeviceStatus, Group], bool]] = {
     "failed": lambda _, group: group.failed,
     "silent": lambda _, group: group.silent,
 }
-_WORDS = {
-    "offline": "offline",
-    "set_aside": "set aside",
-    "failed": "ended in a failure or a refusal",
-    "silent": "silent past a deadline",
+_WORDS = {  # of one device, and of several
+    "offline": ("is offline", "are offline"),
+    "set_aside": ("is set aside", "are set aside"),
+    "failed": ("ended in a failure or a refusal",) * 2,
+    "silent": ("let a deadline pass without a word",) * 2,
 }
 
 
@@ -34,17 +34,24 @@ def levels(rollout: Rollout) -> tuple[int, ...]:
 
 def halted(rollout: Rollout) -> str | None:
     """The sentence of the first halt rule that says to stop; None if none does."""
-    told = rollout.devices.settled("told", lambda: _told(rollout)) if rollout.policy.halt else 0
+    if not rollout.policy.halt:
+        return None
+    return rollout.devices.settled(("halted", rollout.halts_seen), lambda: _halted(rollout))
+
+
+def _halted(rollout: Rollout) -> str | None:
+    told = _told(rollout)
     seen = rollout.halts_seen or (0,) * len(rollout.policy.halt)
     for rule, level, before in zip(rollout.policy.halt, levels(rollout), seen, strict=True):
         fresh = level - before
         enough = rule.devices is None or fresh >= rule.devices
         if fresh > 0 and enough and (rule.percent is None or 100 * fresh >= rule.percent * told):
             acknowledged = f", {before} of them acknowledged" if before else ""
+            trouble = _WORDS[rule.when][level > 1]
             limits = [count(rule.devices, "device")] if rule.devices is not None else []
             limits += [f"{rule.percent:g} %"] if rule.percent is not None else []
             return (
-                f"halt rule: {level} of {count(told, 'device')} that were asked {_WORDS[rule.when]}{acknowledged}; "
+                f"halt rule: {level} of the {count(told, 'device')} asked so far {trouble}{acknowledged}; "
                 f"the policy stops at {' and '.join(limits)}"
             )
     return None

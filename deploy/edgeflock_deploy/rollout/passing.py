@@ -77,12 +77,15 @@ def _succeed(draft: Draft) -> None:
     rollout = draft.rollout
     run = "runs" if rollout.devices_committed == 1 else "run"
     reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.brings}"
+    if gone := _gone(draft):
+        reason += f", {gone} of them offline now"
     frozen = _frozen(draft)
     suspect = _suspect(draft)  # what it showed speaks against giving it the candidate, on waking or ever
     left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen - suspect)
     aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen - suspect)
     held = [device for device in aside if rollout.digest_of(device) is None]  # there is nothing to leave for them
-    aside = [device for device in aside if rollout.digest_of(device) is not None]
+    unproved = [device for device in aside if rollout.evidence.of(device).windows]  # it was tried, and did not pass
+    aside = [device for device in aside if device not in {*held, *unproved}]
     asleep = len(left) + rollout.count(DeviceStatus.COMMITTING)
     if rollout.policy.window:  # nobody knows whether they wake, or are well again, inside their window
         if left or aside:
@@ -96,11 +99,20 @@ def _succeed(draft: Draft) -> None:
             reason += f"; {len(aside)} set aside, to get it when they can"
     for device in suspect:
         reason += f"; {device} keeps its own bundle: {rollout.devices[device].detail or 'it alone showed a regression'}"
+    if unproved:
+        named = ", ".join(unproved[:5]) + (" ..." if len(unproved) > 5 else "")
+        reason += f"; {len(unproved)} without a PASS keep{'s' if len(unproved) == 1 else ''} the old one ({named})"
     if held:
         reason += f"; {len(held)} held, whose class has no variant"
     if frozen:
         reason += f"; {len(frozen)} frozen, left as {'it is' if len(frozen) == 1 else 'they are'}"
     draft.change(phase=RolloutPhase.SUCCEEDED, reason=reason, ended_at=draft.at)
+
+
+def _gone(draft: Draft) -> int:
+    """How many devices were brought to it and cannot be heard now: asleep, or worse."""
+    groups = draft.rollout.devices.groups(DeviceStatus.COMMITTED)
+    return sum(len(members) for group, members in groups if group.told and not group.online)
 
 
 def _suspect(draft: Draft) -> set[str]:

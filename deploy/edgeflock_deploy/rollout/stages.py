@@ -81,24 +81,41 @@ def _passes(draft: Draft, device: str) -> str | None:
     rollout = draft.rollout
     if judge.passes(rollout.evidence, device, rollout.policy, _min_windows(draft), len(rollout.devices)):
         return sentences.pass_sentence(rollout.evidence, device, rollout.policy)
-    own = rollout.evidence.of(device)
-    if rollout.devices[device].committed_before is not None or own.windows > own.unpaired:
+    if rollout.devices[device].committed_before is not None:
         return None
-    proved = sum(len(members) for group, members in rollout.devices.groups(DeviceStatus.COMMITTED) if group.told)
+    own = rollout.evidence.of(device)
+    if own.windows > own.unpaired:
+        return None
+    proved = _passed(rollout)
     why = f"nothing ran on {device} that it could be compared with, and {count(proved, 'device')} passed before"
     return f"PASS: {why}" if proved else None
 
 
+def _passed(rollout: Rollout) -> int:
+    """How many devices were brought to the candidate by this rollout and have committed it."""
+    return sum(len(members) for group, members in rollout.devices.groups(DeviceStatus.COMMITTED) if group.told)
+
+
 def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
+    """Hold the rollout where a device has used up its windows without a verdict; True if it did.
+
+    Once many have passed, one such device says something of itself: it is set aside, and the others need not wait.
+    """
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
     for device in cases:
-        if draft.rollout.devices[device].status is not DeviceStatus.TRIAL:
+        progress = draft.rollout.devices[device]
+        if progress.status is not DeviceStatus.TRIAL:
             continue  # it has passed
         windows = evidence.of(device).windows
-        if policy.guardrail and windows >= draft.rollout.devices[device].windows_allowed:
+        if policy.guardrail and windows >= progress.windows_allowed:
             lacking = judge.missing(evidence, device, policy, len(draft.rollout.devices))
             why = "; ".join(lacking) or f"fewer than {draft.rules.min_windows} windows"
             why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
+            if _passed(draft.rollout) >= judge.PER_DEVICE:
+                late = f"no verdict after {count(windows, 'window')}: {why}"
+                draft.judged(VerdictKind.INCONCLUSIVE, f"INCONCLUSIVE: {device} is set aside: {late}")
+                draft.set_aside(device, None, late)
+                continue
             draft.hold(f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
             return True
     return False
@@ -106,17 +123,16 @@ def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
 
 def _work_on_stage(draft: Draft) -> bool:
     """Fill the current stage or pass it; True if it was passed and the next one can be worked on now."""
-    if draft.stage.target == 0 and draft.rollout.devices:
+    target = draft.stage.target
+    if target == 0 and draft.rollout.devices:
         return skip_stage(draft)
     _ask_some(draft)
     rollout = draft.rollout
-    if 0 < draft.stage.target <= committed_in_stage(rollout):
+    if 0 < target <= committed_in_stage(rollout):
         return pass_when_due(draft)
     if rollout.candidates:
-        baking = rollout.count(DeviceStatus.TRIAL, DeviceStatus.COMMITTING)
-        size = count(draft.stage.target, "device")
-        sentence = f"stage {rollout.stage + 1} of {len(rollout.stages)}, to {size}"
-        _stage_is(draft, StagePhase.BAKING if baking else StagePhase.DEPLOYING, sentence, done_at=None)
+        phase, sentence = rollout.devices.settled(("goes on", rollout.stage), lambda: _goes_on(rollout))
+        _stage_is(draft, phase, sentence, done_at=None)
     elif any(may_be_asked(rollout, draft.at)):
         _stage_is(
             draft, StagePhase.DEPLOYING, "the next device is asked when the policy's rate allows it", done_at=None
@@ -137,6 +153,14 @@ def _work_on_stage(draft: Draft) -> bool:
     else:
         _nobody_left(draft)
     return False
+
+
+def _goes_on(rollout: Rollout) -> tuple[StagePhase, str]:
+    """Where the stage is while devices have the candidate uncommitted, and in words."""
+    baking = rollout.count(DeviceStatus.TRIAL, DeviceStatus.COMMITTING)
+    size = count(rollout.stages[rollout.stage].target, "device")
+    sentence = f"stage {rollout.stage + 1} of {len(rollout.stages)}, to {size}"
+    return StagePhase.BAKING if baking else StagePhase.DEPLOYING, sentence
 
 
 def window_still_shut(draft: Draft) -> bool:
@@ -169,6 +193,8 @@ def _ask_some(draft: Draft) -> None:
     room = draft.stage.target - committed_in_stage(rollout) - candidates_in_stage(rollout)
     if rollout.policy.max_in_trial is not None:
         room = min(room, rollout.policy.max_in_trial - rollout.candidates)
+    if room <= 0:
+        return  # the usual case: a window moves nobody on
     choice = choose(rollout, room, draft.at)
     for device in choice.devices:
         draft.ask(device)

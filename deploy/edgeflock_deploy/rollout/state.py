@@ -129,9 +129,9 @@ class Rollout(Frozen):
 
     def digest_of(self, device: str) -> str | None:
         """The bundle that a device is brought to: what it was given, else what its class gets; None: it is held."""
-        progress = self.devices[device]
         if self.choice is None:
             return self.digest
+        progress = self.devices[device]
         return progress.candidate or self.choice.digest_for(progress.device_class)
 
     def with_status(self, *statuses: DeviceStatus) -> list[str]:

@@ -1,7 +1,6 @@
 """The trainings of a search: rungs, promotion, what ends in the report, and the deadline; time is counted in work."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from descendants import descendants, workers
 
 from edgeflock_compression.making import CACHE_FOLDER, Order
 from edgeflock_compression.parent.data import fit, load_data
@@ -78,14 +78,12 @@ class _Clock:
 
 
 class _Workers:
-    """Is told of progress, and counts the processes of this project that this one has started."""
+    """Is told of progress, and counts the workers that run."""
 
     most = 0
 
     def __call__(self, _now: Now) -> None:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children if Path(f"/proc/{pid}").exists()]
-        self.most = max(self.most, sum(b"edgeflock_compression" in line for line in lines))
+        self.most = max(self.most, len(workers()))
 
 
 class Searched(NamedTuple):
@@ -198,10 +196,6 @@ def test_the_report_speaks_of_the_files_that_ship(searched: Searched, digits: Pa
     assert lineage == {"passes": passes, "parent": BASELINE}
 
 
-def _children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-
-
 def test_a_training_in_flight_ends_at_the_deadline_and_counts_as_not_tried(searched: Searched) -> None:
     clock, heard = _Clock(), list[str]()
 
@@ -212,14 +206,14 @@ def test_a_training_in_flight_ends_at_the_deadline_and_counts_as_not_tried(searc
 
     watch = Watch(clock, 1000, silent_training)
     evaluator = Evaluator(searched.order, searched.journal, _Probe(), watch, _FIT_ITEMS)
-    before, processes = len(evaluator.known()), _children()
+    before, processes = len(evaluator.known()), set(descendants())
     endless = with_settings(load_recipe("p50_float16"), {"epochs": 1e5})
     with pytest.raises(OutOfTime):
         evaluator.evaluate([endless])
     assert any("prune_weights" in what for what in heard)
     assert len(evaluator.known()) == before
     assert evaluator.failed == {}
-    assert _children() == processes
+    assert set(descendants()) == processes
 
 
 def test_a_search_killed_inside_a_pass_goes_on_after_the_last_finished_one(searched: Searched, tmp_path: Path) -> None:

@@ -29,9 +29,14 @@ def order(world: World, bundle: str, token: str = "m1") -> MeasureOrder:
     return MeasureOrder(token=token, digest=world.digests[bundle], runs=2, expires_at=1e9)
 
 
-def installed(world: World, folder: Path, disk: Disk | None = None) -> tuple[Headquarters, PlayedAgent]:
+STORY = (Order(Phase.COMMIT, "a"), Order(Phase.TRIAL, "b"), Order(Phase.REVERT, "a"), NEVER)
+
+
+def installed(
+    world: World, folder: Path, disk: Disk | None = None, story: tuple[Order, ...] = STORY
+) -> tuple[Headquarters, PlayedAgent]:
     """A board that serves `a`, and goes on living until it has answered an order to measure."""
-    hq = Headquarters(world, (Order(Phase.COMMIT, "a"), Order(Phase.TRIAL, "b"), Order(Phase.REVERT, "a"), NEVER))
+    hq = Headquarters(world, story)
     hq.on_answer = lambda _: hq.say_again()  # with the order to measure, once it serves
 
     def answered(said: Measured) -> None:
@@ -59,6 +64,14 @@ def test_a_bundle_is_measured_beside_what_serves_and_leaves_nothing_behind(tmp_p
     assert state.state is S.COMMITTED
     assert {path.name for path in (tmp_path / "manifests").iterdir()} == {world.digests["a"]}
     assert all(said.digest == world.digests["a"] for said in hq.said if said.outcome is not None)
+
+
+def test_a_board_that_never_ran_the_model_measures_it_all_the_same(tmp_path: Path, world: World) -> None:
+    hq, agent = installed(world, tmp_path, story=())
+    hq.measure = order(world, "b")
+    agent.live_on()
+    assert (hq.measured[-1].outcome, hq.measured[-1].detail, len(hq.measured[-1].runs)) == (Outcome.SUCCEEDED, None, 2)
+    assert agent.models == {}
 
 
 def test_an_answer_outlives_the_agent_and_is_forgotten_when_nobody_asks_any_more(tmp_path: Path, world: World) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from edgeflock_controller.campaigns import ANSWER_S, CAMPAIGN_S, Campaigns
-from edgeflock_controller.choice.campaign import Board, ClassPlan, Task, plan_class, why_unmeasured
+from edgeflock_controller.choice.campaign import Ahead, Board, ClassPlan, Task, look_ahead, plan_class, why_unmeasured
 from edgeflock_controller.freezes import Freeze
-from edgeflock_controller.fronts import FRESH_S, NO_ROOM_S
+from edgeflock_controller.fronts import FRESH_S, SOON_S
 from edgeflock_controller.measurements import Campaign
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.rollouts import Rollouts
@@ -93,14 +93,14 @@ class Headquarters:
         """Who is to measure which variant now."""
         return {one.device: one.order.digest.removeprefix("digest-") for one in self.store.measurements.askings()}
 
-    def answers(self, device: str, **changes: Any) -> None:
+    def answers(self, device: str, governor: str | None = None, **changes: Any) -> None:
         """A device answers what it is asked."""
         (order,) = self.store.measurements.orders(device).values()
         variant = order.digest.removeprefix("digest-")
         p50 = P50[self.classes[device], variant]
         run = Measurement(
             n=260, latency_ms_p50=p50, latency_ms_p90=p50, latency_ms_p95=p50, first_inference_ms=1.0, load_ms=1.0,
-            warmed_up=True, peak_rss_bytes=1_000, conditions=Conditions(),
+            warmed_up=True, peak_rss_bytes=1_000, conditions=Conditions(governor=governor),
         )  # fmt: skip
         answer = {"outcome": Outcome.SUCCEEDED, "variant": variant, "runs": (run,), "accuracy": 0.9, "items": 10}
         said = Measured(token=order.token, digest=order.digest, **(answer | changes))
@@ -234,9 +234,39 @@ def test_a_board_without_room_for_a_variant_measures_the_others_and_is_asked_aga
     hq.fails("t1", Reason.NO_ROOM)
     hq.answers("t1")
     assert hq.chosen() == {"tiny": "int8"}
-    hq.at += NO_ROOM_S + 1
+    hq.at += SOON_S + 1
     hq.begin(id="m2-abcd", started_at=hq.at, deadline_at=hq.at + 10)
     assert hq.orders() == {"t1": "float32"}
+
+
+def test_a_variant_measured_under_another_governor_than_the_others_is_not_compared_and_asked_again_later(
+    hq: Headquarters,
+) -> None:
+    hq.device("t1", "tiny")
+    hq.begin()
+    hq.answers("t1", governor="performance")
+    hq.answers("t1", governor="powersave")
+    assert hq.chosen() == {"tiny": "float32"}
+    hq.at += SOON_S + 1
+    hq.begin(id="m2-abcd", started_at=hq.at, deadline_at=hq.at + 10)
+    assert hq.orders() == {"t1": "int8"}
+
+
+def test_a_class_without_the_parent_is_held_against_it_as_another_class_measured_it(hq: Headquarters) -> None:
+    hq.device("t1", "tiny")
+    hq.device("b1", "big")
+    hq.begin(require="accuracy_drop<=1pt")
+    hq.answers("b1", accuracy=0.95)
+    hq.answers("b1", accuracy=0.94)
+    hq.fails("t1", Reason.NO_ROOM)
+    hq.answers("t1", accuracy=0.93)
+    (choice,) = hq.launched
+    assert str(choice.classes["tiny"].reference).startswith("float32 (the parent, as measured on b1), on the 10 items")
+    assert choice.classes["tiny"].why == (
+        "no variant meets the requirements (float32: it does not fit on t1: NO_ROOM: so it is, "
+        "int8: accuracy_drop is 2 pt, not <= 1 pt)"
+    )
+    assert choice.classes["big"].variant == "float32"
 
 
 def test_a_variant_that_is_for_other_classes_is_not_measured(store: Store) -> None:
@@ -367,3 +397,32 @@ def test_why_a_class_was_never_measured() -> None:
     )
     assert why_unmeasured([board("a", idle=False)], []) == "it was never measured: its boards were busy all the while"
     assert why_unmeasured([board("a")], ["full", "full"]) == "it was never measured: full"
+
+
+@pytest.mark.parametrize(
+    ("boards", "known"),
+    [
+        ([board("a"), board("b"), board("c")], {}),
+        ([board("a"), board("b"), board("c", online=False)], {"x": {"b", "c"}}),
+        ([board("a", idle=False), board("b")], {"x": {"b"}, "y": {"b"}}),
+        ([board("a", idle=False)], {}),
+        ([board("a", online=False)], {}),
+    ],
+)
+def test_what_lies_ahead_is_what_a_campaign_asks_to_its_end(boards: list[Board], known: dict[str, set[str]]) -> None:
+    results = {digest: frozenset(devices) for digest, devices in known.items()}
+    ahead = look_ahead(["x", "y"], boards, results, 2)
+    asked: list[Task] = []
+    while tasks := plan(*boards, results=known).ask:
+        asked += tasks
+        for task in tasks:
+            known = known | {task.digest: {*known.get(task.digest, ()), task.device}}
+    assert sorted(ahead.tasks) == sorted(asked)
+    assert ahead.waits == (None if asked else plan(*boards, results=known).waits)
+
+
+def test_nothing_lies_ahead_of_a_class_of_which_all_is_known() -> None:
+    known = dict.fromkeys(("x", "y"), frozenset({"a", "b"}))
+    assert look_ahead(["x", "y"], [board("a"), board("b"), board("c")], known, 2) == Ahead()
+    assert Ahead().is_nothing
+    assert not look_ahead(["x", "y"], [board("c")], known, 3).is_nothing

@@ -159,6 +159,23 @@ def test_times_and_energy_of_emulated_and_throttled_boards_do_not_count_and_memo
         assert known(found, "rss_bytes") == 2_000_000
 
 
+def test_what_a_board_measured_under_another_governor_is_not_compared_and_the_row_says_so() -> None:
+    slow, fast = Conditions(governor="powersave"), Conditions(governor="performance")
+    a = variant("a", {"pi": answer(run(10, conditions=fast))})
+    b = variant("b", {"pi": answer(run(11, conditions=fast), run(12, conditions=fast))})
+    c = variant("c", {"pi": answer(run(30, conditions=slow))})
+    mixed = variant("d", {"pi": answer(run(13, conditions=fast), run(39, conditions=slow))})
+    older = variant("e", {"pi": answer(run(14, conditions=None))})
+    rows = {row.variant: row for row in facts([a, b, c, mixed, older]).rows}
+    times = {name: known(row, "latency_ms_p50") for name, row in rows.items()}
+    assert times == {"a": 10.0, "b": 11.5, "c": None, "d": 13.0, "e": 14.0}
+    why = "pi measured it under the governor powersave, and others under performance"
+    assert rows["c"].values["latency_ms_p50"].why == rows["c"].values["energy_mj"].why == why
+    assert known(rows["c"], "rss_bytes") == 2_000_000
+    (alone,) = facts([c]).rows  # nothing is there that it is unlike
+    assert known(alone, "latency_ms_p50") == 30.0
+
+
 def test_contended_runs_count_only_where_a_board_has_no_others() -> None:
     busy = Conditions(contended=True)
     (mixed,) = facts([variant("int8", {"pi": answer(run(10), run(50, conditions=busy))})]).rows
@@ -214,9 +231,28 @@ def test_the_drop_is_counted_on_each_board_from_the_parent_on_the_same_items() -
     assert "another than float32's" in str(drops["odd"].why)
 
 
+@pytest.mark.parametrize("here", [{}, {"b": answer(outcome=Outcome.FAILED, reason=Reason.NO_ROOM, detail="", runs=())}])
+def test_where_the_parent_does_not_fit_the_drop_is_counted_from_what_other_classes_measured_of_it(here: Any) -> None:
+    large = variant("float32", here)._replace(elsewhere={"pi-9": answer(accuracy=0.97), "pi-8": answer(accuracy=None)})
+    found = facts([large, variant("int8", {"b": answer(accuracy=0.95)}), variant("x", {"b": answer(accuracy=0.96)})])
+    assert found.reference == (
+        f"float32 (the parent, as measured on pi-9), on the 200 items of evaluation slice {'e' * 12}"
+    )
+    drops = {one.variant: one.values["accuracy_drop"].value for one in found.rows if one.values}
+    assert drops == {"int8": pytest.approx(2.0), "x": pytest.approx(1.0)}
+    assert choose(found.rows, parse_wanted("min load_ms", "accuracy_drop<=1.5pt")).variant == "x"
+
+
+def test_what_a_class_measured_of_the_parent_itself_goes_before_what_others_did() -> None:
+    parent = variant("float32", {"a": answer(accuracy=0.95)})._replace(elsewhere={"pi-9": answer(accuracy=0.99)})
+    found = facts([parent, variant("int8", {"a": answer(accuracy=0.94)})])
+    assert str(found.reference).startswith("float32 (the parent), on")
+    assert found.rows[1].values["accuracy_drop"].value == pytest.approx(1.0)
+
+
 def test_without_the_parent_the_most_accurate_variant_is_the_reference() -> None:
     found = facts([variant("x", {"a": answer(accuracy=0.9)}), variant("y", {"a": answer(accuracy=0.92)})])
-    assert str(found.reference).startswith("y (the most accurate one)")
+    assert str(found.reference).startswith("y (the most accurate one, as nobody measured a float32), on the 200 items")
     assert facts([variant("x", {"a": answer(accuracy=None)}, slice_of=None)]).reference is None
 
 
@@ -272,6 +308,13 @@ def test_a_front_without_wishes_is_drawn_by_what_is_known() -> None:
     rows = [row("x", accuracy=0.9, wire_bytes=1), row("y", accuracy=0.8, wire_bytes=2, energy_mj=None)]
     assert shown_metrics(rows) == ("accuracy", "wire_bytes")
     assert [one.on_front for one in with_front(rows, shown_metrics(rows))] == [True, False]
+
+
+def test_what_nobody_measured_is_not_on_the_front() -> None:
+    unmeasured = ChoiceRow(variant="x", digest="x", why="it was never measured")
+    for rows in ([unmeasured], [unmeasured, row("y", accuracy=0.9)]):
+        fronted = with_front(rows, shown_metrics(rows))
+        assert [one.variant for one in fronted if one.on_front] == [one.variant for one in rows if one.values]
 
 
 @pytest.mark.parametrize(

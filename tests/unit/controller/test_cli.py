@@ -129,14 +129,20 @@ def test_following_a_rollout_tells_each_change_once() -> None:
     assert changes(None, before)[-1] == "r1: m@1 v, all: RUNNING, 0 of 1 device committed."
 
 
-@pytest.mark.parametrize("command", ["plan", "rehearse"])
-def test_what_is_foreseen_is_refused_before_anybody_is_asked(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["deploy", "plan", "rehearse"])
+def test_a_deployment_that_cannot_be_read_is_refused_before_anybody_is_asked(command: str, tmp_path: Path) -> None:
     def error(*words: str) -> str:
         result = CliRunner().invoke(main, [command, *words, "--to", "all", "--store", str(tmp_path)])
         assert result.exit_code == 2
         return result.stderr
 
-    assert "is not foreseen; see `edgeflock front digits`" in error("digits", "--variant", "auto")
+    assert "--variant auto: needs to know what is best" in error("digits", "--variant", "auto")
+    auto = ("digits", "--variant", "auto", "--objective")
+    assert "there is no metric 'speed'" in error(*auto, "min speed")
+    assert "asks for a worse variant" in error(*auto, "min load_ms", "--require", "rss_mb>=3")
+    assert "bounds rss_bytes twice" in error(*auto, "min load_ms", "--require", "rss_mb<=3, rss_kb<=4")
+    assert "is not running; start it with `edgeflock serve`" in error(*auto, "min load_ms", "--measure-on", "1")
+    assert "give --variant auto with them" in error("digits", "--variant", "v", "--require", "rss_mb<=3")
     assert "has no version after the @" in error("digits@x", "--variant", "v")
     assert "no such policy" in error("digits", "--variant", "v", "--policy", "nothing.toml")
     assert "is not running; start it with `edgeflock serve`" in error("digits", "--variant", "v")

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from edgeflock_controller import snapshots
+from edgeflock_controller import snapshots, state_bytes
 from edgeflock_controller.explanation import why_view
 from edgeflock_controller.rollouts import Rollouts
-from edgeflock_controller.snapshots import state_bytes
+from edgeflock_controller.snapshots import Snapshot
 from edgeflock_controller.store import Store
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.messages.values import DeviceState
 from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.policy_file import load_policy
-from edgeflock_deploy.rollout.events import DeviceSeen, Started, StartedDevice
+from edgeflock_deploy.rollout.events import Aborted, DeviceSeen, Started, StartedDevice
 from edgeflock_deploy.rollout.state import Rollout
 
 OLDER = Path(__file__).parents[2] / "data" / "journal_schema_2.sql"
@@ -79,8 +79,51 @@ def test_a_restart_from_a_snapshot_and_its_tail_is_the_live_state_to_the_last_bi
         with store.transaction():
             rollouts.window(window("pi-1", number), 102.0 + number)
             rollouts.project_changed()
-        assert state_bytes(live(recovered(store))) == state_bytes(live(rollouts))
+        assert state_bytes.state_bytes(live(recovered(store))) == state_bytes.state_bytes(live(rollouts))
     assert (store.snapshots.newest("r1") is None) == (least == 1_000)
+
+
+@pytest.fixture
+def slow_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot that is due after five events, and takes a turn for each device."""
+    monkeypatch.setattr(snapshots, "LEAST_EVENTS", 5)
+    monkeypatch.setattr(snapshots, "_LEAST_PIECES", 1)
+    monkeypatch.setattr(state_bytes, "PIECE", 1)
+
+
+def turn(store: Store, rollouts: Rollouts, *numbers: int) -> None:
+    with store.transaction():
+        for number in numbers:
+            rollouts.window(window("pi-1", number), 102.0 + number)
+        rollouts.project_changed()
+
+
+@pytest.mark.usefixtures("slow_snapshots")
+def test_a_snapshot_that_takes_several_turns_is_of_the_event_at_which_it_was_begun(store: Store) -> None:
+    rollouts = begun(store)
+    as_begun, turns = live(rollouts), 0
+    while (found := store.snapshots.newest("r1")) is None:
+        assert live(recovered(store)) == live(rollouts)  # whatever is in the making when the power goes
+        turn(store, rollouts, 5 + turns)
+        turns += 1
+    assert (found.seq, found.rollout, turns) == (7, as_begun, 4)
+    assert live(rollouts) != as_begun
+    assert live(recovered(store)) == live(rollouts)
+
+
+@pytest.mark.usefixtures("slow_snapshots")
+def test_the_last_snapshot_is_of_the_end_and_what_ended_is_shown_before_it_is_written(store: Store) -> None:
+    rollouts = begun(store)
+    with store.transaction():
+        rollouts.apply("r1", Aborted(at=200.0, by="t", mode="keep"))
+        ended = live(rollouts)
+        rollouts.project_changed()
+    assert rollouts.case("r1") == Snapshot(8, ended)
+    for _ in range(4):
+        assert store.snapshots.newest("r1") is None
+        assert Rollouts(store).case("r1") == Snapshot(8, ended)
+        turn(store, rollouts)
+    assert store.snapshots.newest("r1") == rollouts.case("r1") == Snapshot(8, ended)
 
 
 DAMAGES: dict[str, Callable[[Store], None]] = {

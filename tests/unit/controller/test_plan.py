@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgeflock_controller.rehearsal.board import Board, Scatter
+from edgeflock_controller.rehearsal.candidate import Candidate
 from edgeflock_controller.rehearsal.gaps import gaps
 from edgeflock_controller.rehearsal.layout import bytes_for, lay_out
 from edgeflock_controller.rehearsal.plan import make_plan, plan_json
@@ -16,7 +17,6 @@ from edgeflock_controller.rehearsal.power import canary_is_over, detects
 from edgeflock_controller.rehearsal.regression import alone
 from edgeflock_controller.rehearsal.run import rehearse
 from edgeflock_controller.rehearsal.subject import Subject
-from edgeflock_controller.rehearsal.windows import Candidate
 from edgeflock_deploy.bundle import Blob, Encoding, Manifest, Task, Tolerance
 from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.limits import MaintenanceWindow, Rate
@@ -55,10 +55,11 @@ MANIFEST = Manifest(
     task=Task(kind="classification", metric="accuracy"),
     blobs={"model": MODEL, "golden": Blob(sha256=HOLDS, bytes=10, encoding=encoding(10))},
 )  # fmt: skip
+MANIFESTS = {"new": MANIFEST}
 
 
 def subject(*boards: Board, **changed: Any) -> Subject:
-    made = Subject(1000.0, CANDIDATE, MANIFEST, list(boards), {}, {})
+    made = Subject(1000.0, CANDIDATE, MANIFESTS, list(boards), {}, {})
     return made._replace(**changed)
 
 
@@ -67,7 +68,7 @@ def plot(rules: Policy, *boards: Board) -> Plot:
 
 
 def said(about: Subject, rules: Policy) -> str:
-    return "\n".join(gaps(about, rules, lay_out(plot(rules, *about.boards), MANIFEST, {}, 0)))
+    return "\n".join(gaps(about, rules, lay_out(plot(rules, *about.boards), MANIFESTS, {}, 0)))
 
 
 def test_devices_are_laid_out_by_the_real_rules_by_stage_and_class() -> None:
@@ -78,7 +79,7 @@ def test_devices_are_laid_out_by_the_real_rules_by_stage_and_class() -> None:
         board("d", "y", committed="new"),
         board("e", online=False),
     ]
-    found = lay_out(plot(policy(1, 3), *fleet), MANIFEST, {}, 0)
+    found = lay_out(plot(policy(1, 3), *fleet), MANIFESTS, {}, 0)
     assert [stage.target for stage in found.stages] == [1, 3, 5]
     assert found.stages[0].devices == ()  # d has it already, and the first stage is done with it
     assert {name for stage in found.stages for name in stage.devices} == {"a", "b", "c"}
@@ -100,7 +101,7 @@ def test_bytes_are_summed_by_site_over_those_who_have_yet_to_fetch() -> None:
         board("c", tags={"site": "attic"}),
         board("d", committed="new"),
     ]
-    found = lay_out(plot(policy(1), *fleet), MANIFEST, {"a": frozenset({HOLDS})}, 0)
+    found = lay_out(plot(policy(1), *fleet), MANIFESTS, {"a": frozenset({HOLDS})}, 0)
     assert found.sites == {
         "attic": {"devices": 1, "wire_bytes": 5010},
         "roof": {"devices": 2, "wire_bytes": 10_010},
@@ -110,7 +111,7 @@ def test_bytes_are_summed_by_site_over_those_who_have_yet_to_fetch() -> None:
 
 def test_stages_take_as_long_as_rehearsals_do() -> None:
     rules = policy(1)
-    found = lay_out(plot(rules, *(board(name) for name in "abcd")), MANIFEST, {}, 0)
+    found = lay_out(plot(rules, *(board(name) for name in "abcd")), MANIFESTS, {}, 0)
     first, second = (stage.duration_s for stage in found.stages)
     assert first is not None
     assert second is not None
@@ -120,10 +121,17 @@ def test_stages_take_as_long_as_rehearsals_do() -> None:
     assert found.endings == {"succeeded": 20}
 
 
+def test_a_rollout_that_would_end_for_it_is_told_with_whom_it_would_send_back() -> None:
+    under_way = {"rollout": "r1-abcd", "phase": "RUNNING", "going_back": 2}
+    told = said(subject(board("a"), overtakes=[under_way, under_way | {"rollout": "r2-x", "going_back": 0}]), policy(1))
+    assert "r1-abcd is under way (RUNNING): it would end, and 2 devices not meant here would go back" in told
+    assert "r2-x is under way (RUNNING): it would end" in told.splitlines()
+
+
 def test_a_large_fleet_goes_on_at_the_pace_of_its_first_commits() -> None:
     rules = policy(1, guardrail=(), max_in_trial=10)
     small, large = (
-        lay_out(plot(rules, *(board(f"{n:04}") for n in range(size))), MANIFEST, {}, 0) for size in (300, 600)
+        lay_out(plot(rules, *(board(f"{n:04}") for n in range(size))), MANIFESTS, {}, 0) for size in (300, 600)
     )
     assert small.duration_s is not None
     assert large.duration_s is not None

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from edgeflock_controller.rehearsal.board import Board, Scatter, assumed_scatter
+from edgeflock_controller.rehearsal.candidate import Candidate
 from edgeflock_controller.rehearsal.records import boards_of
 from edgeflock_controller.rehearsal.regression import HARMLESS
-from edgeflock_controller.rehearsal.windows import Candidate, Windows
+from edgeflock_controller.rehearsal.windows import Windows
 from edgeflock_controller.store import Store
 from edgeflock_deploy.judge.observations import observations
 from edgeflock_deploy.messages.measurements import Conditions

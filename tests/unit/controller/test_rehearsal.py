@@ -11,11 +11,12 @@ import pytest
 
 from edgeflock_controller.rehearsal.board import Board, Scatter, assumed_scatter
 from edgeflock_controller.rehearsal.boards import Unlike, paired_logs
+from edgeflock_controller.rehearsal.candidate import Candidate
 from edgeflock_controller.rehearsal.outcomes import outcomes, reason_in_short
 from edgeflock_controller.rehearsal.plot import Plot
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression, parse_regression
 from edgeflock_controller.rehearsal.run import Run, rehearse
-from edgeflock_controller.rehearsal.windows import Candidate, Windows, pairs_in_window, window_s
+from edgeflock_controller.rehearsal.windows import Windows, pairs_in_window, window_s
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages.orders import TrialSettings
 from edgeflock_deploy.policy.limits import MaintenanceWindow, Rate

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgeflock_deploy.judge import betting, judge
 from edgeflock_deploy.judge.evidence import Evidence
+from edgeflock_deploy.judge.observations import Bet
 from edgeflock_deploy.judge.pooled import ClassPooled, Pooled
 from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Policy, Stage
@@ -126,11 +127,11 @@ def test_the_sums_are_what_adding_all_devices_up_anew_gives_bit_for_bit(
 @given(st.lists(st.lists(st.floats(-0.3, 0.3), max_size=6), min_size=1, max_size=8), st.integers(1, 4))
 def test_a_class_shows_what_its_least_convincing_devices_show(fleet: list[list[float]], few: int) -> None:
     few = min(few, len(fleet))
-    guardrail, pooled = RULES.guardrail[0], ClassPooled()
+    bet, pooled = Bet.on(RULES.guardrail[0]), ClassPooled()
     for zs in fleet:
         metric = None
         for z in zs:
-            metric = judge.staked(metric, z, guardrail)
+            metric = judge.staked(metric, z, bet)
         pooled = pooled.changed(None, metric)
     seen = {str(number): zs for number, zs in enumerate(fleet)}
     exact = math.log(second_judge.class_evidence(seen, "latency", 0.10, few))
