@@ -37,7 +37,7 @@ from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.measurements import Measurements
 from edgeflock_agent.parts import AgentLink, put_together
 from edgeflock_agent.remembered import Remembered
-from edgeflock_agent.reports import in_fields, in_words
+from edgeflock_agent.reports import in_fields, in_words, stopped
 from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.scrub import Scrub
@@ -200,6 +200,9 @@ class Agent:
     def handle(self, model: str, event: Event) -> None:
         """Step a model's machine and have the effects done, in order."""
         before = self.models.get(model) or fresh(model)
+        if isinstance(event, ServingStopped):  # it may well be back in a second, with its state unchanged
+            words, fields = stopped(model, event.digest, event.reason, event.detail)
+            log.warning("%s", words, extra={"about": fields})
         after, effects = step(before, event)
         self.models[model] = after
         if after.state is not before.state or (after.outcome is not before.outcome and after.outcome is not None):

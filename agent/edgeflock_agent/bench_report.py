@@ -102,6 +102,8 @@ def flags(state: dict[str, Any]) -> str:
     said = said or ["calm"]
     if frequency is not None:
         said.append(f"{frequency:.0f} MHz" + (f" of {most:.0f}" if most is not None else ""))
+    if state.get("governor") is not None:
+        said.append(f"governor {state['governor']}")
     if state["temperature_c"] is not None:
         said.append(f"{state['temperature_c']:.0f} C")
     if state["cpu_pressure_pct"] is not None:

@@ -89,13 +89,35 @@ def write(root: Path, wanted: Iterable[File]) -> list[tuple[Path, bool]]:
 
 def _put(path: Path, file: File) -> None:
     """Never readable by more than it shall be, and never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed([path.parent, *path.parent.parents]):
+        if not folder.exists():  # the service's own user must come through, whatever umask an administrator has
+            folder.mkdir()
+            folder.chmod(0o755)
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         out.write(file.content)
         os.fchmod(out.fileno(), file.mode)
     fresh.replace(path)
+
+
+def check_options(options: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse what would keep a service from ever starting.
+
+    Args:
+        options: for `edgeflock-agent run`, each a word.
+        known: the names of its options.
+
+    Raises:
+        BadInput: one is none of them, or a unit could not pass it on.
+    """
+    names = frozenset(known)
+    for option in options:
+        if not re.fullmatch(r"--[^\s\"'\\$]+", option):
+            raise BadInput(f"--option {option!r}", "is no option that a unit can pass on", "write --option --threads=4")
+        if option.partition("=")[0] not in names:
+            mend = "see `edgeflock-agent run --help`"
+            raise BadInput(f"--option {option!r}", "is none that `edgeflock-agent run` has", mend)
 
 
 def find_program(prefix: Path | None, root: Path) -> str:
@@ -158,11 +180,11 @@ def install(
 
     Example: sudo /opt/edgeflock/bin/edgeflock-agent install --id pi-1 --broker mqtt://hq:1883 --trust trust.json
     """
+    from edgeflock_agent.cli import run
+
     topics.check_device_id(device)
     parse_broker(broker)
-    for option in options:
-        if not re.fullmatch(r"--[^\s\"'\\$]+", option):
-            raise BadInput(f"--option {option!r}", "is no option that a unit can pass on", "write --option --threads=4")
+    check_options(options, (name for parameter in run.params for name in parameter.opts))
     kept = Trust.read(trust)
     program = find_program(prefix, root)
     wanted = files(device, broker, kept.model_dump_json().encode() + b"\n", program, options)

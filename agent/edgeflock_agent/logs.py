@@ -1,9 +1,10 @@
 """How the agent writes its log: a line a message, at most so many of one kind a minute, on stderr.
 
 Decided here: the layout of a line, and what is left out. A message from one place in the code comes at most PER_MINUTE
-times a minute; the next minute's first says how many were left out. A line has a bounded length, so that nothing that
-happens to a board can fill its disk with log. Not known here: what is worth saying. What devices and controllers send
-each other is not written by anybody.
+times a minute, of each model and of each state that one comes to apart: an update is a dozen lines within seconds, and
+its end must not be what is left out. The next minute's first says how many were. A line has a bounded length, so that
+nothing that happens to a board can fill its disk with log. Not known here: what is worth saying. What devices and
+controllers send each other is not written by anybody.
 
 Formats: `text`, `21:45:03 message`; under journald `<6>message` (sd-daemon(3): the priority; the journal has the time);
 `json`, one object a line with `at`, `level`, `from`, `message`, what the message is about (`model`, `digest`, …), and
@@ -28,7 +29,7 @@ _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), 
 
 
 class RateLimit(logging.Filter):
-    """Lets PER_MINUTE messages a minute through from one place in the code.
+    """Lets PER_MINUTE messages a minute through from one place in the code about one model and state.
 
     Args:
         now_s: seconds that do not jump.
@@ -37,11 +38,12 @@ class RateLimit(logging.Filter):
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now_s = now_s
-        self._places: dict[tuple[str, int], tuple[float, int]] = {}  # when its minute began, and how many came since
+        self._places: dict[tuple[object, ...], tuple[float, int]] = {}  # when its minute began, and how many came since
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether this one is written; `record.suppressed` says how many before it were not."""
-        place, now_s = (record.pathname, record.lineno), self._now_s()
+        about, now_s = getattr(record, "about", None) or {}, self._now_s()
+        place = (record.pathname, record.lineno, about.get("model"), about.get("after"))
         began_s, count = self._places.get(place, (now_s, 0))
         record.suppressed = 0
         if now_s - began_s >= 60.0:

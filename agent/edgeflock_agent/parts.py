@@ -93,7 +93,8 @@ def put_together(
         tell_confidence=capture is not None,
         board=_board(hand, live, memory_bytes, capture, tell),
     )
-    outbox = Outbox(identity.device, link, Backlog(store.folder / "backlog", store.disk), lambda: now().mono_s)
+    backlog = Backlog(store.folder / "backlog", store.disk, free_bytes=store.free_bytes)
+    outbox = Outbox(identity.device, link, backlog, lambda: now().mono_s)
     reporter = Reporter(link, outbox, identity, traffic, lambda: _free_bytes(store), beat_s)
     watch = Watch(lambda model, serving, stop: tell(Misbehaved(model, serving, stop)))
     reporter.nan_answers = lambda: watch.nan_answers

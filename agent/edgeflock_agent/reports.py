@@ -21,6 +21,7 @@ from edgeflock_deploy.messages.measurements import Conditions, Measurement
 from edgeflock_deploy.messages.reports import AgentEvent, CapturePiece, Measured, Presence, Reported, ReportedModel
 from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.messages.wire import encode
+from edgeflock_deploy.reasons import Reason
 
 _LATENCIES = ("n", "latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "end_to_end_ms_p50", "end_to_end_ms_p95")
 
@@ -226,6 +227,12 @@ def in_words(before: ModelState, after: ModelState) -> str:
     if why.reason is not None:
         words.append(f"{why.reason.value}: {why.detail}")
     return ", ".join(words)
+
+
+def stopped(model: str, digest: str, reason: Reason, detail: str) -> tuple[str, dict[str, str]]:
+    """What served ended, or did not load: a line for the log, and its fields for programs."""
+    fields = {"model": model, "digest": digest, "reason": reason.value}
+    return f"{model}: bundle {digest[:12]} stopped: {reason.value}: {detail}", fields
 
 
 def in_fields(before: ModelState, after: ModelState) -> dict[str, str | None]:

@@ -156,8 +156,8 @@ class Campaigns:
         runtimes = {row.runtime for row in rows}
         able = [one.digest for one in self._bundles(campaign) if barred(one, device_class, runtimes) is None]
         results = {
-            digest: frozenset(one.device for one in fresh(self._store, digest, device_class, runtimes, at))
-            for digest in able
+            digest: frozenset(one.device for one in of_bundle)
+            for digest, of_bundle in fresh(self._store, able, device_class, runtimes, at).items()
         }
         return able, results
 

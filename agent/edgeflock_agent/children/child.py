@@ -114,7 +114,7 @@ class Child:
         state = hidden_state(path)  # it maps the file, which is not the model's doing: before the limit
         rss = self._own_memory("VmRSS")
         if budget is not None:
-            size = self._own_memory("VmSize")
+            size = self._own_memory("VmSize") + sandbox.stacks_bytes(threads)
             resource.setrlimit(resource.RLIMIT_AS, (size + budget, size + max(4 * budget, _TELLING_BYTES)))
         self._cpu_s = header["cpu_s"]
         sandbox.allow_cpu(self._cpu_s)

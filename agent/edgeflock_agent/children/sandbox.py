@@ -35,12 +35,14 @@ __all__ = [
     "environment",
     "offered",
     "seal",
+    "stacks_bytes",
 ]
 
 _OPEN_FILES = 64
 _WRITE_BYTES = 64 * 1024  # stderr, a file that the parent has opened, is all it writes to
 _CPU_SLACK_S = 5
 _LONGEST_FD = 1 << 16
+_STACK_BYTES, _STACK_GUARD_BYTES = 8 << 20, 64 << 10  # the larger of what C libraries take where no limit tells them
 
 
 class Sealed(NamedTuple):
@@ -119,6 +121,15 @@ def allow_cpu(seconds: float) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime + seconds) + _CPU_SLACK_S
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def stacks_bytes(threads: int) -> int:
+    """Address space for the stacks of an interpreter's threads but the first, which are no memory until they are used.
+
+    A thread whose stack finds no room is not made, and the interpreter goes on without it: slower, and without a word.
+    """
+    soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    return (threads - 1) * (_STACK_BYTES if soft == resource.RLIM_INFINITY else soft + _STACK_GUARD_BYTES)
 
 
 def allow_address_space(more_bytes: int) -> None:

@@ -12,6 +12,7 @@ not tell is None.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,9 @@ from edgeflock_deploy.messages.measurements import Conditions
 CONTENDED_PRESSURE_PCT = 60.0
 CONTENDED_INTERRUPTED_SHARE = 0.05
 _CPU_ZONES = ("cpu-thermal", "cpu_thermal", "x86_pkg_temp", "soc-thermal", "soc_thermal")
-_FIRMWARE_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
+_FIRMWARE_THROTTLED = "sys/devices/platform/soc*/soc*:firmware/get_throttled"  # with an address on a Pi 5
 _THROTTLED_NOW = 0b1111  # Raspberry Pi: undervoltage, frequency capped, throttled, soft temperature limit
+_SINCE_BOOT = 16  # places to the left the same four again, which stay once it has happened
 
 
 class Snapshot(NamedTuple):
@@ -31,6 +33,7 @@ class Snapshot(NamedTuple):
     at_s: float
     pressure_us: int | None
     throttle_count: int | None
+    firmware: int | None = None  # what a Raspberry Pi's says of throttling
 
 
 def begin(now_s: float, root: Path = Path("/")) -> Snapshot:
@@ -40,7 +43,7 @@ def begin(now_s: float, root: Path = Path("/")) -> Snapshot:
         now_s: a monotonic clock.
         root: of the file system.
     """
-    return Snapshot(now_s, _pressure_us(root), _throttle_count(root))
+    return Snapshot(now_s, _pressure_us(root), _throttle_count(root), _firmware(root))
 
 
 def since(snapshot: Snapshot, now_s: float, *, inferences: int, switches: int, root: Path = Path("/")) -> Conditions:
@@ -64,10 +67,11 @@ def since(snapshot: Snapshot, now_s: float, *, inferences: int, switches: int, r
         contended=interrupted or (pressure_pct or 0.0) > CONTENDED_PRESSURE_PCT,
         cpu_pressure_pct=pressure_pct,
         involuntary_switches=switches,
-        throttled=_throttled(root, snapshot.throttle_count),
+        throttled=_throttled(root, snapshot),
         frequency_mhz=_frequency_mhz(root, "scaling_cur_freq"),
         frequency_max_mhz=_frequency_mhz(root, "cpuinfo_max_freq"),
         temperature_c=_temperature_c(root),
+        governor=_governor(root),
     )
 
 
@@ -85,17 +89,25 @@ def _throttle_count(root: Path) -> int | None:
     return sum(known) if known else None
 
 
-def _throttled(root: Path, count_before: int | None) -> bool | None:
+def _firmware(root: Path) -> int | None:
+    for path in root.glob(_FIRMWARE_THROTTLED):
+        with contextlib.suppress(OSError, ValueError):
+            return int(path.read_text(), 16)
+    return None
+
+
+def _throttled(root: Path, before: Snapshot) -> bool | None:
     """Whether the firmware (Raspberry Pi), an undervoltage alarm or the throttle counters (x86) tell of throttling."""
     told: list[bool] = []
-    for line in _lines(root / _FIRMWARE_THROTTLED):
-        told.append(bool(int(line, 16) & _THROTTLED_NOW))
+    if (after := _firmware(root)) is not None:
+        was = after if before.firmware is None else before.firmware
+        told.append(bool((was | after | (after & ~was) >> _SINCE_BOOT) & _THROTTLED_NOW))
     for chip in root.glob("sys/class/hwmon/hwmon*"):
         if _lines(chip / "name") == ["rpi_volt"] and (alarm := _number(chip / "in0_lcrit_alarm")) is not None:
             told.append(alarm > 0)
     count = _throttle_count(root)
-    if count is not None and count_before is not None:
-        told.append(count > count_before)
+    if count is not None and before.throttle_count is not None:
+        told.append(count > before.throttle_count)
     return any(told) if told else None
 
 
@@ -104,6 +116,12 @@ def _frequency_mhz(root: Path, file: str) -> float | None:
     khz = [_number(path) for path in root.glob(f"sys/devices/system/cpu/cpu*/cpufreq/{file}")]
     known = [value for value in khz if value is not None]
     return max(known) / 1e3 if known else None
+
+
+def _governor(root: Path) -> str | None:
+    """What decides the frequency of the cores, by its name; of cores that differ all of them."""
+    files = root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+    return "+".join(sorted({line.strip() for path in files for line in _lines(path)[:1]})) or None
 
 
 def _temperature_c(root: Path) -> float | None:

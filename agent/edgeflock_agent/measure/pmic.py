@@ -59,12 +59,21 @@ def meters(run: Run = run_command) -> Iterator[Sampled]:
         text = run(COMMAND)
     except FileNotFoundError:
         return
-    except (OSError, ValueError):
-        yield _meter(run, {_CORE})  # it is there and cannot be read: whoever reads it next is told why
+    except (OSError, ValueError) as error:
+        yield _unread(error)
         return
     listed = set(rails(text))
     if _CORE in listed:  # a Raspberry Pi 4 knows the command, but has no such chip
         yield _meter(run, listed)
+
+
+def _unread(error: OSError | ValueError) -> Sampled:
+    """It is there and its rails are not known: one that answered later would be measured without them."""
+
+    def watts() -> float:
+        raise error
+
+    return Sampled("pmic", watts, "soc_rails", interval_s=_INTERVAL_S)
 
 
 def _meter(run: Run, listed: set[str]) -> Sampled:

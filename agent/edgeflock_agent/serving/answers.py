@@ -113,8 +113,8 @@ class Answers:
         inputs = tuple(inference.input_bytes(asked, now.process.inputs))
         shapes = inference.input_shapes(asked, now.process.inputs)
         alone = asked.sequence is None and not now.process.stateful
-        plain = alone and is_plain(now.process.inputs, inputs, shapes)
         try:
+            plain = alone and is_plain(now.process.inputs, inputs, shapes)
             if plain or turn is None:
                 answered = turn.answer(inputs, arrived_s, version) if turn is not None else None
             else:

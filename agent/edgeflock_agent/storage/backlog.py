@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from edgeflock_agent.storage.disk import Disk, DiskFull
 Kind = Literal["window", "event"]
 
 SYNC_EVERY_S = 30.0
+_LEAST_SEGMENT_BYTES = 16 << 10  # where there is little room; a segment goes as a whole
 _NAME = re.compile(r"(window|event)-(\d{16})\.log")
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class _Segment:
 @dataclass
 class _Stream:
     segments: list[_Segment] = field(default_factory=list)
-    open_handle: int | None = None  # of the last segment, while it may grow
+    open_handle: int | None = None  # of the last segment, while it may grow ...
+    grows_to: int = 0  # ... to so many bytes
 
 
 class Backlog:
@@ -78,10 +80,18 @@ class Backlog:
         folder: made when the first message comes.
         disk: where it lies.
         bounds: of each stream.
+        free_bytes: what may still be written there; None: nobody looks.
     """
 
-    def __init__(self, folder: Path, disk: Disk, bounds: dict[Kind, Bound] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk,
+        bounds: dict[Kind, Bound] | None = None,
+        free_bytes: Callable[[], int] | None = None,
+    ) -> None:
         self._folder, self._disk, self._bounds = folder, disk, bounds or BOUNDS
+        self._free_bytes = free_bytes
         self._streams: dict[Kind, _Stream] = {kind: _Stream() for kind in self._bounds}
         self._next, self._tallied = 0, True
         self._unsynced_since_s: float | None = None
@@ -161,9 +171,10 @@ class Backlog:
     def _growing(self, kind: Kind, length: int) -> _Segment:
         """The segment that takes the next line, with room made for it."""
         stream, bound = self._streams[kind], self._bounds[kind]
-        if stream.open_handle is not None and stream.segments[-1].payload_bytes + length > bound.segment_bytes:
+        if stream.open_handle is not None and stream.segments[-1].payload_bytes + length > stream.grows_to:
             self._close(kind)
         if stream.open_handle is None:
+            stream.grows_to = self._room(kind, length)
             self._disk.make_folder(self._folder)
             path = self._folder / f"{kind}-{self._next:016d}.log"
             stream.open_handle = self._disk.open_file(path, truncate=True)
@@ -173,9 +184,27 @@ class Backlog:
             sum(segment.messages for segment in stream.segments) >= bound.messages
             or sum(segment.payload_bytes for segment in stream.segments) + length > bound.payload_bytes
         ):
-            self._drop(kind, stream.segments[0].messages)
-            self._remove_oldest(kind)
+            self._drop_oldest(kind)
         return stream.segments[-1]
+
+    def _room(self, kind: Kind, length: int) -> int:
+        """How long a new segment may grow, in place of the stream's oldest ones where there is little room.
+
+        Raises:
+            DiskFull: there is none for its first line, and nothing of the stream to go.
+        """
+        most = self._bounds[kind].segment_bytes
+        if self._free_bytes is None:
+            return most
+        while (free := self._free_bytes()) < min(most, _LEAST_SEGMENT_BYTES) and self._streams[kind].segments:
+            self._drop_oldest(kind)
+        if free < length:
+            raise DiskFull("no room is left in the state folder")
+        return min(most, free)
+
+    def _drop_oldest(self, kind: Kind) -> None:
+        self._drop(kind, self._streams[kind].segments[0].messages)
+        self._remove_oldest(kind)
 
     def _drop(self, kind: Kind, messages: int) -> None:
         if messages:

@@ -5,8 +5,7 @@ Decided here, so that only like is compared with like:
   own boards do, and the row says so.
 - A board's number is the median over its runs (each a fresh process), its peak memory the largest; the class's number
   is that of its worst board. The range goes over all runs of all boards.
-- What an emulated board says of time and energy does not count, nor what was measured while the board throttled. Runs
-  while it was contended count only where a board has no others, and the row says so.
+- Of a board's times and energy only runs under like conditions count (`alike`); a row says where they were contended.
 - Energy counts only from a meter that may gate: not modelled, and on a scope that the model surely draws from.
 - `accuracy_drop` is counted from the parent: the variant `float32` of the same version, on the same items, on each
   board from its accuracy there. Where the class has not measured it, because it does not fit there, its accuracy on
@@ -21,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from edgeflock_controller.choice.alike import counted, unlike, usual_governors
 from edgeflock_controller.choice.metric import METRICS
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.messages.measurements import Measurement
@@ -91,6 +91,7 @@ def facts(variants: Sequence[Variant]) -> Facts:
     known = {one.digest: succeeded(one.manifest.variant, one.answers) for one in variants if _misfit(one) is None}
     measured = {digest: answers for digest, answers in known.items() if answers}
     common = frozenset.intersection(*(frozenset(answers) for answers in measured.values())) if measured else frozenset()
+    governors = usual_governors(measured.values())
     reference = _reference(variants, measured)
     rows = []
     for one in sorted(variants, key=lambda one: (one.manifest.variant, one.digest)):
@@ -101,14 +102,22 @@ def facts(variants: Sequence[Variant]) -> Facts:
         if why is not None:
             rows.append(ChoiceRow(variant=one.manifest.variant, digest=one.digest, why=why))
             continue
-        counted = {board: answer for board, answer in answers.items() if not common or board in common}
-        rows.append(_row(one, counted, reference, alike=bool(common)))
+        of_class = {board: answer for board, answer in answers.items() if not common or board in common}
+        rows.append(_row(one, of_class, reference, governors, same_boards=bool(common)))
     return Facts(rows, None if reference is None else str(reference))
 
 
-def _row(one: Variant, answers: Mapping[str, Measured], reference: _Reference | None, *, alike: bool) -> ChoiceRow:
-    runs = {board: _counted(answer.runs) for board, answer in answers.items()}
-    values = {name: _timed(name, pick, answers, runs) for name, pick in _TIMED.items()}
+def _row(
+    one: Variant,
+    answers: Mapping[str, Measured],
+    reference: _Reference | None,
+    governors: Mapping[str, str],
+    *,
+    same_boards: bool,
+) -> ChoiceRow:
+    runs = {board: counted(answer.runs, governors.get(board)) for board, answer in answers.items()}
+    apart = unlike(answers, governors)
+    values = {name: _timed(name, pick, answers, runs, apart) for name, pick in _TIMED.items()}
     peaks = {board: [run.peak_rss_bytes for run in answer.runs] for board, answer in answers.items()}
     values["rss_bytes"] = _over_boards(peaks, max, "it was not read")
     blob = one.manifest.blobs["model"]
@@ -116,7 +125,7 @@ def _row(one: Variant, answers: Mapping[str, Measured], reference: _Reference | 
     accuracies = [answer.accuracy for answer in answers.values()]
     values["accuracy"] = _worst(accuracies, min, "its bundle has no evaluation slice")
     values["accuracy_drop"] = _drop(one, answers, reference)
-    notes = [] if alike else ["measured on other boards than the others"]
+    notes = [] if same_boards else ["measured on other boards than the others"]
     if any(run.conditions is not None and run.conditions.contended for chosen in runs.values() for run in chosen):
         notes.append("measured while something else wanted the processor")
     why = "; ".join(notes) or None
@@ -129,10 +138,11 @@ def _timed(
     pick: Callable[[Measurement], float | None],
     answers: Mapping[str, Measured],
     runs: Mapping[str, Sequence[Measurement]],
+    apart: str | None,
 ) -> MetricValue:
     everything = [run for answer in answers.values() for run in answer.runs]
     taken = {board: [pick(run) for run in chosen] for board, chosen in runs.items()}
-    return _over_boards(taken, median, _why_not(name, everything))
+    return _over_boards(taken, median, apart or _why_not(name, everything))
 
 
 def _why_not(name: str, runs: Sequence[Measurement]) -> str:
@@ -146,13 +156,6 @@ def _why_not(name: str, runs: Sequence[Measurement]) -> str:
         reasons = dict.fromkeys(run.energy.reason or f"it is {run.energy.method}, which may not decide" for run in runs)
         return f"no meter that may decide ({'; '.join(reasons)})"
     return f"too few inferences were sampled ({min((run.n for run in runs), default=0)})"
-
-
-def _counted(runs: Sequence[Measurement]) -> list[Measurement]:
-    """The runs of a board whose times count: uncontended ones where there are any."""
-    sound = [run for run in runs if run.conditions is None or not (run.conditions.emulated or run.conditions.throttled)]
-    quiet = [run for run in sound if run.conditions is None or not run.conditions.contended]
-    return quiet or sound
 
 
 def _over_boards(

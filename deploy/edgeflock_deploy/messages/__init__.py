@@ -8,6 +8,6 @@ Version history: 1, the first; since then the kind `capture` and, each with a de
 `ReportedModel.variant`, `candidate_variant` and `tried`; `TrialSettings.mode` `serving`, `live_share`,
 `block_requests`, `block_s` and `energy`; `Window.mode` and `live_pairs`, and of each variant its service times,
 `outcomes`, `crashes` and times end to end; `Measurement.end_to_end_ms_p50` and `end_to_end_ms_p95`, its
-`involuntary_switches` and `conditions`; `Desired.measure` and `Reported.measured`, apart from `models`, so that an
-older agent, which does not know them, goes on as ever.
+`involuntary_switches` and `conditions`; `Conditions.governor`; `Desired.measure` and `Reported.measured`, apart from
+`models`, so that an older agent, which does not know them, goes on as ever.
 """

@@ -39,7 +39,8 @@ class Energy(Frozen):
 class Conditions(Frozen):
     """What might have disturbed a window, in which both variants ran under it alike, or a measurement of one variant.
 
-    `emulated`: the processor was translated by software, so times and energy say nothing about a board.
+    `emulated`: the processor was translated by software, so times and energy say nothing about a board. `governor`:
+    what decides the cores' frequency, as cpufreq names it; several, where cores differ, joined by `+`.
     """
 
     emulated: bool = False
@@ -50,6 +51,7 @@ class Conditions(Frozen):
     frequency_mhz: float | None = None
     frequency_max_mhz: float | None = None
     temperature_c: float | None = None
+    governor: str | None = None
 
 
 class Measurement(Frozen):

@@ -10,6 +10,7 @@ from edgeflock_agent.agent import Agent
 from edgeflock_agent.arrivals import ARRIVALS
 from edgeflock_agent.device import Identity
 from edgeflock_agent.inbox import Word
+from edgeflock_agent.machine.events import ServingStopped
 from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.record import RecordFile
@@ -168,6 +169,19 @@ def test_what_cannot_be_made_durable_is_not_done(tmp_path: Path) -> None:
     bench.hear(word(phase=Phase.TRIAL, generation=3))
     state = bench.agent.models["digits"]
     assert (state.state, state.outcome, state.reason) == (DeviceState.FAILED, Outcome.FAILED, Reason.DISK_FULL)
+
+
+def test_the_end_of_what_serves_is_logged_although_it_is_only_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = Bench(tmp_path).agent
+    agent.boot()
+    ended = ServingStopped("f" * 64, Reason.CRASHED, "ended by SIGKILL", agent.now())
+    with caplog.at_level("WARNING"):
+        agent.handle("digits", ended)
+    (record,) = caplog.records
+    assert record.getMessage() == "digits: bundle ffffffffffff stopped: CRASHED: ended by SIGKILL"
+    assert vars(record)["about"] == {"model": "digits", "digest": "f" * 64, "reason": "CRASHED"}
 
 
 def test_what_is_said_while_offline_is_the_newest_word_on_connect_and_not_a_queue(tmp_path: Path) -> None:

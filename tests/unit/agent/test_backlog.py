@@ -7,6 +7,7 @@ import pytest
 
 from edgeflock_agent.storage.backlog import SYNC_EVERY_S, Backlog, Bound, Kept, Kind
 from edgeflock_agent.storage.disk import Disk
+from edgeflock_agent.storage.store import used_bytes
 
 SMALL: dict[Kind, Bound] = {"window": Bound(20, 1_000, 200), "event": Bound(50, 5_000, 500)}
 
@@ -74,6 +75,26 @@ def test_the_folder_stays_within_its_bounds(tmp_path: Path) -> None:
     log.close()
     size = sum(path.stat().st_size for path in (tmp_path / "backlog").iterdir())
     assert size <= 1_000 + 5_000 + 100
+
+
+def test_where_the_state_folder_is_full_the_oldest_go_and_the_quota_holds(tmp_path: Path) -> None:
+    quota = 700
+
+    def free() -> int:
+        return quota - used_bytes(tmp_path)
+
+    log = Backlog(tmp_path / "backlog", Disk(), {"window": Bound(99, 9_000, 200), "event": Bound(99, 9_000, 200)}, free)
+    for number in range(60):
+        assert log.append("window", b"%04d" % number, 0.0)
+        assert used_bytes(tmp_path) <= quota
+    windows = [int(payload) for _, payload in said(log)]
+    assert windows == list(range(60 - len(windows), 60))
+    assert 0 < len(windows) < 60
+    assert log.dropped == {"window": 60 - len(windows), "event": 0}
+    quota = 0
+    assert not log.append("event", b"nothing of its own is there to go", 0.0)
+    quota = used_bytes(tmp_path) + 100
+    assert log.append("event", b"little room is room enough for a short one", 0.0)
 
 
 def test_the_count_of_the_lost_outlives_a_boot(tmp_path: Path) -> None:

@@ -236,6 +236,25 @@ def test_a_trial_has_a_say_in_single_items_and_a_batch_goes_to_the_incumbent() -
     assert [one.plain for one in seen] == [True, False]
 
 
+def test_inputs_that_are_batches_of_different_sizes_are_the_applications_mistake(board: Board) -> None:
+    def seen(name: str, dtype: str, size: int, of: int) -> dict[str, Any]:
+        return {"name": name, "dtype": dtype, "shape": [-1, size], "limit": [4, size], "of": of, "steps": []}
+
+    view = {
+        "inputs": [seen("x", "float32", 8, 0), seen("shift", "int32", 3, 1), seen("halves", "float16", 2, 2)],
+        "outputs": [seen("scores", "float32", 3, 1)],
+        "state": [],
+        "max_batch": 4,
+    }
+    x = {"name": "x", "datatype": "FP32", "shape": [2, 8], "data": ROW * 2}
+    shift = {"name": "shift", "datatype": "INT32", "shape": [2, 3], "data": [0] * 6}
+    halves = {"name": "halves", "datatype": "FP16", "shape": [1, 2], "data": [1, 2]}
+    with ModelProcess.start(DATA / "tiny_mixed.tflite", view=view) as process:
+        board.now["mixed"] = Serving("m" * 64, process)
+        status, answer = board.ask("/v2/models/mixed/infer", {"inputs": [x, shift, halves]})
+    assert (status, answer) == (400, {"error": "the inputs are batches of different sizes: [1, 2]"})
+
+
 def test_only_loopback_addresses_are_listened_on() -> None:
     for host in ("0.0.0.0", "192.0.2.1", "example.org"):
         with pytest.raises(BadInput, match="not a loopback address"):

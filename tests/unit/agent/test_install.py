@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -48,6 +49,17 @@ def test_it_writes_what_a_service_needs_and_says_what_comes_next(board: Path) ->
         assert step in done.output
 
 
+def test_the_services_user_can_read_what_it_must_whatever_the_umask_of_who_installs(board: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        run(board)
+    finally:
+        os.umask(before)
+    for path in ("etc", "etc/edgeflock", "etc/sysusers.d", "etc/systemd/system"):
+        assert (board / path).stat().st_mode & 0o777 == 0o755
+    assert (board / "etc/edgeflock/trust.json").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_second_time_it_changes_nothing_and_a_change_changes_one_file(board: Path) -> None:
     run(board)
     again = run(board)
@@ -79,6 +91,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(board: Path) -> None:
         ("/nowhere", (), "is not there"),
         ("/opt/edgeflock", ("--option", "threads"), "is no option"),
         ("/opt/edgeflock", ("--option", "--device-class=my pi"), "is no option"),
+        ("/opt/edgeflock", ("--option", "--thread=4"), "is none that `edgeflock-agent run` has"),
         ("/opt/edgeflock", ("--broker", "tcp://x"), "mqtt://HOST:PORT"),
         ("/opt/edgeflock", ("--id", "a b"), "a b"),
     ],

@@ -85,6 +85,22 @@ def test_a_place_that_shouts_is_heard_so_often_a_minute_and_the_rest_is_counted(
     assert stream.getvalue().splitlines()[-1].endswith("again 1")
 
 
+def test_the_end_of_an_update_is_heard_however_many_steps_came_before_it() -> None:
+    log, stream, _ = lines_of()
+
+    def comes_to(state: str, model: str = "digits") -> None:
+        log.info("%s comes to %s", model, state, extra={"about": {"model": model, "after": state}})
+
+    for _ in range(1_000):
+        comes_to("WARMING")
+        comes_to("DOWNLOADING")
+    comes_to("ROLLED_BACK")
+    comes_to("WARMING", "voices")
+    assert "digits comes to ROLLED_BACK" in stream.getvalue()
+    assert "voices comes to WARMING" in stream.getvalue()
+    assert stream.getvalue().count("\n") == 2 * PER_MINUTE + 2
+
+
 def test_a_day_of_shouting_fills_no_disk() -> None:
     log, stream, clock = lines_of()
     for second in range(0, 24 * 3600, 10):

@@ -53,6 +53,7 @@ def test_what_is_measured_on_a_machine_that_software_plays_says_so(tree: Tree) -
 def test_what_a_board_does_not_tell_is_null(tmp_path: Path) -> None:
     found = conditions.since(conditions.begin(0, tmp_path), 1, inferences=1, switches=0, root=tmp_path)
     assert (found.cpu_pressure_pct, found.throttled, found.frequency_mhz, found.temperature_c) == (None,) * 4
+    assert found.governor is None
 
 
 def test_a_raspberry_pi_tells_frequency_temperature_and_throttling(tree: Tree) -> None:
@@ -61,6 +62,8 @@ def test_a_raspberry_pi_tells_frequency_temperature_and_throttling(tree: Tree) -
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1500000\n",
             "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "600000\n",
             "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "2400000\n",
+            "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
+            "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "ondemand\n",
             "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
             "sys/class/thermal/thermal_zone0/temp": "61350\n",
             "sys/class/thermal/thermal_zone1/type": "battery\n",
@@ -70,9 +73,25 @@ def test_a_raspberry_pi_tells_frequency_temperature_and_throttling(tree: Tree) -
     )
     found = conditions.since(conditions.begin(0, root), 1, inferences=1, switches=0, root=root)
     assert (found.frequency_mhz, found.temperature_c, found.throttled) == (1500, 61.35, True)
-    assert found.frequency_max_mhz == 2400
+    assert (found.frequency_max_mhz, found.governor) == (2400, "ondemand")
     tree({"sys/devices/platform/soc/soc:firmware/get_throttled": "50000\n"})  # only since boot, not now
     assert conditions.since(conditions.begin(0, root), 1, inferences=1, switches=0, root=root).throttled is False
+
+
+def test_a_raspberry_pi_that_throttled_in_the_middle_of_the_span_or_at_its_start_is_seen(tree: Tree) -> None:
+    firmware = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"  # a Pi 5's
+
+    def throttled(start: str, end: str) -> bool | None:
+        root = tree({firmware: f"{start}\n"})
+        before = conditions.begin(0, root)
+        tree({firmware: f"{end}\n"})
+        return conditions.since(before, 1, inferences=1, switches=0, root=root).throttled
+
+    assert throttled("0", "40000") is True  # it is over again, and has happened
+    assert throttled("40000", "40000") is False  # before the span
+    assert throttled("40004", "40000") is True
+    assert throttled("40000", "50000") is True
+    assert throttled("50000", "no number") is None
 
 
 def test_an_x86_core_that_throttled_within_the_span_is_seen(tree: Tree) -> None:

@@ -155,6 +155,22 @@ def test_a_vcgencmd_that_is_refused_is_a_reason(tmp_path: Path) -> None:
     assert "/dev/vcio" in nothing.reason
 
 
+def test_a_pi_5_that_did_not_answer_when_it_was_looked_for_is_not_taken_for_one_of_a_single_rail(
+    tmp_path: Path,
+) -> None:
+    timeouts = ["no answer within 2 s"]
+
+    def late(command: Sequence[str]) -> str:
+        if timeouts:
+            raise ValueError(timeouts.pop())
+        return PI5
+
+    nothing = find_meter(tmp_path, late)
+    assert isinstance(nothing, NoMeter)
+    assert "pmic cannot be read (no answer within 2 s)" in nothing.reason
+    assert not isinstance(find_meter(tmp_path, late), NoMeter)  # the next measurement looks again
+
+
 def test_a_command_that_is_not_there_fails_or_hangs_is_an_error_to_catch() -> None:
     assert run_command(["echo", "yes"]) == "yes\n"
     with pytest.raises(FileNotFoundError):

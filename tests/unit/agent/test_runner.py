@@ -91,6 +91,12 @@ def test_a_file_that_is_no_model_is_not_blamed_on_the_budget() -> None:
     assert stopped.value.reason is Reason.LOAD_FAILED
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not show threads")
+def test_a_budget_leaves_room_for_the_stacks_of_the_interpreters_threads() -> None:
+    with ModelProcess.start(DATA / "tiny_slow.tflite", threads=3, memory_budget_bytes=4 << 20) as process:
+        assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == 3
+
+
 def test_a_budget_that_the_model_fits_lets_it_run() -> None:
     with ModelProcess.start(DATA / "tiny_slow.tflite", memory_budget_bytes=64 << 20) as process:
         _golden(process)

@@ -10,7 +10,7 @@ import pytest
 from edgeflock_controller.campaigns import ANSWER_S, CAMPAIGN_S, Campaigns
 from edgeflock_controller.choice.campaign import Ahead, Board, ClassPlan, Task, look_ahead, plan_class, why_unmeasured
 from edgeflock_controller.freezes import Freeze
-from edgeflock_controller.fronts import FRESH_S, NO_ROOM_S
+from edgeflock_controller.fronts import FRESH_S, SOON_S
 from edgeflock_controller.measurements import Campaign
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.rollouts import Rollouts
@@ -93,14 +93,14 @@ class Headquarters:
         """Who is to measure which variant now."""
         return {one.device: one.order.digest.removeprefix("digest-") for one in self.store.measurements.askings()}
 
-    def answers(self, device: str, **changes: Any) -> None:
+    def answers(self, device: str, governor: str | None = None, **changes: Any) -> None:
         """A device answers what it is asked."""
         (order,) = self.store.measurements.orders(device).values()
         variant = order.digest.removeprefix("digest-")
         p50 = P50[self.classes[device], variant]
         run = Measurement(
             n=260, latency_ms_p50=p50, latency_ms_p90=p50, latency_ms_p95=p50, first_inference_ms=1.0, load_ms=1.0,
-            warmed_up=True, peak_rss_bytes=1_000, conditions=Conditions(),
+            warmed_up=True, peak_rss_bytes=1_000, conditions=Conditions(governor=governor),
         )  # fmt: skip
         answer = {"outcome": Outcome.SUCCEEDED, "variant": variant, "runs": (run,), "accuracy": 0.9, "items": 10}
         said = Measured(token=order.token, digest=order.digest, **(answer | changes))
@@ -234,9 +234,22 @@ def test_a_board_without_room_for_a_variant_measures_the_others_and_is_asked_aga
     hq.fails("t1", Reason.NO_ROOM)
     hq.answers("t1")
     assert hq.chosen() == {"tiny": "int8"}
-    hq.at += NO_ROOM_S + 1
+    hq.at += SOON_S + 1
     hq.begin(id="m2-abcd", started_at=hq.at, deadline_at=hq.at + 10)
     assert hq.orders() == {"t1": "float32"}
+
+
+def test_a_variant_measured_under_another_governor_than_the_others_is_not_compared_and_asked_again_later(
+    hq: Headquarters,
+) -> None:
+    hq.device("t1", "tiny")
+    hq.begin()
+    hq.answers("t1", governor="performance")
+    hq.answers("t1", governor="powersave")
+    assert hq.chosen() == {"tiny": "float32"}
+    hq.at += SOON_S + 1
+    hq.begin(id="m2-abcd", started_at=hq.at, deadline_at=hq.at + 10)
+    assert hq.orders() == {"t1": "int8"}
 
 
 def test_a_class_without_the_parent_is_held_against_it_as_another_class_measured_it(hq: Headquarters) -> None:

@@ -159,6 +159,23 @@ def test_times_and_energy_of_emulated_and_throttled_boards_do_not_count_and_memo
         assert known(found, "rss_bytes") == 2_000_000
 
 
+def test_what_a_board_measured_under_another_governor_is_not_compared_and_the_row_says_so() -> None:
+    slow, fast = Conditions(governor="powersave"), Conditions(governor="performance")
+    a = variant("a", {"pi": answer(run(10, conditions=fast))})
+    b = variant("b", {"pi": answer(run(11, conditions=fast), run(12, conditions=fast))})
+    c = variant("c", {"pi": answer(run(30, conditions=slow))})
+    mixed = variant("d", {"pi": answer(run(13, conditions=fast), run(39, conditions=slow))})
+    older = variant("e", {"pi": answer(run(14, conditions=None))})
+    rows = {row.variant: row for row in facts([a, b, c, mixed, older]).rows}
+    times = {name: known(row, "latency_ms_p50") for name, row in rows.items()}
+    assert times == {"a": 10.0, "b": 11.5, "c": None, "d": 13.0, "e": 14.0}
+    why = "pi measured it under the governor powersave, and others under performance"
+    assert rows["c"].values["latency_ms_p50"].why == rows["c"].values["energy_mj"].why == why
+    assert known(rows["c"], "rss_bytes") == 2_000_000
+    (alone,) = facts([c]).rows  # nothing is there that it is unlike
+    assert known(alone, "latency_ms_p50") == 30.0
+
+
 def test_contended_runs_count_only_where_a_board_has_no_others() -> None:
     busy = Conditions(contended=True)
     (mixed,) = facts([variant("int8", {"pi": answer(run(10), run(50, conditions=busy))})]).rows
