@@ -130,8 +130,8 @@ MISTAKES: tuple[Mistake, ...] = (
         (
             Change(
                 f"{_JUDGE}.exact",
-                "    if guardrail is None or pooled is None or not pooled.beyond:\n",
-                "    if guardrail is None or pooled is None or True:\n",
+                "    if guardrail is None or not blamed:\n",
+                "    if True:\n",
             ),
             Change(
                 f"{_JUDGE}.judge",
@@ -143,8 +143,8 @@ MISTAKES: tuple[Mistake, ...] = (
     _one(
         "missing data is a PASS",
         f"{_JUDGE}.judge",
-        '            yield f"no data for {guardrail.metric}"\n',
-        "            continue\n",
+        '                yield f"no data for {name}"\n',
+        "                continue\n",
         needs="mute",
     ),
     # the rollout
