@@ -1,13 +1,12 @@
 """The agent: one loop that takes what happens, steps the machine, and has the effects done.
 
 Everything that changes a model's state passes through the inbox and is handled on one thread; long work runs on lanes
-and comes back as events. Decisions stand in `machine`, what an effect does in `effects`, long work in `jobs`, what
-there is by model in `in_hand`, what outlives the agent in `remembered`.
+and comes back as events. What follows from a message stands in `arrivals`, decisions in `machine`, what an effect does
+in `effects`, long work in `jobs`, what there is by model in `in_hand`, what outlives the agent in `remembered`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import time
@@ -15,17 +14,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeflock_agent import rot, windows
+from edgeflock_agent.arrivals import ARRIVALS
 from edgeflock_agent.children.runner import HardStop, ModelProcess
 from edgeflock_agent.device import Identity
 from edgeflock_agent.effects import EFFECTS
 from edgeflock_agent.heartbeat import Heartbeat
 from edgeflock_agent.in_hand import InHand
-from edgeflock_agent.inbox import Happened, Message, Misbehaved, Session
+from edgeflock_agent.inbox import Connected, End, Happened, Message, Session, Word
 from edgeflock_agent.lane import Lane
 from edgeflock_agent.machine.effects import Persist
 from edgeflock_agent.machine.events import (
     Booted,
-    DesiredChanged,
     Event,
     HardStopped,
     ServingStopped,
@@ -36,7 +35,6 @@ from edgeflock_agent.machine.events import (
 from edgeflock_agent.machine.state import ModelState, Now
 from edgeflock_agent.machine.table import fresh, step
 from edgeflock_agent.measurements import Measurements
-from edgeflock_agent.orders import open_order
 from edgeflock_agent.parts import AgentLink, put_together
 from edgeflock_agent.remembered import Remembered
 from edgeflock_agent.reports import in_fields, in_words, stopped
@@ -44,8 +42,6 @@ from edgeflock_agent.serving.endpoint import Serving
 from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.storage.scrub import Scrub
 from edgeflock_agent.storage.store import Store
-from edgeflock_agent.trial.board import Exchanged
-from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.work import Work, guarded
 from edgeflock_deploy import topics
 from edgeflock_deploy.heap import give_back_freed
@@ -92,17 +88,17 @@ class Agent:
         now: Callable[[], Now] = lambda: Now(time.time(), time.monotonic()),
         capture: Capture | None = None,
     ) -> None:
-        self.identity, self.store, self.capture, self._trust = identity, store, capture, trust
-        self._clocks, self._beat_s, self._stopping = now, beat_s, False
+        self.identity, self.store, self.capture, self.trust = identity, store, capture, trust
+        self._clocks, self._beat_s, self.ending = now, beat_s, False
         self._tick_at_s = self._beat_at_s = 0.0  # both monotonic
         self._unsaved = False  # the disk did not take the last record; it is offered again at each beat
-        self._session = b""
+        self.session = b""  # the controller's that was heard last
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._remembered = Remembered(identity, store, now())
         self.hand = hand = InHand(self._remembered.models)
         self.models, self.serving, self.turns, self.work = hand.models, hand.serving, hand.turns, hand.work
         self.loading, self.expected = hand.loading, hand.expected
-        self.link = make_link(lambda: self._inbox.put("connected"))
+        self.link = make_link(lambda: self.tell(Connected()))
         self.live, self.jobs, self.outbox, self.reporter, self.watch, self.uploads = put_together(
             identity,
             store,
@@ -114,7 +110,7 @@ class Agent:
             memory_bytes=memory_bytes,
             now=self.now,
             capture=capture,
-            tell=self._inbox.put,
+            tell=self.tell,
         )
         self.repairs: list[Work] = []  # of bundles in slots, beside all else
         self.on_tick: Callable[[], None] = lambda: None
@@ -127,32 +123,36 @@ class Agent:
         """Both clocks, the wall clock as far as it is believed."""
         return self._remembered.time.believed(self._clocks())
 
+    def signed(self, at_s: float | None) -> bool:
+        """A signed word names this time; whether that is news worth writing down."""
+        return self._remembered.time.signed(at_s, self._clocks())
+
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
         """Serve what served before, without a broker; returns when it is loaded or has failed."""
-        baked = self.store.baked.bundles(self._trust)
+        baked = self.store.baked.bundles(self.trust)
         for model in dict.fromkeys((*self.models, *baked)):
             self.models.setdefault(model, fresh(model))
             image = baked.get(model)
-            whole = rot.whole_bundles(self.models[model], image, self.store, self._trust)
+            whole = rot.whole_bundles(self.models[model], image, self.store, self.trust)
             self.handle(model, Booted(whole, self.now(), image))
         self._save()
         until_s = self.now().mono_s + _BOOT_S
-        while self.loading and not self._stopping and (left_s := until_s - self.now().mono_s) > 0:
+        while self.loading and not self.ending and (left_s := until_s - self.now().mono_s) > 0:
             self._take(left_s)
 
     def run(self) -> None:
         """Connect and work until `stop`."""
         self.connect()
-        while not self._stopping:
+        while not self.ending:
             self.turn()
         self._shut_down()
 
     def connect(self) -> None:
         """Begin to hear the controller."""
-        self.link.subscribe(topics.desired(self.identity.device), lambda _topic, payload: self._inbox.put(payload))
-        self.link.subscribe(topics.SESSION, lambda _topic, payload: self._inbox.put(Session(payload)))
+        self.link.subscribe(topics.desired(self.identity.device), lambda _topic, payload: self.tell(Word(payload)))
+        self.link.subscribe(topics.SESSION, lambda _topic, payload: self.tell(Session(payload)))
         self.link.start()
         self.report()
         self._tick_at_s = self._beat_at_s = self.now().mono_s
@@ -183,7 +183,11 @@ class Agent:
 
     def stop(self) -> None:
         """Ask the loop to end; may be called from a signal handler or another thread."""
-        self._inbox.put("stop")
+        self.tell(End())
+
+    def tell(self, message: Message) -> None:
+        """Something happened; on any thread."""
+        self._inbox.put(message)
 
     def _take(self, timeout_s: float) -> None:
         """Handle one message, if one comes in time."""
@@ -191,24 +195,7 @@ class Agent:
             message = self._inbox.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
             return
-        if isinstance(message, Happened):
-            self._happened(message)
-        elif isinstance(message, windows.Closed):
-            self._windowed(message)
-        elif isinstance(message, Exchanged):
-            self._exchanged(message)
-        elif isinstance(message, Misbehaved):
-            self._misbehaved(message)
-        elif isinstance(message, Session):
-            self._new_session(message.name)
-        elif isinstance(message, bytes):
-            self._heard(message)
-        elif message == "connected":
-            self.outbox.connected()
-            self.reporter.presence(online=True)
-            self.report()
-        else:
-            self._stopping = True
+        ARRIVALS[type(message)](self, message)
 
     def handle(self, model: str, event: Event) -> None:
         """Step a model's machine and have the effects done, in order."""
@@ -251,76 +238,13 @@ class Agent:
         for lane in (self.delivery, self.bench, self.serving_lane):
             lane.stop(1.0)
 
-    # --- what comes in ------------------------------------------------------------------------------------------------
-
-    def _heard(self, payload: bytes) -> None:
-        """The controller's word."""
-        desired = open_order(payload, self._trust, self.identity.device)
-        if desired is None:
-            return
-        if self._remembered.time.signed(desired.signed_at, self._clocks()):
-            with contextlib.suppress(DiskFull, OSError):  # it is known until the next boot, and written with the rest
-                self.persist()
-        for model, entry in desired.models.items():
-            self.handle(model, DesiredChanged(entry, self.now()))
-        self.measurements.asked(desired.measure)
-        self.uploads.wanted(desired.captures_wanted)
-
-    def _new_session(self, name: bytes) -> None:
-        """Another session than the last: the controller may have missed windows and events."""
-        if name != self._session:
-            self._session = name
-            self.outbox.headquarters_came()
-            self.reporter.send_again(self.hand.rollouts_in_trial())
-            self.uploads.again()
-
-    def _happened(self, message: Happened) -> None:
-        work = message.work
-        if work.cancelled.is_set():
-            self.close(work.take_child())
-            return
-        if self.measurements.happened(message):
-            return
-        if work in self.repairs:
-            self.repairs.remove(work)
-        self.handle(work.model, message.event)
-        if self.loading.get(work.model) is work:
-            del self.loading[work.model]
-            self.close(work.take_child())
-
-    def _windowed(self, message: windows.Closed) -> None:
-        (work, rollout, old, _), result = message
-        work.window_running = False
-        if work.cancelled.is_set():
-            self.close(work.take_child())
-        elif isinstance(result, WindowSides):
-            old_digest = old.digest if old is not None else ""
-            state = self.models[work.model]
-            self.reporter.window(state, rollout, old_digest, work.digest, result)
-            if state.desired is not None:
-                work.rest_until_s = self.now().mono_s + state.desired.trial.pause_s
-            self.next_window(work.model)
-        elif isinstance(result, ServingStopped) and old is not None:
-            self._serving_gone(work.model, old, result)
-        elif result is not None:
-            self.handle(work.model, result)
-
-    def _exchanged(self, message: Exchanged) -> None:
-        """The incumbent is back in its place, in a process of its own, or could not be brought back."""
-        model, after = message.model, message.after
-        if not self.jobs.exchanges.settled(message):  # something else was ordered meanwhile
-            if after is not None and self.serving.get(model) is not after:
-                self.close(after.process)
-        elif message.stop is not None:
-            self._serving_gone(model, message.before, self._stopped(message.before, message.stop))
-
     def _tick(self) -> None:
         self.outbox.work()
         for model in list(self.models):
             serving, work = self.serving.get(model), self.work.get(model)
             exchanging = self.hand.exchanging(model)
             if serving is not None and (stop := self.watch.look(serving.process, may_be_gone=exchanging)):
-                self._serving_gone(model, serving, self._stopped(serving, stop))
+                self.serving_gone(model, serving, self.stopped(serving, stop))
             if work is not None and work.child is not None and (stop := self.watch.look(work.child)):
                 self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
             self.handle(model, Ticked(self.now()))
@@ -328,22 +252,18 @@ class Agent:
         self.measurements.look()
         rot.look(self)
 
-    def _serving_gone(self, model: str, serving: Serving, event: ServingStopped) -> None:
+    # --- what effects and arrivals use --------------------------------------------------------------------------------
+
+    def serving_gone(self, model: str, serving: Serving, event: ServingStopped) -> None:
+        """What served has ended, or has to."""
         if self.serving.get(model) is serving:  # else it was replaced, or noticed, meanwhile
             del self.serving[model]
             self.close(serving.process)
             self.handle(model, event)
 
-    def _misbehaved(self, message: Misbehaved) -> None:
-        """What serves answers, but not rightly: it goes on until something else is loaded."""
-        now = self.serving.get(message.model)
-        if now is not None and now.process is message.serving.process:
-            self.handle(message.model, self._stopped(message.serving, message.stop))
-
-    def _stopped(self, serving: Serving, stop: HardStop) -> ServingStopped:
+    def stopped(self, serving: Serving, stop: HardStop) -> ServingStopped:
+        """The event of a hard stop of what serves."""
         return ServingStopped(serving.digest, stop.reason, stop.detail, self.now())
-
-    # --- what effects use ---------------------------------------------------------------------------------------------
 
     def begin(
         self, lane: Lane, work: Work, job: Callable[[Work], Event], failed: Callable[[Reason, str], Event]
@@ -353,7 +273,7 @@ class Agent:
         def run() -> None:
             event = guarded(lambda: job(work), failed) if not work.cancelled.is_set() else None
             if event is not None:
-                self._inbox.put(Happened(work, event))
+                self.tell(Happened(work, event))
 
         lane.submit(run)
 
@@ -362,7 +282,7 @@ class Agent:
         window = windows.due(self.hand, model, self.now().mono_s)
         if window is not None:
             window.work.window_running = True
-            self.bench.submit(lambda: self._inbox.put(windows.closed(window, self.jobs.window)))
+            self.bench.submit(lambda: self.tell(windows.closed(window, self.jobs.window)))
 
     def persist(self) -> None:
         """Make every model's state durable."""

@@ -39,5 +39,21 @@ class Session:
     name: bytes
 
 
-# Bytes are the controller's word as it arrived; the two strings: the broker is there, the agent is to end.
-Message = Happened | Closed | Misbehaved | Exchanged | Session | bytes | str
+@dataclass(frozen=True)
+class Word:
+    """The controller's word for this device, as it arrived."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The broker is there."""
+
+
+@dataclass(frozen=True)
+class End:
+    """The agent is to end."""
+
+
+Message = Happened | Closed | Misbehaved | Exchanged | Session | Word | Connected | End

@@ -130,13 +130,24 @@ def find_program(prefix: Path | None, root: Path) -> str:
     mend = "make a virtual environment in /opt/edgeflock, install edgeflock[agent] there, and run its edgeflock-agent"
     if not (root / path.relative_to("/")).exists():
         raise BadInput(str(path), "is not there", mend)
-    if any(path.is_relative_to(hidden) for hidden in _HIDDEN):
-        raise BadInput(
-            str(path), "lies where the service, which sees no home and no temporary folder, cannot see it", mend
-        )
+    python = _followed(path.with_name("python"), root)
+    for part, what in ((path, ""), (python, f"is run by {python}, which ")):
+        if any(part.is_relative_to(hidden) for hidden in _HIDDEN):
+            wrong = f"{what}lies where the service, which sees no home and no temporary folder, cannot see it"
+            raise BadInput(str(path), wrong, mend if part is path else f"{mend}, with a Python below /usr or /opt")
     if any(character.isspace() or character in "%$\"'\\" for character in str(path)):
         raise BadInput(str(path), "has a character that a unit would read otherwise", mend)
     return str(path)
+
+
+def _followed(path: Path, root: Path) -> Path:
+    """Where a path of the board leads, link by link; links lead to places below the board's root."""
+    for _ in range(40):  # as many as the kernel follows
+        there = root / path.relative_to("/")
+        if not there.is_symlink():
+            break
+        path = Path(os.path.normpath(path.parent / there.readlink()))
+    return path
 
 
 @click.command()

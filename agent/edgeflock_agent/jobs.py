@@ -43,7 +43,7 @@ from edgeflock_agent.trial.trials import Over, Trials
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.warming import SAMPLING_MS
 from edgeflock_agent.work import Work
-from edgeflock_deploy.bundle import Manifest, open_manifest
+from edgeflock_deploy.bundle import Blob, Manifest, open_manifest
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.messages.measurements import Measurement
@@ -130,9 +130,7 @@ class Jobs:
         manifest = self._manifest(work)
         try:
             for blob in self._store.missing_blobs(manifest):
-                if self._store.incoming(self._store.way(blob)).missing:
-                    self.fetch_blobs(work)  # the base of its delta was damaged since: now the whole is wanted
-                self._store.unpack(blob)
+                self._unpack(work, blob)
         except Untrusted as error:
             return Refused(work.digest, error.reason, error.detail)
         return Verified(work.digest)
@@ -292,6 +290,18 @@ class Jobs:
         """The bundle as the form that the work is for."""
         envelope = self._store.manifest_envelope(work.digest) or b""
         return open_manifest(envelope, self._trust, work.digest).as_form(work.form)
+
+    def _unpack(self, work: Work, blob: Blob) -> None:
+        """Decode a blob; where the base of its delta turns out to be damaged, bring in the whole, and blame nobody."""
+        way = self._store.way(blob)
+        if self._store.incoming(way).missing:
+            self.fetch_blobs(work)  # the base was damaged since the delta came
+        try:
+            self._store.unpack(blob)
+        except (Untrusted, FileNotFoundError):
+            if way.base is None or self._store.way(blob) == way:
+                raise
+            self._unpack(work, blob)  # it was damaged while it was read; a way without a base is the last
 
     def _bundle(self, model: str, digest: str) -> Bundle:
         """A bundle that is on the disk, as the form of it that is in hand."""

@@ -130,6 +130,12 @@ class Measurements:
                     self._do(self._orders[measuring.model], (StopWork(), Report()))
                     return
 
+    def gauged(self, work: Work, order: MeasureOrder) -> Event:
+        """The job: measure a bundle that is here; on the bench's thread."""
+        from edgeflock_agent.gauging import gauge  # few boards are asked
+
+        return gauge(self._agent.jobs, work, order, emulated=self._agent.identity.emulated)
+
     # --- what effects do ----------------------------------------------------------------------------------------------
 
     def _stop_work(self, _measuring: Measuring, _effect: StopWork) -> None:
@@ -151,12 +157,7 @@ class Measurements:
         self._bench(self._agent.jobs.turn, effect.digest)
 
     def _gauge(self, measuring: Measuring, effect: Gauge) -> None:
-        def job(work: Work) -> Event:
-            from edgeflock_agent.gauging import gauge  # few boards are asked
-
-            return gauge(self._agent.jobs, work, measuring.order, emulated=self._agent.identity.emulated)
-
-        self._bench(job, effect.digest)
+        self._bench(lambda work: self.gauged(work, measuring.order), effect.digest)
 
     def _deliver(self, job: Callable[[Work], Event], digest: str) -> None:
         if self._work is not None:

@@ -333,12 +333,16 @@ class Commands:
         return views.rollout_view(after) | {"changed": changed}
 
     def _start(self, started: Started, action: str, detail: str) -> Json:
-        rollout = views.rollout_view(self._rollouts.start(started))
+        devices = [device.device for device in started.devices]
+        overtaken = [views.overtaken_view(*one) for one in self._rollouts.overtaken(started.model, devices)]
+        rollout = views.rollout_view(self._rollouts.start(started)) | {"overtakes": overtaken}
         campaign = started.choice.campaign if started.choice is not None else None
         self._core.campaigns.overtaken(started.model, started.rollout, campaign, started.at)
-        devices = [device.device for device in started.devices]
-        about: dict[Kind, list[str]] = {"rollout": [started.rollout], "model": [started.model], "device": devices}
-        self._note(started.by, action, detail, f"started {started.rollout}", about)
+        names = [one["rollout"] for one in overtaken]
+        rollouts = [started.rollout, *names]
+        about: dict[Kind, list[str]] = {"rollout": rollouts, "model": [started.model], "device": devices}
+        ended = f", which ended {', '.join(names)}" if names else ""
+        self._note(started.by, action, detail, f"started {started.rollout}{ended}", about)
         return rollout
 
     def _note(self, by: str, action: str, detail: str, result: str, about: Mapping[Kind, Iterable[str]]) -> None:

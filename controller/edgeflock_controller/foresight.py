@@ -16,6 +16,7 @@ from edgeflock_controller.naming import selected
 from edgeflock_controller.prospects import RECORDS_AT_ONCE
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
+from edgeflock_controller.views import overtaken_view
 from edgeflock_deploy.errors import BadInput
 
 Json = dict[str, Any]
@@ -32,7 +33,7 @@ class Foresight:
     """
 
     def __init__(self, core: Core, choosing: Choosing, offered: Offered) -> None:
-        self._store, self._clock = core.store, core.clock
+        self._store, self._rollouts, self._clock = core.store, core.rollouts, core.clock
         self._choosing, self._offered = choosing, offered
 
     def prospect(self, model: str, version: int | None, variant: str, selector: str) -> Json:
@@ -77,11 +78,12 @@ class Foresight:
         return {device: self._store.prospects.record(device, model) for device in devices}
 
     def _found(self, bundles: Sequence[Bundle], devices: Mapping[str, Device]) -> Json:
-        """The bundles that may be brought, which blobs come with each bundle of the model, and the devices."""
+        """The bundles that may be brought, which blobs come with each of the model, what would end, and the devices."""
         model = bundles[0].manifest.model
         return {
             "manifests": {one.digest: one.manifest.model_dump(mode="json") for one in bundles},
             "blobs": _blobs(self._store.registry.bundles(model)),
+            "overtakes": [overtaken_view(*one) for one in self._rollouts.overtaken(model, devices)],
             "devices": [
                 entrant(self._store, row, self._store.twins.committed(row.device, model)).model_dump(mode="json")
                 | self._store.prospects.device(row, model)

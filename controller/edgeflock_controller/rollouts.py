@@ -75,11 +75,8 @@ class Rollouts:
 
     def start(self, started: Started) -> Rollout:
         """Begin a rollout; those of the same model that share a device with it make way."""
-        mine = {entry.device for entry in started.devices}
-        for name, older in list(self._live.items()):
-            taken = mine & set(older.devices)
-            if older.model == started.model and taken:
-                self.apply(name, Superseded(at=started.at, by_rollout=started.rollout, taken=tuple(sorted(taken))))
+        for older, taken in self.overtaken(started.model, [entry.device for entry in started.devices]):
+            self.apply(older.id, Superseded(at=started.at, by_rollout=started.rollout, taken=taken))
         rollout, effects = step(None, started)
         self._store_step(rollout, started, effects)
         what = f"{rollout.model}@{rollout.version} {rollout.variant} to"
@@ -87,6 +84,12 @@ class Rollouts:
             what = f"{rollout.model} back to the previous on"
         log.info("rollout %s: %s %s (%s)", rollout.id, what, rollout.selector, count(len(rollout.devices), "device"))
         return rollout
+
+    def overtaken(self, model: str, devices: Iterable[str]) -> list[tuple[Rollout, tuple[str, ...]]]:
+        """The live rollouts that would make way for one of these devices, each with those that it would lose."""
+        wanted = set(devices)
+        shared = [(older, wanted & set(older.devices)) for older in self._live.values() if older.model == model]
+        return [(older, tuple(sorted(taken))) for older, taken in shared if taken]
 
     def apply(self, name: str, event: RolloutEvent) -> bool:
         """Let an event happen to a live rollout; False when it changed nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from edgeflock_controller.freezes import Freeze
@@ -12,6 +12,7 @@ from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.judge import sentences
 from edgeflock_deploy.judge.evidence import Evidence
+from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.messages.reports import ReportedModel
 from edgeflock_deploy.rollout.events import (
     Approved,
@@ -107,6 +108,13 @@ def rollout_view(rollout: Rollout, evidence: bool = True) -> Json:
     if evidence and whole["verdict"] is not None:
         whole["verdict"]["evidence"] = evidence_view(rollout)
     return whole
+
+
+def overtaken_view(rollout: Rollout, taken: Collection[str]) -> Json:
+    """A rollout that ends for a newer one, which takes these devices: how many others go back for that."""
+    others = [progress for device, progress in rollout.devices.items() if device not in taken]
+    going_back = sum(progress.desired in (Phase.TRIAL, Phase.COMMIT) for progress in others)
+    return {"rollout": rollout.id, "phase": rollout.phase.value, "going_back": going_back}
 
 
 def evidence_view(rollout: Rollout) -> list[Json]:

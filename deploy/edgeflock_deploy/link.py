@@ -77,7 +77,7 @@ class Link:
         max_queued: messages that wait for their acknowledgement at most; one more is dropped. 0: no bound.
 
     Raises:
-        BadInput: the url is not an MQTT address.
+        BadInput: the url is not an MQTT address, or this Python cannot speak to a broker reliably.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class Link:
         spread_s: float = _BACKOFF_FIRST_S,
         max_queued: int = 0,
     ) -> None:
+        if getattr(mqtt, "ssl", None) is None:  # paho's thread would end at the first read that has to wait
+            raise BadInput("this Python", "has no working ssl, which the MQTT client needs", "use one that has")
         self._spread_s, self._dropped_by_us = spread_s, False
         self._host, self._port = parse_broker(url)
         self._on_connect = on_connect

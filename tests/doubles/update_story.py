@@ -7,11 +7,13 @@ the same story makes the same operations in the same order.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tiny_bundles import MODEL as MODEL  # of whoever plays the story too
+from tiny_bundles import random_bytes, tiny_bundle, whole
 
 from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
@@ -22,7 +24,7 @@ from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.work import Work
 from edgeflock_deploy import topics
-from edgeflock_deploy.bundle import BlobRole, Manifest, Task, Tolerance, encode_blob, seal_manifest, split
+from edgeflock_deploy.bundle import BlobRole, Manifest, split
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.keys import SigningKey, Trust
 from edgeflock_deploy.messages.measurements import Measurement
@@ -31,7 +33,6 @@ from edgeflock_deploy.messages.reports import Measured, Reported, ReportedModel
 from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.messages.wire import decode_up
 
-MODEL = "digits"
 DEVICE = "board"
 Handler = Callable[[str, bytes], None]
 MEASURED = Measurement(
@@ -92,26 +93,15 @@ class World:
         for version, name in enumerate("abcd", start=1):
             golden = "golden" if name in "ab" else f"golden {name}"
             contents: dict[BlobRole, bytes] = {
-                "model": _random_bytes(model_bytes + 1_000 * version, seed + name),
-                "golden": _random_bytes(5_000, seed + golden),
+                "model": random_bytes(model_bytes + 1_000 * version, seed + name),
+                "golden": random_bytes(5_000, seed + golden),
             }
-            encoded = {role: encode_blob(data) for role, data in contents.items()}
-            manifest = Manifest(
-                model=MODEL,
-                version=version,
-                variant=name,
-                blobs={role: item.blob for role, item in encoded.items()},
-                inputs=(),
-                outputs=(),
-                tolerance=Tolerance(runtime="none"),
-                task=Task(kind="classification", metric="accuracy"),
-            )
-            sealed = seal_manifest(manifest, publish)
-            digests[name] = sealed.digest
-            retained[topics.manifest(sealed.digest)] = sealed.envelope
-            for item in encoded.values():
-                for number, chunk in enumerate(split(item.container)):
-                    retained[topics.chunk(item.blob.encoding.sha256, number)] = bytes(chunk)
+            bundle = tiny_bundle(publish, version, {name: whole(contents)})
+            digests[name] = bundle.digest
+            retained[topics.manifest(bundle.digest)] = bundle.envelope
+            for sha256, container in bundle.containers.items():
+                for number, chunk in enumerate(split(container)):
+                    retained[topics.chunk(sha256, number)] = bytes(chunk)
         return cls(controller, Trust(keys=(controller.public, publish.public)), digests, retained)
 
 
@@ -311,7 +301,3 @@ class PlayedAgent(Agent):
             if self._idle > _PATIENCE:
                 raise Stuck(f"nothing happens any more: {self.models.get(MODEL)}")
         super()._take(0.0)
-
-
-def _random_bytes(size: int, seed: str) -> bytes:
-    return hashlib.shake_128(seed.encode()).digest(size)

@@ -1,4 +1,4 @@
-"""What happens in eight scenarios, line by line. A change of behaviour shows here as a difference that can be read.
+"""What happens in some scenarios, line by line. A change of behaviour shows here as a difference that can be read.
 
 Where it is meant, `python -m world --rewrite tests/simulation/golden` writes the traces anew (see ADR 0033).
 """

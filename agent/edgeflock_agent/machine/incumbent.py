@@ -13,6 +13,7 @@ from edgeflock_agent.machine.moves import (
     WORKING,
     S,
     Stepped,
+    commit,
     end,
     give_way,
     go_back,
@@ -37,6 +38,8 @@ def loaded(state: ModelState, event: Loaded) -> Stepped:
     if state.state is S.ROLLING_BACK and event.digest == state.candidate:
         return go_back(state)
     if event.digest == state.slots.active:
+        if event.digest == state.candidate == state.mending:  # it had come in whole when the agent died
+            return go_back(state) if state.phase is Phase.REVERT else commit(state)
         return state, (Switch(event.digest), Report())
     return state, ()
 

@@ -59,10 +59,13 @@ class Ring:
         held = _sizes(self._folder)
         number = _number(held[-1][0]) + 1 if held else 1
         total = sum(taken for _, taken in held)
+        had = len(held)
         while held and (total + size > self.most_bytes or len(held) >= self._most_items):
             path, taken = held.pop(0)
             self._disk.remove(path)
             total -= taken
+        if len(held) < had:  # else a power cut could leave the new one, and bring the old ones back
+            self._disk.sync_folder(self._folder)
         if self._free_bytes() < size + _RESERVE_BYTES:
             return False
         whole = hashlib.sha256(item).hexdigest().encode()

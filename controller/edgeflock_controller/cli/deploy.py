@@ -24,7 +24,7 @@ def deploy(target: Target, wait: bool, store: Path | None, as_json: bool) -> Non
     r"""Bring a variant of MODEL[@VERSION] to the devices that --to matches now, also those that sleep.
 
     Without a version it is the newest that has the variant. A newer rollout of the same model takes over the devices
-    that both want, at once also where it is to start later.
+    that both want, at once also where it is to start later; the older one ends, and its other devices go back.
 
     With --variant auto each class gets its own: a few idle boards of the class measure every variant of the version
     that is not measured yet, beside what they serve, and the rollout begins with the choice. A class that cannot be
@@ -99,6 +99,9 @@ def _say(rollout: dict[str, Any], as_json: bool) -> None:
         print_json(rollout)
     else:
         click.echo(f"{rollout['id']} started; follow it with `edgeflock watch`, ask `edgeflock why {rollout['id']}`")
+        for one in rollout.get("overtakes", ()):  # a service of before does not say
+            back = f", and {one['going_back']} that got its variant go back" if one["going_back"] else ""
+            click.echo(f"{one['rollout']} ends for it{back}")
 
 
 def _follow(folder: Path, name: str, as_json: bool) -> None:

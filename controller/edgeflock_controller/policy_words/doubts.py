@@ -21,7 +21,8 @@ def doubts(policy: Policy, least: Least) -> list[str]:
     """The sentences, the graver ones first; none for a policy that is as such policies are."""
     if not policy.guardrail:
         return ["nothing is judged: any candidate that warms up well is committed everywhere", *_stages(policy, least)]
-    return [*_passing(policy, least), *_guardrails(policy), *_alpha(policy), *_stages(policy, least), *_hours(policy)]
+    found = [*_passing(policy, least), *_guardrails(policy), *_alpha(policy), *_stages(policy, least)]
+    return [*found, *_dying(policy), *_hours(policy)]
 
 
 def _passing(policy: Policy, least: Least) -> Iterator[str]:
@@ -108,6 +109,14 @@ def _shrinks(before: Stage, stage: Stage) -> bool:
 
 def _says(stage: Stage) -> str:
     return count(stage.devices, "device") if stage.devices is not None else f"{stage.percent:g} %"
+
+
+def _dying(policy: Policy) -> Iterator[str]:
+    if not any(halt.when == "offline" for halt in policy.halt):
+        yield (
+            "no [[halt]] counts devices that are offline: where most of a fleet has the candidate, no peer shows what "
+            "is usual, and one that kills boards goes on to the last of them"
+        )
 
 
 def _hours(policy: Policy) -> Iterator[str]:

@@ -40,6 +40,7 @@ def gaps(subject: Subject, policy: Policy, layout: Layout) -> list[str]:
         *_unrecorded(boards),
         *_no_room(subject, brought),
         *_left_out(subject.boards, policy),
+        *_overtakes(subject),
         *_waits(policy),
         *_windows(boards, policy, subject.at),
         *_rates(layout, policy, max(subject.manifests[one.digest].wire_bytes for one in candidates)),
@@ -141,6 +142,12 @@ def _left_out(boards: Sequence[Board], policy: Policy) -> Iterator[str]:
     for number, stage in enumerate(policy.stage, 1):
         if stage.classes and not meant & set(stage.classes):
             yield f"stage {number} is about class {_some(stage.classes)}, of which no device is meant: it is skipped"
+
+
+def _overtakes(subject: Subject) -> Iterator[str]:
+    for one in subject.overtakes:
+        back = f", and {count(one['going_back'], 'device')} not meant here would go back" if one["going_back"] else ""
+        yield f"{one['rollout']} is under way ({one['phase']}): it would end{back}"
 
 
 def _waits(policy: Policy) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edgeflock_controller.choice.campaign import Ahead, Task
@@ -24,7 +24,8 @@ class Subject(NamedTuple):
 
     `manifests` are by digest: of the variant, or of all that each class may get one of. `holds`: by device, the blobs
     (SHA-256) of the bundles in its slots. `free_bytes`: what its disk has free. `ahead`: by class, what boards would
-    measure first, as `runs` says; empty for a variant by its name.
+    measure first, as `runs` says; empty for a variant by its name. `overtakes`: the rollouts under way that would end
+    for this one, as `views.overtaken_view` tells them.
     """
 
     at: float
@@ -35,6 +36,7 @@ class Subject(NamedTuple):
     free_bytes: Mapping[str, int]
     ahead: Mapping[str, Ahead] = {}
     runs: Runs = Runs(0, 0.0)
+    overtakes: Sequence[Json] = ()
 
     @property
     def brought(self) -> dict[str, Candidate]:
@@ -57,6 +59,7 @@ def subject_of(prospect: Json, records: Mapping[str, Json]) -> Subject:
             for device in devices
         },
         free_bytes={device["device"]: int(device["free_bytes"]) for device in devices},
+        overtakes=prospect.get("overtakes", ()),
     )
     if prospect["choice"] is None:
         return made

@@ -149,7 +149,7 @@ def take_window(draft: Draft, event: WindowClosed) -> None:
     draft.change_evidence(window.device, evidence)
     if progress.status is DeviceStatus.ASKED:
         _acknowledge(draft, window.device, in_trial=True)
-    if judge_fleet(draft, window.device):
+    if judge_fleet(draft):
         return
     if draft.rollout.phase is RolloutPhase.RUNNING:
         if draft.rollout.devices[window.device].status is DeviceStatus.TRIAL:

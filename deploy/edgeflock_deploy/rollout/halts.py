@@ -19,11 +19,11 @@ _IN_TROUBLE: dict[str, Callable[[DeviceStatus, Group], bool]] = {
     "failed": lambda _, group: group.failed,
     "silent": lambda _, group: group.silent,
 }
-_WORDS = {
-    "offline": "offline",
-    "set_aside": "set aside",
-    "failed": "ended in a failure or a refusal",
-    "silent": "silent past a deadline",
+_WORDS = {  # of one device, and of several
+    "offline": ("is offline", "are offline"),
+    "set_aside": ("is set aside", "are set aside"),
+    "failed": ("ended in a failure or a refusal",) * 2,
+    "silent": ("let a deadline pass without a word",) * 2,
 }
 
 
@@ -47,10 +47,11 @@ def _halted(rollout: Rollout) -> str | None:
         enough = rule.devices is None or fresh >= rule.devices
         if fresh > 0 and enough and (rule.percent is None or 100 * fresh >= rule.percent * told):
             acknowledged = f", {before} of them acknowledged" if before else ""
+            trouble = _WORDS[rule.when][level > 1]
             limits = [count(rule.devices, "device")] if rule.devices is not None else []
             limits += [f"{rule.percent:g} %"] if rule.percent is not None else []
             return (
-                f"halt rule: {level} of {count(told, 'device')} that were asked {_WORDS[rule.when]}{acknowledged}; "
+                f"halt rule: {level} of the {count(told, 'device')} asked so far {trouble}{acknowledged}; "
                 f"the policy stops at {' and '.join(limits)}"
             )
     return None

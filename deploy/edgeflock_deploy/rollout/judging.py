@@ -1,7 +1,8 @@
 """What the judge's findings do to a rollout: a FAIL, a suspect set aside, a brake; and silences, brought before it.
 
 The law of this file: it asks `judge` after everything that may change its mind, and does what it says at once, while
-paused too, for a FAIL does not wait. Whether a finding is right is none of its business.
+paused or waiting too, for a FAIL does not wait; only a brake waits until the rollout runs again. Whether a finding is
+right is none of its business.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus, RolloutPhas
 _HOLDERS = (*sorted(CANDIDATES), DeviceStatus.COMMITTED)
 
 
-def judge_fleet(draft: Draft, device: str) -> bool:
-    """Do what the evidence asks for, which `device` has just changed; True if that was a FAIL."""
+def judge_fleet(draft: Draft) -> bool:
+    """Do what the evidence asks for, which has just changed; True if that was a FAIL."""
     rollout = draft.rollout
     devices = len(rollout.devices)
     in_stage = min(draft.stage.target, rollout.devices_reached)
@@ -27,11 +28,25 @@ def judge_fleet(draft: Draft, device: str) -> bool:
         return True
     if finding.suspect is not None:
         _set_aside(draft, finding.suspect, finding.suspicion)
-    elif (why := judge.braked(rollout.evidence, rollout.policy, devices)) is not None:
-        draft.change_evidence(device, rollout.evidence._replace(braked=True))
-        if rollout.phase is RolloutPhase.RUNNING:
-            draft.hold(why)
+    else:
+        brake(draft)
     return False
+
+
+def brake(draft: Draft) -> bool:
+    """Hold a rollout that runs, once, if the judge wants a person to look; True if it did.
+
+    What shows while it is held for something else, or waits, is not lost by that: it is asked again when it goes on.
+    """
+    rollout = draft.rollout
+    if rollout.phase is not RolloutPhase.RUNNING:
+        return False
+    why = judge.braked(rollout.evidence, rollout.policy, len(rollout.devices))
+    if why is None:
+        return False
+    draft.change(evidence=rollout.evidence._replace(braked=True))
+    draft.hold(why)
+    return True
 
 
 def note_silence(draft: Draft, event: DeviceSeen) -> None:
@@ -60,7 +75,7 @@ def settle_silences(draft: Draft) -> bool:
     if after is evidence.silence:
         return False
     draft.change(evidence=evidence._replace(silence=after))
-    return judge_fleet(draft, next(iter(draft.rollout.devices)))
+    return judge_fleet(draft)
 
 
 def _set_aside(draft: Draft, device: str, why: str | None) -> None:

@@ -57,7 +57,13 @@ from edgeflock_deploy.rollout.orders import (
 )
 from edgeflock_deploy.rollout.stages import advance, stages_of
 from edgeflock_deploy.rollout.state import Devices, DeviceStatus, Rollout, RolloutPhase
-from edgeflock_deploy.rollout.ticking import tick, tick_going_back, tick_scheduled, tick_while_paused
+from edgeflock_deploy.rollout.ticking import (
+    tick,
+    tick_going_back,
+    tick_scheduled,
+    tick_while_paused,
+    tick_while_waiting,
+)
 
 
 def step(rollout: Rollout | None, event: RolloutEvent) -> tuple[Rollout, tuple[SetDesired, ...]]:
@@ -140,7 +146,7 @@ TABLE: dict[RolloutPhase, dict[type, Handler]] = {
         Joined: join,
         ModelFrozen: freeze_model,
         ModelUnfrozen: _ignore,
-        Ticked: _ignore,
+        Ticked: tick_while_waiting,
     },
     RolloutPhase.SCHEDULED: {
         Started: _ignore,

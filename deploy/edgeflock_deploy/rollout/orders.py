@@ -20,6 +20,7 @@ from edgeflock_deploy.rollout.events import (
 )
 from edgeflock_deploy.rollout.gates import may_go_on
 from edgeflock_deploy.rollout.halts import levels
+from edgeflock_deploy.rollout.judging import brake
 from edgeflock_deploy.rollout.stages import advance
 from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus, PauseKind, RolloutPhase, StagePhase
 
@@ -79,7 +80,8 @@ def go_on(draft: Draft, reason: str) -> None:
     if draft.stage.clock_at is not None:
         draft.change_stage(clock_at=draft.at)
     draft.look_at_everyone()  # evidence was heard while nobody was told to commit
-    advance(draft)
+    if not brake(draft):
+        advance(draft)
 
 
 def freeze_model(draft: Draft, event: ModelFrozen) -> None:

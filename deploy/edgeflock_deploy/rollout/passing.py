@@ -77,6 +77,8 @@ def _succeed(draft: Draft) -> None:
     rollout = draft.rollout
     run = "runs" if rollout.devices_committed == 1 else "run"
     reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.brings}"
+    if gone := _gone(draft):
+        reason += f", {gone} of them offline now"
     frozen = _frozen(draft)
     suspect = _suspect(draft)  # what it showed speaks against giving it the candidate, on waking or ever
     left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen - suspect)
@@ -101,6 +103,12 @@ def _succeed(draft: Draft) -> None:
     if frozen:
         reason += f"; {len(frozen)} frozen, left as {'it is' if len(frozen) == 1 else 'they are'}"
     draft.change(phase=RolloutPhase.SUCCEEDED, reason=reason, ended_at=draft.at)
+
+
+def _gone(draft: Draft) -> int:
+    """How many devices were brought to it and cannot be heard now: asleep, or worse."""
+    groups = draft.rollout.devices.groups(DeviceStatus.COMMITTED)
+    return sum(len(members) for group, members in groups if group.told and not group.online)
 
 
 def _suspect(draft: Draft) -> set[str]:

@@ -86,12 +86,21 @@ def _passes(draft: Draft, device: str) -> str | None:
     own = rollout.evidence.of(device)
     if own.windows > own.unpaired:
         return None
-    proved = sum(len(members) for group, members in rollout.devices.groups(DeviceStatus.COMMITTED) if group.told)
+    proved = _passed(rollout)
     why = f"nothing ran on {device} that it could be compared with, and {count(proved, 'device')} passed before"
     return f"PASS: {why}" if proved else None
 
 
+def _passed(rollout: Rollout) -> int:
+    """How many devices were brought to the candidate by this rollout and have committed it."""
+    return sum(len(members) for group, members in rollout.devices.groups(DeviceStatus.COMMITTED) if group.told)
+
+
 def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
+    """Hold the rollout where a device has used up its windows without a verdict; True if it did.
+
+    Once many have passed, one such device says something of itself: it is set aside, and the others need not wait.
+    """
     evidence, policy = draft.rollout.evidence, draft.rollout.policy
     for device in cases:
         progress = draft.rollout.devices[device]
@@ -102,6 +111,11 @@ def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
             lacking = judge.missing(evidence, device, policy, len(draft.rollout.devices))
             why = "; ".join(lacking) or f"fewer than {draft.rules.min_windows} windows"
             why = "; ".join(part for part in (why, sentences.alert(evidence, device, policy)) if part)
+            if _passed(draft.rollout) >= judge.PER_DEVICE:
+                late = f"no verdict after {count(windows, 'window')}: {why}"
+                draft.judged(VerdictKind.INCONCLUSIVE, f"INCONCLUSIVE: {device} is set aside: {late}")
+                draft.set_aside(device, None, late)
+                continue
             draft.hold(f"INCONCLUSIVE: {device} gave {count(windows, 'window')} without a verdict: {why}")
             return True
     return False

@@ -42,6 +42,11 @@ def tick_while_paused(draft: Draft, event: Ticked) -> None:
         look_at_windows(draft)
 
 
+def tick_while_waiting(draft: Draft, _event: Ticked) -> None:
+    """A night may pass before somebody approves: devices that fall silent meanwhile are evidence all the same."""
+    settle_silences(draft)
+
+
 def tick_scheduled(draft: Draft, event: Ticked) -> None:
     """Begin when it is time to."""
     if draft.rollout.start_at is None or event.at >= draft.rollout.start_at:

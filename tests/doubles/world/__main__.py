@@ -98,14 +98,14 @@ def _planted() -> int:
 
 def _with_mistake(number: int, seed: int, queue: object) -> None:
     plant(MISTAKES[number])
-    from world.bundles import published
+    from world.bundles import home
     from world.world import run
 
     try:
         violations = run(draw(seed)).violations
     except Exception as error:  # a mistake may also show as a fault that nobody catches
         violations = [f"{type(error).__name__}: {error}"]
-    shutil.rmtree(published().folder, ignore_errors=True)  # a forked process ends without its atexit
+    shutil.rmtree(home(), ignore_errors=True)  # a forked process ends without its atexit
     queue.put(violations)  # type: ignore[attr-defined]
 
 

@@ -19,14 +19,18 @@ from edgeflock_agent.device import Identity
 from edgeflock_agent.machine.moves import WORKING
 from edgeflock_agent.machine.state import Now
 from edgeflock_agent.reports import last_will
+from edgeflock_agent.serving.capture import Capture
 from edgeflock_agent.storage.baked import Baked
-from edgeflock_agent.storage.store import Store
+from edgeflock_deploy.keys import Trust
 from world.agenda import Agenda, Entry
+from world.board_law import BoardLaw
 from world.broker import Broker, Link
 from world.bundles import MODEL, Published
+from world.delivery import BaseLoss, SimulatedStore, own_image
 from world.disk import BoardDisk, PowerCut
 from world.fiber import Fiber
-from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs
+from world.keeping import kept_inputs
+from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs, PlayedMeasurements
 
 WALL_S = 1_750_000_000.0  # when every world begins
 _LAZY_S = 6.0  # a board at work looks at its timers at least so often; the real one does each second
@@ -48,15 +52,21 @@ class Watcher(Protocol):
 class SimulatedAgent(Agent):
     """The real agent without threads."""
 
-    def __init__(self, board: Board, identity: Identity, store: Store, trust: object) -> None:
+    def __init__(
+        self, board: Board, identity: Identity, store: SimulatedStore, trust: Trust, capture: Capture | None
+    ) -> None:
         self.board = board
-        super().__init__(identity, store, trust, board.make_link, beat_s=board.beat_s, now=board.clocks)  # type: ignore[arg-type]
+        super().__init__(
+            identity, store, trust, board.make_link, beat_s=board.beat_s, now=board.clocks, capture=capture
+        )
         self._heartbeat.stop()
         for lane in (self.delivery, self.bench, self.serving_lane):
             lane.stop(0.0)
         self.delivery = BoardLane(board, 0.05, waits=True)
         self.bench, self.serving_lane = BoardLane(board, 8.0), BoardLane(board, 0.4, boots=True)
         self.jobs = PlayedJobs.of(self.jobs, board)
+        self.measurements = PlayedMeasurements(self, self._remembered.measuring)
+        self.reporter.utc_offset_s = lambda: board.utc_offset_s
         self.begun_at_s = board.now_s
 
     def _take(self, timeout_s: float) -> None:
@@ -87,6 +97,8 @@ class Board:
         effects: what each variant does on it, by name.
         rng: decides what chance decides here.
         watcher: looks on.
+        law: of what happens on a board.
+        keeps: decides which inputs it keeps; None: its owner has it keep none.
     """
 
     def __init__(
@@ -100,12 +112,18 @@ class Board:
         effects: dict[str, str],
         rng: random.Random,
         watcher: Watcher,
+        law: BoardLaw,
         *,
         beat_s: float,
         blank: bool,
+        keeps: random.Random | None = None,
     ) -> None:
         self.name, self.device_class, self.rng, self.watcher, self.beat_s = name, device_class, rng, watcher, beat_s
-        self.climate, self.liar, self.blank = Climate(rng), 0.0, blank
+        self.climate, self.liar, self.blank, self.law = Climate(rng), 0.0, blank, law
+        self.base_loss: BaseLoss | None = None
+        self.keeps = keeps
+        self.utc_offset_s, self.mute = 0, False
+        self.site: str | None = None
         self.agent: SimulatedAgent | None = None
         self.disk: BoardDisk | None = None
         self.link: Link | None = None
@@ -118,7 +136,7 @@ class Board:
         self._waking: Entry | None = None
         self._timer: Entry | None = None
         self._on_since_s = 0.0
-        self._disks = 0
+        self._disks = self._boards = 0
         self._left: Tree = {}  # what is on the disk of a board without power
 
     # --- power --------------------------------------------------------------------------------------------------------
@@ -144,10 +162,14 @@ class Board:
             runtime="none",
             boot_id=f"{self.name}-{self.boots}",
             broker="mqtt://h:1",
+            tags=(("site", self.site),) if self.site is not None else (),
         )
-        baked = Baked(None if self.blank else self._published.baked)
-        store = Store(self.disk.root / "state", self.disk, baked=baked)
-        self.agent = SimulatedAgent(self, identity, store, self._published.trust)
+        self.law.kept(self.name, self.disk.root / "state" / "captures")
+        self.disk.named = lambda path: self.law.named(self, path)
+        store = SimulatedStore(self.disk.root / "state", self.disk, baked=self._image())
+        store.board = self
+        capture = kept_inputs(self, store) if self.keeps is not None else None
+        self.agent = SimulatedAgent(self, identity, store, self._published.trust, capture)
         self.booting = True
         try:
             self.agent.boot()
@@ -155,6 +177,14 @@ class Board:
             self.booting = False
         self.agent.connect()
         self.wake()
+
+    def _image(self) -> Baked:
+        if self.blank:
+            return Baked(None)
+        image = self._published.baked
+        if not self._published.has_deltas:
+            return Baked(image)
+        return own_image(image, self._folder / f"{self.name}-image-{self._boards}")
 
     def kill(self) -> None:
         """The agent is killed; the board and its disk stay."""
@@ -179,6 +209,7 @@ class Board:
         """Another board comes in its place, under its name and with an empty disk."""
         self._end(silently=True)
         self.disk, self._left = None, {}
+        self._boards += 1
 
     def _end(self, *, silently: bool) -> None:
         fiber, self._fiber = self._fiber, None
@@ -204,6 +235,11 @@ class Board:
     def now_s(self) -> float:
         return self._agenda.now_s
 
+    @property
+    def nothing(self) -> Path:
+        """A file system in which nothing is said of the machine."""
+        return self._folder / "nothing"
+
     def clocks(self) -> Now:
         mono_s = self._agenda.now_s - self._on_since_s + self.slack_s + 1.0
         return Now(WALL_S + self._agenda.now_s + self.wall_off_s, mono_s)
@@ -218,9 +254,6 @@ class Board:
 
     def effect_on(self, variant: str) -> Effect:
         return EFFECTS[self._effects.get(variant, "harmless")]
-
-    def effect_of(self, digest: str) -> Effect:
-        return self.effect_on(self._published.variants[digest].variant)
 
     def windows_of(self, digest: str) -> int:
         """How many windows of a candidate this board has closed before."""
@@ -318,9 +351,17 @@ class Board:
             if self.agent is agent:
                 self.wake(max(0.01, agent.due_s() - agent.now().mono_s))
                 self.watcher.looked(self)
+                self.law.looked(self)
 
     @property
     def serving(self) -> str | None:
         """The digest that really answers, if any."""
         serving = self.agent.serving.get(MODEL) if self.agent is not None else None
         return serving.digest if serving is not None and serving.process.alive else None
+
+    @property
+    def serving_as(self) -> str:
+        """In words, the form that answers where that is not the first of its bundle."""
+        serving = self.agent.serving.get(MODEL) if self.agent is not None else None
+        form = getattr(serving.process, "variant", "") if serving is not None else ""
+        return f" as {form}" if "-" in form else ""

@@ -137,13 +137,11 @@ class Link:
         """The process stands still; what it had to send waits in it."""
         self._stopped = True
 
-    def awake_again(self) -> Link:
-        """The connection that a process makes that had stood still, with all that it had to send."""
-        again = Link(self._broker, self.name, lambda: None)
-        again._unacknowledged = dict(self._unacknowledged)
-        self.vanish(silently=False)
-        again.start()
-        return again
+    def awake(self) -> None:
+        """It goes on: its connection was given up meanwhile, and it makes another one."""
+        self._noticed(self._life)
+        self._stopped = self.held_back = False
+        self.start()
 
     def cut(self) -> None:
         """Nothing gets through from here on; either end notices later."""

@@ -4,7 +4,9 @@ Safety: nothing unverified is loaded; a board that served goes on serving someth
 bundle for the first time only when it was told to commit it; it is told so only by windows of its own, and never where
 the candidate does harm; no more candidates than the policy allows; after a FAIL nobody is given the candidate any more
 and who can be reached is back within three beats; versions go down only by order or by need; what a board has
-acknowledged it does not forget; a generation means one thing; what has ended stays ended.
+acknowledged it does not forget; a generation means one thing, and what is said again is nothing new; boards follow what
+was said to them, and go back to what they had; what has ended stays ended. What operators permit is held in `permits`,
+what a PASS must rest on in `proof`, campaigns in `measuring_law`.
 """
 
 from __future__ import annotations
@@ -13,26 +15,21 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from edgeflock_deploy import topics
 from edgeflock_deploy.policy.rules import Policy
+from world import proof
 from world.agenda import Agenda
 from world.board import Board
 from world.bundles import MODEL, Published
+from world.measuring_law import MeasuringLaw
+from world.permits import Permits
 from world.trace import Trace
+from world.words import GIVEN, Word, WordLaw
 
 BEATS_TO_GO_BACK = 3
 _ILL_S = 90.0  # so long a board that is up may be without anything that serves
-_GIVEN = ("trial", "commit")
-
-
-class Word(NamedTuple):
-    """What a board was told."""
-
-    phase: str
-    digest: str | None
-    rollout: str
 
 
 class Checks:
@@ -41,10 +38,11 @@ class Checks:
     Args:
         agenda: the time.
         published: what there is.
-        policies: by name.
         harmed: the boards on which each variant does harm that windows show.
         beat_s: of the boards.
         trace: is told what is seen.
+        permits: what operators permit.
+        lossy: whether what boards report may be lost.
     """
 
     def __init__(
@@ -54,6 +52,7 @@ class Checks:
         harmed: Mapping[str, frozenset[str]],
         beat_s: float,
         trace: Trace,
+        permits: Permits,
         *,
         lossy: bool,
     ) -> None:
@@ -61,17 +60,18 @@ class Checks:
         self.disturbed_at_s: dict[str, float] = defaultdict(lambda: -1e9)
         self.words: dict[str, dict[int, Word]] = defaultdict(dict)
         self.reports: dict[str, dict[str, Any]] = {}
-        self.windows: dict[str, dict[tuple[str, str, int], str]] = defaultdict(dict)
+        self.windows: dict[str, dict[tuple[str, str, int], proof.Heard]] = defaultdict(dict)
         self.boards: dict[str, Board] = {}
         self.forgetful: set[str] = set()
-        self._agenda, self._published, self._harmed, self._beat_s = agenda, published, harmed, beat_s
-        self._trace, self._lossy = trace, lossy
-        self._rollouts: dict[str, dict[str, Any]] = {}
-        self._failed_at_s: dict[str, float] = {}
-        self._policies: dict[str, Policy] = {}
-        self._fresh: list[tuple[str, Word]] = []
-        self._had: dict[tuple[str, str], frozenset[str]] = {}  # what a board had served when a rollout first spoke
-        self._served: dict[str, list[str]] = defaultdict(list)
+        self._agenda, self._published, self._beat_s = agenda, published, beat_s
+        self.trace, self._lossy, self.permits = trace, lossy, permits
+        self.measuring = MeasuringLaw()
+        self.shown: dict[str, dict[str, Any]] = {}
+        self.failed_at_s: dict[str, float] = {}
+        self.policies: dict[str, Policy] = {}
+        self.ran: dict[str, set[str]] = defaultdict(set)  # what each board, by its name, ever served or held in a slot
+        self.served: dict[str, list[str]] = defaultdict(list)
+        self._words = WordLaw(self, agenda, published, harmed)
         self._without_s: dict[str, float] = {}
         self._acknowledged: dict[str, int] = defaultdict(int)
         self._newest_report: dict[str, tuple[int, int]] = {}
@@ -87,124 +87,111 @@ class Checks:
             elif up.kind == "window":
                 said = json.loads(payload)
                 key = (said["rollout"], said["boot_id"], said["number"])
-                self.windows[up.device].setdefault(key, said["device_class"])
+                self.windows[up.device].setdefault(key, proof.heard(said))
+                self._only_measured(up.device, "tries", said["new_digest"])
 
     def told(self, topic: str, payload: bytes) -> None:
         """Headquarters says something."""
         if topic.endswith("/desired"):
-            entry = json.loads(json.loads(payload)["payload"])["models"].get(MODEL)
+            board, word = topic.split("/")[-2], json.loads(json.loads(payload)["payload"])
+            for digest in self.measuring.told(board, word["measure"]):
+                self.trace.note("controller", f"tells {board}: measure {self.label(digest)}")
+            entry = word["models"].get(MODEL)
             if entry is not None:
-                self._told(topic.split("/")[-2], entry)
+                self._words.told(board, entry)
 
     def loaded(self, board: str, variant: str, found: dict[str, str]) -> None:
         """A board has given an interpreter files with these hashes."""
-        manifest = next(b.manifest for b in self._published.bundles if b.manifest.variant == variant)
+        manifest = self._published.forms[variant]
         wrong = sorted(role for role, sha256 in found.items() if manifest.blobs[role].sha256 != sha256)  # type: ignore[index]
         if wrong:
-            self._against(f"{board} loads {variant} with wrong bytes of its {', '.join(wrong)}")
+            self.against(f"{board} loads {variant} with wrong bytes of its {', '.join(wrong)}")
 
     def looked(self, board: Board) -> None:
         """A board has done something: look at what it serves."""
         serving, name = board.serving, board.name
-        served = self._served[name]
+        served = self.served[name]
         if serving is None:
             self._serves_nothing(board)
             return
         self._without_s.pop(name, None)
         if served and served[-1] == serving:
             return
-        self._trace.note(name, f"serves {self._label(serving)}")
+        self.trace.note(name, f"serves {self.label(serving)}{board.serving_as}")
+        self.ran[name].add(serving)
+        self._only_measured(name, "serves", serving)
         told = [word for word in self.words[name].values() if word.digest == serving]
         if serving not in served and served and not any(word.phase in ("commit", "revert") for word in told):
-            self._against(f"{name} serves {self._label(serving)}, which it was never told to commit")
+            self.against(f"{name} serves {self.label(serving)}, which it was never told to commit")
         if served and self._version(serving) < self._version(served[-1]):
             ordered = any(word.phase == "revert" for word in told)
             if not (ordered or self._needed(board)):
-                self._against(f"{name} goes down to {self._label(serving)} without an order and without need")
+                self.against(f"{name} goes down to {self.label(serving)} without an order and without need")
         served.append(serving)
 
     def struck(self, whom: str, fault: str) -> None:
         """A fault struck a board, `broker` or `controller`."""
         self.disturbed_at_s[whom] = self._agenda.now_s
-        self._trace.note(whom, fault)
+        self.trace.note(whom, fault)
 
     def replaced(self, board: str) -> None:
         """Another board bears the name from now on; what the old one had said may still arrive, and is not its word."""
-        for forgotten in (self._served, self._acknowledged, self._without_s, self.reports):
+        for forgotten in (self.served, self._acknowledged, self._without_s, self.reports):
             forgotten.pop(board, None)
         self._newest_report[board] = (self.boards[board].boots, sys.maxsize)
 
     def rollouts(self, shown: list[dict[str, Any]], policies: Mapping[str, Policy]) -> None:
         """What headquarters shows of its rollouts, after a turn."""
-        self._policies.update(policies)
+        self.policies.update(policies)
         for rollout in shown:
             name, phase = rollout["id"], rollout["phase"]
-            before = self._rollouts.get(name)
+            before = self.shown.get(name)
             if before is None or before["phase"] != phase:
-                self._trace.note("rollout", f"{name} is {phase}: {rollout['reason']}")
+                self.trace.note("rollout", f"{name} is {phase}: {rollout['reason']}")
                 if before is not None and before["phase"] in ("SUCCEEDED", "ROLLED_BACK", "ABORTED", "FAILED"):
-                    self._against(f"{name} had ended {before['phase']} and is {phase}")
-                if phase in ("ROLLING_BACK", "ROLLED_BACK") and name not in self._failed_at_s:
+                    self.against(f"{name} had ended {before['phase']} and is {phase}")
+                if phase in ("ROLLING_BACK", "ROLLED_BACK") and name not in self.failed_at_s:
                     self._begin_going_back(name)
-            self._rollouts[name] = rollout
+                if before is None:
+                    self._chosen(rollout)
+            self.shown[name] = rollout
             if name in policies and policies[name].guardrail:
                 self._candidates(name, policies[name])
-        fresh, self._fresh = self._fresh, []
-        for board, word in fresh:
-            self._permitted(board, word)
+            elif before is not None and before["phase"] != phase and name in self.policies:
+                self._not_too_far(name, 0)
+        self._words.look()
 
     # --- the law ------------------------------------------------------------------------------------------------------
 
-    def _told(self, board: str, entry: dict[str, Any]) -> None:
-        word = Word(entry["phase"], entry["digest"], entry["rollout"])
-        words, generation = self.words[board], entry["generation"]
-        if words.get(generation, word) != word:
-            self._against(f"generation {generation} of {board} is {words[generation]} and {word}")
-        newest = max(words, default=0)
-        words[generation] = word
-        if generation <= newest:
-            return
-        what = f"{word.phase} {self._label(word.digest)} (generation {generation}, {word.rollout})"
-        self._trace.note("controller", f"tells {board}: {what}")
-        self._fresh.append((board, word))
-        self._had.setdefault((board, word.rollout), frozenset(self._served[board]))
+    def _chosen(self, rollout: Mapping[str, Any]) -> None:
+        calm = {name for name in self.boards if self.disturbed_at_s[name] < 0}
+        if not self._lossy:
+            self.violations += list(self.measuring.chosen(rollout, calm))
 
-    def _permitted(self, board: str, word: Word) -> None:
-        """Look at a new word when it can be seen how its rollout stands."""
-        told = self.words[board].values()
-        given = {other.digest for other in told if other.rollout == word.rollout and other.phase in _GIVEN}
-        if word.phase == "revert" and word.digest in given and word.digest not in self._had[board, word.rollout]:
-            self._against(f"{board} is told to go back to {self._label(word.digest)}, which {word.rollout} gave it")
-        rollout = self._rollouts.get(word.rollout)
-        ended_well = rollout is not None and rollout["phase"] == "SUCCEEDED"
-        if word.phase in _GIVEN and word.rollout in self._failed_at_s and not ended_well:
-            self._against(f"{board} is told to {word.phase} after {word.rollout} began to go back")
-        policy = self._policies.get(word.rollout)
-        if policy is None or not policy.guardrail:
-            return
-        if word.phase == "commit" and not ended_well:
-            self._committed(board, word, policy)
-
-    def _committed(self, board: str, word: Word, policy: Policy) -> None:
-        if not self._had[board, word.rollout]:
-            return  # nothing ran there before: nothing to compare with, and nothing that could be harmed
-        variant = self._published.variants[word.digest or ""].variant
-        if board in self._harmed.get(variant, ()):
-            self._against(f"{board} is told to commit {variant}, which does harm on it")
-        now = self.reports.get(board, {}).get("device_class")
-        own = sum(key[0] == word.rollout and of == now for key, of in self.windows[board].items())
-        least = min(stage.min_windows for stage in policy.stage)
-        if own < least:
-            self._against(f"{board} is told to commit after {own} windows of its own, {least} are wanted")
+    def _only_measured(self, board: str, does: str, digest: str | None) -> None:
+        if self.measuring.used(board, digest, {word.digest for word in self.words[board].values()}):
+            self.against(f"{board} {does} {self.label(digest)}, which it was only told to measure")
 
     def _candidates(self, rollout: str, policy: Policy) -> None:
         newest = {board: words[max(words)] for board, words in self.words.items() if words}
         trying = [board for board, last in newest.items() if last.rollout == rollout and last.phase == "trial"]
         if policy.max_in_trial is not None and len(trying) > policy.max_in_trial:
-            self._against(f"{len(trying)} boards are to try {rollout}, {policy.max_in_trial} may")
+            self.against(f"{len(trying)} boards are to try {rollout}, {policy.max_in_trial} may")
+        running = [
+            board
+            for board, last in newest.items()
+            if last.rollout == rollout
+            and last.phase == "commit"
+            and self.reports.get(board, {}).get("models", {}).get(MODEL, {}).get("digest") == last.digest
+        ]
+        self._not_too_far(rollout, len(trying) + len(running))
         first = policy.stage[0].devices
         if first is not None and len(policy.stage) > 1 and len(trying) > first and not self._passed(rollout):
-            self._against(f"{len(trying)} boards are to try {rollout} in its first stage, {first} may")
+            self.against(f"{len(trying)} boards are to try {rollout} in its first stage, {first} may")
+
+    def _not_too_far(self, rollout: str, given: int) -> None:
+        if too_far := self.permits.too_far(rollout, self.shown[rollout], self.policies[rollout], given):
+            self.against(too_far)
 
     def _passed(self, rollout: str) -> bool:
         """Whether any board was told to commit for this rollout, or ran its bundle before."""
@@ -214,7 +201,7 @@ class Checks:
         return any(word.phase == "commit" for word in words) or bool(given & running)
 
     def _begin_going_back(self, rollout: str) -> None:
-        self._failed_at_s[rollout] = since_s = self._agenda.now_s
+        self.failed_at_s[rollout] = since_s = self._agenda.now_s
         due_s = BEATS_TO_GO_BACK * self._beat_s + 5.0
         self._agenda.after(due_s, lambda: self._check_back(rollout, since_s))
 
@@ -225,14 +212,14 @@ class Checks:
         for name, words in self.words.items():
             newest = words[max(words)] if words else Word("", None, "")
             board = self.boards[name]
-            given = {word.digest for word in words.values() if word.rollout == rollout and word.phase in _GIVEN}
+            given = {word.digest for word in words.values() if word.rollout == rollout and word.phase in GIVEN}
             if newest.rollout != rollout or not given or self.disturbed_at_s[name] > calm_since_s:
                 continue
             if board.link is None or not board.link.connected:
                 continue
             said = self.reports.get(name, {}).get("models", {}).get(MODEL, {})
             if board.serving in given - {newest.digest} or said.get("candidate") in given - {None}:
-                self._against(f"{name} is not back {self._agenda.now_s - since_s:.0f} s after {rollout} failed")
+                self.against(f"{name} is not back {self._agenda.now_s - since_s:.0f} s after {rollout} failed")
 
     def _reported(self, board: str, said: dict[str, Any]) -> None:
         boot, seq = int(said["boot_id"].rsplit("-", 1)[1]), said["seq"]
@@ -240,23 +227,43 @@ class Checks:
             return
         self._newest_report[board] = (boot, seq)
         before, self.reports[board] = self.reports.get(board), said
+        for digest, outcome in self.measuring.said(board, said):
+            self.trace.note(board, f"has measured {self.label(digest)}: {outcome}")
         entry = said["models"].get(MODEL)
         if entry is None:
             return
+        self._follows(board, entry)
         # A disk that takes nothing cannot remember what was answered either; the board says so, and hears it again.
         if entry["generation"] < self._acknowledged[board] and board not in self.forgetful:
-            self._against(
+            self.against(
                 f"{board} had acknowledged generation {self._acknowledged[board]} and is back at {entry['generation']}"
             )
         self._acknowledged[board] = entry["generation"]
+        word = self.words[board].get(entry["generation"])
+        self.boards[board].law.reported(board, boot, entry, word.digest if word is not None else None)
         state = (before or {}).get("models", {}).get(MODEL, {})
         if (state.get("state"), state.get("outcome")) != (entry["state"], entry["outcome"]):
             why = f", {entry['outcome']}" if entry["outcome"] else ""
             why += f", {entry['reason']}" if entry["reason"] else ""
-            self._trace.note(board, f"is {entry['state']}{why}")
+            self.trace.note(board, f"is {entry['state']}{why}")
+
+    def _follows(self, board: str, entry: dict[str, Any]) -> None:
+        """Look whether a board follows what was said to it, and holds what it may."""
+        word = self.words[board].get(entry["generation"])
+        if entry["generation"] and (word is None or word.rollout != entry["rollout"]):
+            self.against(
+                f"{board} follows generation {entry['generation']} of {entry['rollout']}, which nobody gave it"
+            )
+        told = {other.digest for other in self.words[board].values()} | self.ran[board]  # or it goes back by itself
+        if entry["candidate"] is not None and entry["candidate"] not in told:
+            self.against(f"{board} has {self.label(entry['candidate'])} as a candidate, which nobody gave it")
+        held = {digest for digest in (entry["digest"], *entry["slots"].values()) if digest is not None}
+        self.ran[board] |= held
+        for digest in held:
+            self._only_measured(board, "holds", digest)
 
     def _serves_nothing(self, board: Board) -> None:
-        if not self._served[board.name] or board.agent is None:
+        if not self.served[board.name] or board.agent is None:
             self._without_s.pop(board.name, None)
             return
         since_s = self._without_s.setdefault(board.name, self._agenda.now_s)
@@ -268,7 +275,7 @@ class Checks:
             self._without_s[board.name] = float("inf")  # it has said so
         since_s = self._without_s[board.name]
         if self._agenda.now_s - since_s > _ILL_S and not nothing_ordered:
-            self._against(f"{board.name} serves nothing since {since_s:.0f} s, and does not say why")
+            self.against(f"{board.name} serves nothing since {since_s:.0f} s, and does not say why")
             self._without_s[board.name] = self._agenda.now_s
 
     def _needed(self, board: Board) -> bool:
@@ -279,9 +286,12 @@ class Checks:
     def _version(self, digest: str) -> int:
         return self._published.variants[digest].version
 
-    def _label(self, digest: str | None) -> str:
-        return "nothing" if digest is None else self._published.variants[digest].variant
+    def label(self, digest: str | None) -> str:
+        """What people call a bundle."""
+        known = self._published.variants
+        return "nothing" if digest is None else known[digest].variant if digest in known else f"an unknown {digest[:8]}"
 
-    def _against(self, what: str) -> None:
+    def against(self, what: str) -> None:
+        """Something is against the law."""
         self.violations.append(f"{self._agenda.now_s:.1f} s: {what}")
-        self._trace.note("LAW", what)
+        self.trace.note("LAW", what)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from file_system import FileSystem, Operation, Tree
 from recording_disk import RecordingDisk
+
+_MUCH_BYTES = 10**9
 
 
 class PowerCut(BaseException):
@@ -26,6 +29,8 @@ class BoardDisk(RecordingDisk):
     def __init__(self, root: Path, tree: Tree) -> None:
         super().__init__(root)
         self.full = self.dead = False
+        self.room_bytes = _MUCH_BYTES
+        self.named: Callable[[Path], None] = lambda _path: None  # a file has got its name
         self.cut_after: int | None = None  # operations from now on
         self._tree = tree
 
@@ -41,8 +46,16 @@ class BoardDisk(RecordingDisk):
                 raise PowerCut
         super().change(operation)
 
+    def move(self, old: Path, new: Path) -> None:
+        super().move(old, new)
+        self.named(new)
+
     def free_bytes(self, folder: Path) -> int:
-        return 0 if self.full else 10**9
+        return 0 if self.full else self.room_bytes
+
+    def emptied(self) -> None:
+        """There is room again."""
+        self.room_bytes = _MUCH_BYTES
 
     def protect(self, path: Path) -> None:
         """The model knows no permissions."""
@@ -52,19 +65,28 @@ class BoardDisk(RecordingDisk):
         blobs = sorted((self.root / "state" / "blobs").glob("*"))
         if not blobs:
             return False
-        path = rng.choice(blobs)
+        return self.spoil(rng.choice(blobs), rng)
+
+    def spoil(self, path: Path, rng: random.Random | None = None) -> bool:
+        """Turn one bit of a file around; False if there is none in it."""
         data = bytearray(path.read_bytes())
         if not data:
             return False
-        place = rng.randrange(len(data))
-        data[place] ^= 1 << rng.randrange(8)
+        place, bit = (rng.randrange(len(data)), rng.randrange(8)) if rng is not None else (len(data) // 2, 0)
+        data[place] ^= 1 << bit
         path.write_bytes(data)
-        name = path.relative_to(self.root)
-        self.operations += [
-            Operation("write", name, offset=place, data=bytes(data[place : place + 1])),
-            Operation("sync", name),
-        ]
+        if path.is_relative_to(self.root):  # else it is of the board's image, which no power cut changes
+            name = path.relative_to(self.root)
+            written = Operation("write", name, offset=place, data=bytes(data[place : place + 1]))
+            self.operations += [written, Operation("sync", name)]
         return True
+
+    def lose(self, path: Path) -> None:
+        """A file is gone, as after a repair of the file system."""
+        path.unlink(missing_ok=True)
+        if path.is_relative_to(self.root):
+            name = path.relative_to(self.root)
+            self.operations += [Operation("unlink", name), Operation("sync_folder", name.parent)]
 
     def after_a_cut(self, rng: random.Random) -> Tree:
         """What is on it when the power comes back."""

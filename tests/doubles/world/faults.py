@@ -6,6 +6,9 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from world import keeping
+from world.headquarters import WHEN
+
 if TYPE_CHECKING:
     from world.board import Board
     from world.world import World
@@ -86,6 +89,7 @@ def _full_disk(world: World, rng: random.Random) -> None:
     if disk is not None:
         disk.full = True
         world.checks.forgetful.add(board.name)
+        world.law.ever_full.add(board.name)
 
         def emptied() -> None:
             if board.disk is not None:
@@ -161,9 +165,26 @@ def _incumbent_crash(world: World, rng: random.Random) -> None:
         serving.process.alive = False  # type: ignore[misc]
 
 
+def _captures(world: World, rng: random.Random) -> None:
+    keeping.fetch(world, rng.choice(world.boards))
+
+
+def _tight_disk(world: World, rng: random.Random) -> None:
+    disk = _some_board(world, rng, "has little room left on its disk").disk
+    if disk is not None:
+        disk.room_bytes = 3_000_000
+        world.agenda.after(rng.uniform(50.0, 300.0), disk.emptied)
+
+
 def _controller_crash(world: World, rng: random.Random) -> None:
     world.checks.struck("controller", "will be killed in the middle of something")
     world.headquarters.fuse.left = rng.choice((rng.randrange(4), rng.randrange(40)))
+
+
+def _crash_over_word(world: World, rng: random.Random) -> None:
+    when = rng.choice(WHEN)
+    world.checks.struck("controller", f"will be killed {when} it has said its next word to a board")
+    world.headquarters.fuse.over_word = when
 
 
 def _second_controller(world: World, rng: random.Random) -> None:
@@ -174,6 +195,18 @@ def _second_controller(world: World, rng: random.Random) -> None:
 def _command(world: World, rng: random.Random) -> None:
     wish = rng.choice(("pause", "resume", "abort", "abort and keep", "rollback", "deploy 2", "deploy 1"))
     world.order(wish)
+
+
+def _tag(world: World, rng: random.Random) -> None:
+    world.operator.tag(rng.choice(world.boards).name, rng.choice(("roof", "roof", "cellar", None)))
+
+
+def _approval(world: World, rng: random.Random) -> None:
+    world.operator.approve(rng.choice((None, None, 1, 2, 3)))
+
+
+def _measuring(world: World, _rng: random.Random) -> None:
+    world.operator.measure()
 
 
 def _supersede(world: World, rng: random.Random) -> None:
@@ -201,8 +234,14 @@ FAULTS: dict[str, Strike] = {
     "asleep": _asleep,
     "long_sleeps": _long_sleep,
     "incumbent_crashes": _incumbent_crash,
+    "captures": _captures,
+    "tight_disks": _tight_disk,
     "controller_crashes": _controller_crash,
+    "crashes_over_words": _crash_over_word,
     "second_controllers": _second_controller,
     "commands": _command,
     "supersede": _supersede,
+    "tags": _tag,
+    "approvals": _approval,
+    "campaigns": _measuring,
 }

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from edgeflock_controller.commands import Commands
 from edgeflock_controller.core import Core
 from edgeflock_controller.store import Store, TakenOver
+from edgeflock_controller.upkeep import Upkeep
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.policy.rules import Policy
 from world.agenda import Agenda, Entry
 from world.broker import Broker, Link
-from world.bundles import MODEL, VARIANTS, Published
+from world.bundles import Published
 
 _LAZY_S = 4.0  # between turns in which nothing came; more than 5 s would look like a standstill
 
@@ -23,18 +25,35 @@ class Killed(BaseException):
     """The service's process is no more."""
 
 
+When = Literal["before", "after"]
+WHEN: tuple[When, ...] = ("before", "after")
+
+
 class Fuse:
-    """Kills the service at the nth point from now at which something is written or sent."""
+    """Kills the service at the nth point from now at which something is written or sent, or over a word to a device."""
 
     def __init__(self) -> None:
         self.left: int | None = None
+        self.over_word: When | None = None
+
+    def spare(self) -> None:
+        """Kill nobody."""
+        self.left = self.over_word = None
 
     def point(self) -> None:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
-                self.left = None
-                raise Killed
+                self._kill()
+
+    def word(self, when: When) -> None:
+        """A word is about to be said to a device, or has just been."""
+        if self.over_word == when:
+            self._kill()
+
+    def _kill(self) -> None:
+        self.spare()
+        raise Killed
 
 
 class FusedStore:
@@ -66,9 +85,14 @@ class FusedLink(Link):
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, done: Callable[[], None] | None = None
     ) -> None:
+        is_word = topic.endswith("/desired")
         self.fuse.point()
+        if is_word:
+            self.fuse.word("before")
         self.told(topic, payload)
         super().publish(topic, payload, retain=retain, done=done)
+        if is_word:
+            self.fuse.word("after")
         self.fuse.point()
 
 
@@ -80,6 +104,7 @@ class Service:
         self._link: FusedLink | None = None
         self.core = Core(hq.store, self._make_link, hq.published.controller, hq.wall_s, hq.mono_s, self._new_name)
         self.commands = Commands(self.core, self._suffix)
+        self.upkeep = Upkeep(self.core, lambda rollout: rollout)
         self.core.link.start()
 
     def _make_link(self, on_connect: Callable[[], None]) -> Link:
@@ -103,20 +128,29 @@ class Service:
 class Headquarters:
     """The service, the store under it, and the operator.
 
-    `looked` is told after each turn, `told` of everything that is published, `said` of what the operator asked for.
+    `looked` is told after each turn, `told` of everything that is published, `said` of what the operator asked for,
+    `began` of each new process.
     """
 
     def __init__(
-        self, agenda: Agenda, broker: Broker, published: Published, policy: Policy, rng: random.Random, wall_s: float
+        self,
+        agenda: Agenda,
+        broker: Broker,
+        published: Published,
+        policy: Policy,
+        rng: random.Random,
+        wall_s: float,
+        folder: Path,
     ) -> None:
         self.agenda, self.broker, self.published, self.policy = agenda, broker, published, policy
         self.fuse = Fuse()
-        self.store: Store = FusedStore(published.store(), self.fuse)  # type: ignore[assignment]
+        self.store: Store = FusedStore(published.store(folder), self.fuse)  # type: ignore[assignment]
         self.service: Service | None = None
         self.looked: Callable[[], None] = lambda: None
         self.told: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self.said: Callable[[str], None] = lambda _words: None
         self.died: Callable[[], None] = lambda: None
+        self.began: Callable[[Service], None] = lambda _service: None
         self._rng, self._begin_s, self._services = rng, wall_s, 0
         self._waking: Entry | None = None
 
@@ -135,7 +169,7 @@ class Headquarters:
     def kill(self) -> None:
         """Kill the service; it is started again after a while."""
         service, self.service = self.service, None
-        self.fuse.left = None
+        self.fuse.spare()
         if service is not None:
             service.link.vanish(silently=False)
             self.died()
@@ -155,33 +189,36 @@ class Headquarters:
         self.wake()
 
         def wake_the_first() -> None:
-            late = first.link.awake_again()  # it sends what it had not sent, and throws the second one out
-            self.agenda.after(10.0, late.stop)
+            first.link.awake()  # it sends what it had not sent, hears again, and throws the second one out
             goes_on()
 
-        def goes_on(turns: int = 10) -> None:
+        def goes_on() -> None:
             with contextlib.suppress(Killed):
                 try:
                     first.core.turn(0.0)
                 except TakenOver:
                     self.said("the first service finds its store taken over, and stops")
+                    self.agenda.after(10.0, first.link.stop)
                     return
-            if turns:
-                self.agenda.after(_LAZY_S, lambda: goes_on(turns - 1))
+            self.agenda.after(_LAZY_S, goes_on)
 
         self.agenda.after(self._rng.uniform(5.0, 60.0), wake_the_first)
 
-    def ask(self, words: str, command: Callable[[Commands], Any]) -> Any:
-        """Have the operator ask for something; what came of it, or None where it was refused or the service died."""
+    def ask(self, words: str, work: Callable[[Service], Any], died: Any = None) -> Any:
+        """Have the operator ask for something.
+
+        Returns:
+            What came of it; None where it was refused or nobody answered; `died` where the service died over it.
+        """
         service = self.service
         if service is None:
             self.said(f"{words}: nobody answers")
             return None
-        future = service.core.call(lambda: command(service.commands))
+        future = service.core.call(lambda: work(service))
         self._turn()
         if not future.done():
             self.said(f"{words}: the service died")
-            return None
+            return died
         try:
             answer = future.result()
         except BadInput as error:
@@ -189,14 +226,6 @@ class Headquarters:
             return None
         self.said(words)
         return answer
-
-    def deploy(self, version: int, policy: Policy | None = None) -> Any:
-        """Deploy a version to all devices."""
-        chosen = self.policy if policy is None else policy
-        return self.ask(
-            f"deploy {MODEL}@{version} under {chosen.name}",
-            lambda commands: commands.deploy(MODEL, version, VARIANTS[version - 1], "all", chosen, "operator"),
-        )
 
     def wake(self, delay_s: float = 0.02) -> None:
         """Have the service take a turn soon."""
@@ -210,10 +239,12 @@ class Headquarters:
     def _begun(self) -> Service | None:
         self._services += 1
         try:
-            return Service(self, self._services)
+            service = Service(self, self._services)
         except Killed:
             self.agenda.after(self._rng.uniform(1.0, 30.0), self.start)
             return None
+        self.began(service)
+        return service
 
     def _turn(self) -> None:
         if self._waking is not None:

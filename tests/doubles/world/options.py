@@ -13,6 +13,7 @@ from typing import Any
 
 EFFECTS = ("harmless", "slow", "wrong", "hungry", "crashing", "hanging", "unloadable", "mismatching")
 POLICIES = ("cautious", "standard", "bold")
+MISFITS = ("memory", "operator", "golden", "deadline")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,12 @@ class Options:
     """One world. Counts are how often a fault strikes in `duration_s`, chances are per message.
 
     `effect` is what the second version does on the boards that suffer (a share of them, at least one if not 0);
-    `late_effect` what the third does. `blank` boards come without the first version.
+    `late_effect` what the third does. `blank` boards come without the first version, the windows of `mute` ones without
+    labels. With a `misfit`, versions are chains of forms, of which the first do not fit a share of the boards,
+    `misfitting`. With `captures`, boards keep inputs of applications, and that is how often an operator fetches some.
+    With `tags` the rollouts are for the boards on the roof, and so many are moved. `windows` are the policy's
+    maintenance windows, `gates` its stages that want an approval; `approvals` come in time, late, twice, or, if 0,
+    never. With `campaigns` the second version comes as a variant per class, and so many more orders to measure.
     """
 
     seed: int
@@ -34,6 +40,9 @@ class Options:
     late_effect: str = "harmless"
     liars: int = 0
     duration_s: float = 700.0
+    deltas: str = "none"
+    misfit: str = "none"
+    misfitting: float = 0.0
     # the network
     loss: float = 0.0
     duplication: float = 0.0
@@ -58,11 +67,24 @@ class Options:
     asleep: int = 0
     long_sleeps: int = 0
     incumbent_crashes: int = 0
+    rotten_bases: int = 0
+    lost_bases: int = 0
+    captures: int = 0
+    tight_disks: int = 0
     # headquarters
     controller_crashes: int = 0
+    crashes_over_words: int = 0
     second_controllers: int = 0
     commands: int = 0
     supersede: int = 0
+    # the operator
+    tags: int = 0
+    windows: int = 0
+    gates: int = 0
+    approvals: int = 0
+    campaigns: int = 0
+    # evidence
+    mute: int = 0
 
     def unlike(self, other: Options) -> list[str]:
         """The options, as `--set` takes them, in which this one is unlike another."""
@@ -139,7 +161,41 @@ def draw(seed: int) -> Options:
         second_controllers=some(1, 0.1),
         commands=some(3),
         supersede=some(1, 0.2),
+        **_of_bundles(seed),
+        **_of_kept_inputs(seed),
+        **_of_operators(seed),
     )
+
+
+def _of_bundles(seed: int) -> dict[str, Any]:
+    """How versions come, and what hurts that, from streams of their own: the rest of the world stays as it was."""
+    found: dict[str, Any] = {}
+    rng = random.Random(f"deltas {seed}")
+    if rng.random() < 0.2:
+        found["deltas"] = rng.choice(("true", "true", "lying"))
+        found["rotten_bases"], found["lost_bases"] = rng.choice((0, 1, 2)), rng.choice((0, 1, 2))
+    rng = random.Random(f"misfits {seed}")
+    if rng.random() < 0.2:
+        found["misfit"], found["misfitting"] = rng.choice(MISFITS), rng.choice((0.3, 0.6, 1.0))
+    return found
+
+
+def _of_kept_inputs(seed: int) -> dict[str, Any]:
+    rng = random.Random(f"captures {seed}")
+    return {"captures": rng.randint(1, 3), "tight_disks": rng.choice((0, 1, 2))} if rng.random() < 0.15 else {}
+
+
+def _of_operators(seed: int) -> dict[str, Any]:
+    """What operators permit, and what strikes over that; each from a stream of its own."""
+
+    def apart(name: str, most: int, chance: float) -> int:
+        own = random.Random(f"options {name} {seed}")
+        return own.randint(1, most) if own.random() < chance else 0
+
+    found = {"tags": apart("tags", 3, 0.1), "windows": apart("windows", 2, 0.1), "gates": apart("gates", 2, 0.1)}
+    found["approvals"] = apart("approvals", 5, 0.75) if found["gates"] else 0
+    found["crashes_over_words"] = apart("crashes over words", 2, 0.1)
+    return found | {"campaigns": apart("campaigns", 2, 0.08), "mute": apart("mute", 1, 0.08)}
 
 
 def _value(kind: str, text: str) -> Any:

@@ -125,17 +125,27 @@ MISTAKES: tuple[Mistake, ...] = (
         "        device = device if judge.missing(rollout.evidence, one, rollout.policy) else one\n"
         "    if judge.passes(rollout.evidence, device, rollout.policy,",
     ),
-    _one(
+    Mistake(
         "memory guards nothing",
-        f"{_JUDGE}.judge",
-        "            if metric.worst > pass_at(guardrail):\n",
-        "            if False:\n",
+        (
+            Change(
+                f"{_JUDGE}.judge",
+                "        if guardrail.metric == EXACT and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+                "        if False and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+            ),
+            Change(
+                f"{_JUDGE}.judge",
+                "            if metric.worst > pass_at(guardrail):\n",
+                "            if False:\n",
+            ),
+        ),
     ),
     _one(
         "missing data is a PASS",
         f"{_JUDGE}.judge",
-        "    return own.windows - own.unpaired >= min_windows and",
-        "    return",
+        '            yield f"no data for {guardrail.metric}"\n',
+        "            continue\n",
+        needs="mute",
     ),
     # the rollout
     _one(
@@ -149,6 +159,7 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_ROLLOUT}.stages",
         '            draft.hold(f"INCONCLUSIVE: {device} gave',
         '            draft.commit(device) or draft.hold(f"INCONCLUSIVE: {device} gave',
+        needs="mute",
     ),
     _one(
         "a stage is one device too large",
@@ -200,14 +211,14 @@ MISTAKES: tuple[Mistake, ...] = (
         "            self.rollouts.project_changed()\n        for future",
         "            self.rollouts.project_changed()\n            self._publisher.desire(self.rollouts.take_moved())\n"
         "            self._publisher.publish_due(at)\n        for future",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "words that were stored and not sent are forgotten in a crash",
         f"{_HQ}.publishing",
         "        self._due: set[str] = self._told()",
         "        self._due: set[str] = set()",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "a broker that forgot is not filled again",
@@ -226,7 +237,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "                    again, effects = step(again, entry.event)\n"
         "                self._store_step(found.rollout, entry.event, effects)\n"
         "        self.project_changed()\n",
-        needs="controller_crashes",
+        needs="crashes_over_words",
     ),
     _one(
         "reports of an earlier boot are not told apart",
@@ -247,7 +258,114 @@ MISTAKES: tuple[Mistake, ...] = (
         f"{_HQ}.fleet",
         "        return self._unheard.reported(",
         "        return False and self._unheard.reported(",
-        needs="broker_rewinds",
+        needs="loss",
+    ),
+    # what operators permit
+    _one(
+        "maintenance windows are read in UTC",
+        f"{_ROLLOUT}.calendar",
+        "    offset_s = utc_offset_s or 0\n",
+        "    offset_s = 0\n",
+        needs="windows",
+    ),
+    _one(
+        "a stage begins without its approval",
+        f"{_ROLLOUT}.gates",
+        "    return rollout.policy.stage[rollout.stage].approval and stage.approved_by is None\n",
+        "    return rollout.stage == 0 and rollout.policy.stage[0].approval and stage.approved_by is None\n",
+        needs="gates",
+    ),
+    _one(
+        "who turns up late need not be meant",
+        f"{_HQ}.entrants",
+        "        if not _selector(rollout.selector).matches(row.device, row.device_class, row.tags):\n",
+        "        if False:\n",
+        needs="tags",
+    ),
+    _one(
+        "a new tag brings a board into an older rollout",
+        f"{_HQ}.entrants",
+        "        if store.twins.newest_generation(row.device, rollout.model) or not _offered(store, row, rollout):\n",
+        "        if not _offered(store, row, rollout):\n",
+        needs="tags",
+    ),
+    _one(
+        "a class gets what was chosen for another one",
+        f"{_ROLLOUT}.choice",
+        "        chosen = self.classes.get(device_class)\n        return chosen.digest",
+        "        chosen = next(iter(self.classes.values()), None)\n        return chosen.digest",
+        needs="campaigns",
+    ),
+    _one(
+        "one board that a variant does not fit is outvoted",
+        f"{_HQ}.choice.facts",
+        "        if answer.outcome in _ENDED_BADLY and answer.reason",
+        "        if len(one.answers) < 2 and answer.outcome in _ENDED_BADLY and answer.reason",
+        needs="campaigns",
+    ),
+    # deltas, chains of forms, kept inputs
+    _one(
+        "a delta is chosen without a look at its base",
+        f"{_STORAGE}.store",
+        "        return blob.cheapest(lambda sha256: holds(self.blob_path(sha256), sha256))\n",
+        "        return blob.cheapest(lambda sha256: True)\n",
+        needs="lost_bases",
+    ),
+    _one(
+        "what a delta decodes to is believed",
+        f"{_STORAGE}.store",
+        "            if hasher.hexdigest() != blob.sha256:\n",
+        "            if False:\n",
+        needs="rotten_bases",
+    ),
+    _one(
+        "a base that is damaged while it is read is the bundle's fault",
+        "edgeflock_agent.jobs",
+        "            if way.base is None or self._store.way(blob) == way:\n",
+        "            if True:\n",
+        needs="rotten_bases",
+    ),
+    _one(
+        "a chain begins anew when its manifest comes",
+        f"{_MACHINE}.forms",
+        "    facts = state.bundles.get(digest) or BundleFacts(version=version)\n",
+        "    facts = BundleFacts(version=version)\n",
+        needs="misfitting",
+    ),
+    _one(
+        "what was declared of a form is held against nothing",
+        "edgeflock_agent.limits",
+        "    if memory is not None and measured.peak",
+        "    if False and measured.peak",
+        needs="misfitting",
+    ),
+    _one(
+        "the first form that does not fit ends the chain",
+        f"{_MACHINE}.forms",
+        "    if facts is None or facts.form + 1 >= len(facts.variants):\n",
+        "    if True:\n",
+        needs="misfitting",
+    ),
+    _one(
+        "kept inputs take what room they like",
+        f"{_STORAGE}.ring",
+        "        while held and (total + size > self.most_bytes or",
+        "        while held and (False or",
+        needs="captures",
+    ),
+    _one(
+        "kept inputs take the last of the room",
+        f"{_STORAGE}.ring",
+        "        if self._free_bytes() < size + _RESERVE_BYTES:\n",
+        "        if self._free_bytes() < size:\n",
+        needs="tight_disks",
+    ),
+    _one(
+        "the first piece of kept inputs is taken for all of them",
+        f"{_HQ}.captures",
+        '            one["done"] = self._have(piece.token) == piece.pieces\n',
+        '            one["done"] = True\n',
+        needs="captures",
     ),
 )
 
@@ -257,19 +375,28 @@ FOUND_BY: dict[str, int] = {
     "a folder is not synced after a rename": 43,
     "orders that are not newer are followed": 1,
     "hashes are not looked at again before a load": 6,
-    "a candidate that warmed up serves without its trial": 0,
+    "a candidate that warmed up serves without its trial": 1,
     "the clock of the day in place of the monotonic one": 131,
     "the record is written after the report": 147,
     "a crashed process is not noticed": 0,
     "a window counts twice": 1,
     "a PASS of the fleet is a PASS of each device": 4,
-    "a device is told to commit before its evidence is in": 0,
+    "a device is told to commit before its evidence is in": 1,
     "a stage is one device too large": 9,
     "the bound of devices in trial is forgotten": 4,
     "a rollout that failed takes nobody back": 14,
     "what has rolled back goes on": 2,
     "a new word has the generation of the one before": 0,
     "a broker that forgot is not filled again": 7,
+    "a delta is chosen without a look at its base": 8,
+    "what a delta decodes to is believed": 25,
+    "a base that is damaged while it is read is the bundle's fault": 24,
+    "a chain begins anew when its manifest comes": 8,
+    "what was declared of a form is held against nothing": 10,
+    "the first form that does not fit ends the chain": 10,
+    "kept inputs take what room they like": 7,
+    "kept inputs take the last of the room": 7,
+    "the first piece of kept inputs is taken for all of them": 7,
 }
 """The seed of a world that shows a mistake, by the mistake's name."""
 

@@ -12,8 +12,13 @@ import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeflock_agent.children.runner import HardStop
+from edgeflock_agent.children.tensors import Tensor
+from edgeflock_agent.gauging import gauge
 from edgeflock_agent.jobs import Jobs
 from edgeflock_agent.lane import Lane
+from edgeflock_agent.limits import exceeded
+from edgeflock_agent.machine.events import Event
+from edgeflock_agent.measurements import Measurements
 from edgeflock_agent.storage.download import Cancelled, Download
 from edgeflock_agent.trial.side import SideStopped
 from edgeflock_agent.trial.window import WindowSides
@@ -21,8 +26,10 @@ from edgeflock_agent.work import Work
 from edgeflock_deploy.bundle import Manifest
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.messages.measurements import Conditions, Measurement
+from edgeflock_deploy.messages.orders import MeasureOrder
 from edgeflock_deploy.messages.windows import VariantWindow
 from edgeflock_deploy.reasons import Reason
+from world import keeping
 
 if TYPE_CHECKING:
     from world.board import Board
@@ -40,10 +47,13 @@ class Effect(NamedTuple):
     memory: float = 1.0
     load: Reason | None = None
     dies: Reason | None = None  # in its third window, or after a while of serving
+    alone: float = 1.0  # times the latency of the first one while it warms
+    over: Reason | None = None  # what is declared of chains
 
 
 EFFECTS = {
     "harmless": Effect(),
+    "lean": Effect(memory=0.6),
     "slow": Effect(latency_log=math.log(1.6)),
     "wrong": Effect(accuracy_drop=0.15, disagreement=0.2),
     "hungry": Effect(memory=2.0),
@@ -51,6 +61,11 @@ EFFECTS = {
     "hanging": Effect(dies=Reason.HUNG),
     "unloadable": Effect(load=Reason.LOAD_FAILED),
     "mismatching": Effect(load=Reason.GOLDEN_MISMATCH),
+    # of one form of a chain, on some boards
+    "memory": Effect(memory=20.0, over=Reason.MEMORY_OVER_BUDGET),
+    "operator": Effect(load=Reason.OPERATOR_MISSING),
+    "golden": Effect(load=Reason.GOLDEN_MISMATCH),
+    "deadline": Effect(alone=20.0, over=Reason.TOO_SLOW),
 }
 
 
@@ -58,6 +73,7 @@ class PlayedProcess:
     """An interpreter that is not one; `variant` is whose bytes it was given."""
 
     pid = 0
+    inputs = (Tensor("x", "uint8", (-1,), (1 << 16,)),)
 
     def __init__(self, variant: str) -> None:
         self.variant, self.alive, self.failure = variant, True, None
@@ -67,6 +83,12 @@ class PlayedProcess:
 
     def close(self) -> None:
         self.alive = False
+
+    def __enter__(self) -> PlayedProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Climate:
@@ -90,8 +112,11 @@ class PlayedTrials:
 
     def window(self, _model: str, digest: str, _child: Any, old: Any, _settings: Any, _over: Any) -> WindowSides:
         board = self._board
-        was = board.effect_of(old.digest) if old is not None else Effect()
-        now = board.effect_of(digest)
+        was = board.effect_on(old.process.variant) if old is not None else Effect()
+        now = board.effect_on(_child.variant)
+        board.law.tries(board.name, _child.variant)
+        if old is not None:
+            keeping.disagree(board, old, digest)
         number = board.windows_of(digest)
         if now.dies is not None and number >= 2:
             _child.alive = False
@@ -106,8 +131,8 @@ class PlayedTrials:
         return WindowSides(
             duration_s=8.0,
             pairs=PAIRS,
-            old=_side(before, 0.95),
-            new=_side(after, 0.95 - drop + board.rng.gauss(0.0, 0.005)),
+            old=_side(before, 0.95, mute=board.mute),
+            new=_side(after, 0.95 - drop + board.rng.gauss(0.0, 0.005), mute=board.mute),
             agreement=agreement,
             conditions=Conditions(),
         )
@@ -133,20 +158,15 @@ class PlayedJobs(Jobs):
         if effect.load is not None:
             raise HardStop(effect.load, "as declared")
         self.played.watcher.loaded(self.played.name, manifest.variant, found)
+        self.played.law.loads(self.played.name, manifest.variant)
         return PlayedProcess(manifest.variant)
 
-    def _measure(self, child: Any, _manifest: Manifest, *_: Any) -> Measurement:
-        memory = self.played.effect_on(child.variant).memory
-        return Measurement(
-            n=PAIRS,
-            latency_ms_p50=1.0,
-            latency_ms_p90=1.1,
-            latency_ms_p95=1.2,
-            first_inference_ms=2.0,
-            load_ms=3.0,
-            warmed_up=True,
-            peak_rss_bytes=int(_RSS_BYTES * memory),
-        )
+    def _measure(self, child: Any, manifest: Manifest, *_: Any) -> Measurement:
+        measured = _measured(self.played.effect_on(child.variant))
+        over = exceeded(measured, manifest.limits)
+        if over is not None:
+            raise HardStop(over.reason, over.detail)
+        return measured
 
     def _fits(self, work: Work, manifest: Manifest) -> bool:
         return True
@@ -155,6 +175,15 @@ class PlayedJobs(Jobs):
         made = PlayedDownload(self._link, self._store, self._traffic, work.given_up)
         made.played = self.played
         return made
+
+
+class PlayedMeasurements(Measurements):
+    """The agent's measurements, on a machine that tells nothing of its conditions."""
+
+    def gauged(self, work: Work, order: MeasureOrder) -> Event:
+        agent: Any = self._agent
+        root = agent.board.nothing
+        return gauge(agent.jobs, work, order, emulated=False, clock=lambda: agent.board.now_s, root=root)
 
 
 class PlayedDownload(Download):
@@ -208,8 +237,22 @@ class BoardLane(Lane):
             self._board.later(self._takes_s, lambda: self._board.work(self, job, waits=self._waits))
 
 
-def _side(log_p95: float, accuracy: float) -> VariantWindow:
+def _measured(effect: Effect) -> Measurement:
+    return Measurement(
+        n=PAIRS,
+        latency_ms_p50=1.0 * effect.alone,
+        latency_ms_p90=1.1 * effect.alone,
+        latency_ms_p95=1.2 * effect.alone,
+        first_inference_ms=2.0,
+        load_ms=3.0,
+        warmed_up=True,
+        peak_rss_bytes=int(_RSS_BYTES * effect.memory),
+    )
+
+
+def _side(log_p95: float, accuracy: float, *, mute: bool) -> VariantWindow:
     p95 = math.exp(log_p95)
+    known = None if mute else accuracy
     return VariantWindow(
-        n=PAIRS, latency_ms_p50=0.8 * p95, latency_ms_p90=0.95 * p95, latency_ms_p95=p95, accuracy=accuracy
+        n=PAIRS, latency_ms_p50=0.8 * p95, latency_ms_p90=0.95 * p95, latency_ms_p95=p95, accuracy=known
     )

@@ -186,3 +186,9 @@ def test_done_is_called_for_what_the_broker_acknowledged_and_never_for_what_the_
     speaker.publish("a", b"four", done=lambda: done.put("four"))
     assert done.get(timeout=WAIT_S) == "four"
     speaker.stop()
+
+
+def test_a_python_without_ssl_is_refused_before_it_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paho.mqtt.client.ssl", None)
+    with pytest.raises(BadInput, match="no working ssl"):
+        Link("mqtt://127.0.0.1:1", "a")

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from edgeflock_agent.agent import Agent
+from edgeflock_agent.arrivals import ARRIVALS
 from edgeflock_agent.device import Identity
+from edgeflock_agent.inbox import Word
 from edgeflock_agent.machine.events import ServingStopped
 from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk, DiskFull
@@ -77,13 +79,17 @@ class Bench:
         self.agent = Agent(identity, store, TRUST, make_link, now=lambda: Now(100.0, 100.0))
         self.link = links[0]
 
+    def hear(self, word: bytes) -> None:
+        """The controller's word comes and is dealt with."""
+        ARRIVALS[Word](self.agent, Word(word))
+
     def run(self, *words: bytes) -> list[Any]:
         """Connect, hear these words, and stop."""
         self.agent.boot()
         self.link.start()
         self.agent.link.subscribe(topics.desired("a"), lambda _topic, _payload: None)
         for word in words:
-            self.agent._inbox.put(word)
+            self.agent.tell(Word(word))
         self.agent.stop()
         self.agent.run()
         return self.link.published
@@ -150,17 +156,17 @@ def test_what_cannot_be_made_durable_is_not_done(tmp_path: Path) -> None:
     bench = Bench(tmp_path, disk=disk)
     bench.agent.boot()
     disk.full = True
-    bench.agent._heard(word())
+    bench.hear(word())
     assert bench.agent.work == {}
     state = bench.agent.models["digits"]
     assert (state.state, state.outcome, state.reason) == (DeviceState.FAILED, Outcome.FAILED, Reason.DISK_FULL)
     assert state.desired is not None
     assert state.desired.generation == 1
     disk.full = False
-    bench.agent._heard(word(generation=2))
+    bench.hear(word(generation=2))
     assert bench.agent.models["digits"].candidate == "f" * 64
     disk.full = True
-    bench.agent._heard(word(phase=Phase.TRIAL, generation=3))
+    bench.hear(word(phase=Phase.TRIAL, generation=3))
     state = bench.agent.models["digits"]
     assert (state.state, state.outcome, state.reason) == (DeviceState.FAILED, Outcome.FAILED, Reason.DISK_FULL)
 

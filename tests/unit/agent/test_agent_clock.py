@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeflock_agent.agent import Agent
+from edgeflock_agent.arrivals import ARRIVALS
 from edgeflock_agent.device import Identity
+from edgeflock_agent.inbox import Word
 from edgeflock_agent.machine.state import Now
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_agent.storage.record import RecordFile
@@ -60,7 +62,7 @@ class Board:
             generation=generation, phase=Phase.COMMIT, digest=f"{generation:064x}", rollout="r", expires_at=expires_at
         )
         word = Desired(device="a", models={"digits": entry}, signed_at=signed_at).model_dump(mode="json")
-        self.agent._heard(CONTROLLER.seal(word))
+        ARRIVALS[Word](self.agent, Word(CONTROLLER.seal(word)))
         state = self.agent.models["digits"]
         assert (state.outcome is Outcome.REJECTED) == (state.reason is Reason.EXPIRED)
         return state.state, state.reason

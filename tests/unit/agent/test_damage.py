@@ -23,6 +23,7 @@ from edgeflock_agent.machine.events import (
     Damaged,
     DownloadFailed,
     HardStopped,
+    Loaded,
     ManifestReady,
     Repaired,
     Ticked,
@@ -148,6 +149,23 @@ def test_the_bundle_of_the_image_serves_a_board_that_was_never_told_anything() -
     assert effects == (Load(FACTORY),)
     damaged, effects = step(fresh("digits"), Booted(frozenset(), NOW, BakedBundle(FACTORY, 7)))
     assert (damaged.slots, effects) == (Slots(), ())
+
+
+@pytest.mark.parametrize(("phase", "ends"), [(None, S.COMMITTED), (Phase.REVERT, S.ROLLED_BACK)])
+def test_a_rotten_bundle_of_the_image_that_had_come_in_whole_when_the_agent_died_serves_and_is_no_candidate_any_more(
+    phase: Phase | None, ends: S
+) -> None:
+    image, whole = BakedBundle(FACTORY, 7), frozenset({FACTORY})
+    state, _ = step(fresh("digits"), Booted(whole, NOW, image))
+    state = state.but(desired=entry(phase, FACTORY) if phase is not None else None)
+    news = (ManifestReady(FACTORY, 7), BlobsReady(FACTORY), Verified(FACTORY))
+    state, _ = walk(state, Damaged(whole, NOW), Ticked(NOW), *news)
+    assert (state.candidate, state.mending) == (FACTORY, FACTORY)
+    state, effects = step(state, Booted(whole, NOW, image))
+    assert Load(FACTORY) in effects
+    state, effects = step(state, Loaded(FACTORY))
+    assert Switch(FACTORY) in effects
+    assert (state.state, state.slots.active, state.candidate, state.mending) == (ends, FACTORY, None, None)
 
 
 # --- on a disk --------------------------------------------------------------------------------------------------------

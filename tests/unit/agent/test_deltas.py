@@ -20,7 +20,7 @@ from edgeflock_agent.storage.download import Traffic
 from edgeflock_agent.storage.store import Store
 from edgeflock_agent.storage.unpacking import memory_limit, unpacked
 from edgeflock_agent.work import Work
-from edgeflock_deploy.bundle import Blob, EncodedBlob, encode_blob, split
+from edgeflock_deploy.bundle import Blob, EncodedBlob, Encoding, encode_blob, split
 from edgeflock_deploy.canonical import sha256_hex
 from edgeflock_deploy.codec import encode, nodes, primed_zstd
 from edgeflock_deploy.codec.container import Cut, assemble
@@ -154,13 +154,32 @@ def test_both_ways_lead_to_the_same_blob(encoded: EncodedBlob) -> None:
     assert [way.base for way in blob.encodings] == [None, sha256_hex(OLD)]
 
 
-def test_a_base_that_rots_between_download_and_unpacking_makes_the_whole_come(
-    tmp_path: Path, pack: Callable[..., Any]
+class DyingBase(Store):
+    """A store on a disk on which the base of a delta is damaged right after the nth look at it."""
+
+    looks = 0
+    harm: Callable[[Path], None]
+
+    def way(self, blob: Blob) -> Encoding:
+        way = super().way(blob)
+        if way.base is not None:
+            self.looks -= 1
+            if self.looks == 0:
+                self.harm(self.blob_path(way.base))
+        return way
+
+
+def rot(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+@pytest.mark.parametrize(("looks", "harm"), [(2, rot), (3, rot), (4, rot), (4, Path.unlink)])
+def test_a_base_that_is_damaged_before_or_while_its_delta_is_decoded_makes_the_whole_come(
+    tmp_path: Path, pack: Callable[..., Any], looks: int, harm: Callable[[Path], None]
 ) -> None:
-    store, base = Store(tmp_path, Disk()), random_bytes(300_000, "base")
+    store, base = DyingBase(tmp_path, Disk()), random_bytes(300_000, "base")
     store.disk.write_whole(store.blob_path(sha256_hex(base)), [base])
     packed = pack("edit", base=base)
-    traffic = Traffic()
     jobs = Jobs(
         store,
         MemoryLink(packed.chunks),
@@ -169,12 +188,13 @@ def test_a_base_that_rots_between_download_and_unpacking_makes_the_whole_come(
         runtime="none",
         threads=1,
         now=lambda: Now(0, 0),
-        traffic=traffic,
+        traffic=Traffic(),
     )
     store.add_manifest(packed.digest, packed.envelope)
     work = Work("digits", packed.digest)
+    store.looks, store.harm = looks, harm
     jobs.fetch_blobs(work)
-    store.blob_path(sha256_hex(base)).write_bytes(base[:-1] + b"!")
     assert jobs.verify(work) == Verified(packed.digest)
+    assert store.looks == 0
     model = packed.manifest.blobs["model"]
     assert store.blob_path(model.sha256).read_bytes() == packed.blobs[model.sha256]

@@ -107,6 +107,19 @@ def test_what_would_fail_as_a_service_is_refused_before(
     assert not (board / "etc").exists()
 
 
+def test_an_environment_of_a_python_that_the_service_cannot_see_is_refused(board: Path) -> None:
+    python = board / "opt/edgeflock/bin/python"
+    python.symlink_to("python3")
+    python.with_name("python3").symlink_to("/root/.pyenv/bin/python3.11")
+    done = run(board)
+    assert done.exit_code == 2
+    assert "is run by /root/.pyenv/bin/python3.11" in done.output
+    assert not (board / "etc").exists()
+    python.unlink()
+    python.symlink_to("../../../usr/bin/python3.11")
+    assert run(board).exit_code == 0
+
+
 def test_the_unit_in_the_package_is_the_one_in_the_repository() -> None:
     assert unit_text() == SHIPPED.read_text()
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from update_story import MEASURED, MODEL, Headquarters, Order, PlayedAgent, World
 
+from edgeflock_agent.arrivals import ARRIVALS
+from edgeflock_agent.inbox import Word
 from edgeflock_agent.storage.disk import Disk, DiskFull
 from edgeflock_agent.storage.record import AgentRecord, RecordFile
 from edgeflock_deploy.messages.orders import Desired, MeasureOrder, Phase
@@ -86,7 +88,7 @@ def test_an_answer_outlives_the_agent_and_is_forgotten_when_nobody_asks_any_more
     hq.measure = None
     last = PlayedAgent(tmp_path, Disk(), hq)
     last.boot()
-    last._heard(hq._order())
+    ARRIVALS[Word](last, Word(hq._order()))
     assert last.measurements.answers == {}
 
 

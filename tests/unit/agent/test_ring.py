@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from file_system import FileSystem
 from power import DyingDisk, PowerCut
+from recording_disk import RecordingDisk
 
 from edgeflock_agent.storage import ring
 from edgeflock_agent.storage.disk import Disk
@@ -96,6 +99,21 @@ def test_a_power_cut_at_any_step_leaves_whole_items_in_order_and_the_next_start_
         assert not list(folder.glob("*.tmp"))
     else:
         raise AssertionError("the power never lasted")
+
+
+def test_a_power_cut_brings_nothing_back_beside_what_took_its_place(tmp_path: Path) -> None:
+    disk = RecordingDisk(tmp_path)
+    kept = make(tmp_path / "ring", blocks=2, disk=disk)
+    for number in range(4):
+        kept.add(item(number))
+    for cut in range(len(disk.operations) + 1):
+        system = FileSystem({})
+        for operation in disk.operations[:cut]:
+            system.do(operation)
+        for seed in range(40):
+            left = system.after_a_cut(random.Random(seed)).get("ring", {})
+            assert isinstance(left, dict)
+            assert sum(len(file) > 0 for file in left.values()) <= 2
 
 
 def test_another_reads_and_clears_the_folder_while_its_writer_goes_on(tmp_path: Path) -> None:

@@ -121,6 +121,13 @@ def test_stages_take_as_long_as_rehearsals_do() -> None:
     assert found.endings == {"succeeded": 20}
 
 
+def test_a_rollout_that_would_end_for_it_is_told_with_whom_it_would_send_back() -> None:
+    under_way = {"rollout": "r1-abcd", "phase": "RUNNING", "going_back": 2}
+    told = said(subject(board("a"), overtakes=[under_way, under_way | {"rollout": "r2-x", "going_back": 0}]), policy(1))
+    assert "r1-abcd is under way (RUNNING): it would end, and 2 devices not meant here would go back" in told
+    assert "r2-x is under way (RUNNING): it would end" in told.splitlines()
+
+
 def test_a_large_fleet_goes_on_at_the_pace_of_its_first_commits() -> None:
     rules = policy(1, guardrail=(), max_in_trial=10)
     small, large = (

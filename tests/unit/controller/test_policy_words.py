@@ -17,7 +17,8 @@ STAGES = "[[stage]]\ndevices = 1\ndeadline_s = 90000\n[[stage]]\npercent = 100\n
 P50 = '[[guardrail]]\nmetric = "latency_ms_p50"\nfail_margin = 0.05\npass_margin = 0.10\n'
 ACCURACY = '[[guardrail]]\nmetric = "accuracy"\nfail_margin = 0.01\npass_margin = 0.03\n'
 ERRORS = '[[guardrail]]\nmetric = "errors"\nfail_margin = 0.01\npass_margin = 0.03\nweight = 0.05\n'
-PLAIN = f"version = 1\nalpha = 0.05\n{TRIAL}{STAGES}{P50}{ACCURACY}{ERRORS}"
+HALT = '[[halt]]\nwhen = "offline"\ndevices = 2\npercent = 50\n'
+PLAIN = f"version = 1\nalpha = 0.05\n{HALT}{TRIAL}{STAGES}{P50}{ACCURACY}{ERRORS}"
 
 
 def said(text: str) -> dict[str, str]:
@@ -54,6 +55,7 @@ def test_the_policy_for_a_first_model_says_that_it_judges_nothing() -> None:
         (ACCURACY, "", "no guardrail looks at the answers"),
         (P50, "", "no guardrail looks at latency"),
         (ERRORS, "", "no guardrail looks at errors"),
+        (HALT, HALT.replace("offline", "failed"), "one that kills boards goes on to the last of them"),
         (ERRORS, ERRORS.replace("errors", "energy_mj"), "energy_mj without where_measured: a device without a meter"),
         ('accuracy"\n', 'accuracy"\nweight = 0.01\n', "accuracy has 0.9 % of the weight"),
         ("devices = 1\n", "devices = 1\nmax_windows = 3\n", "stage 1: max_windows 3 is too few: even a perfect copy"),

@@ -7,7 +7,7 @@ from edgeflock_controller.explanation import why_view
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.rollouts import Rollouts
 from edgeflock_controller.store import Store
-from edgeflock_controller.views import rollout_view
+from edgeflock_controller.views import overtaken_view, rollout_view
 from edgeflock_deploy.messages.orders import DesiredModel, Phase
 from edgeflock_deploy.messages.reports import Reported, ReportedModel
 from edgeflock_deploy.messages.values import DeviceState, Outcome
@@ -129,6 +129,9 @@ def test_a_newer_rollout_takes_shared_devices_and_leaves_the_others_alone(store:
     with store.transaction():
         rollouts.start(started("r1", "pi-1", "pi-2"))
         rollouts.start(started("r2", "pi-3"))
+        assert rollouts.overtaken("other", ["pi-1"]) == []
+        (foretold,) = [overtaken_view(*one) for one in rollouts.overtaken("m", ["pi-1", "pi-9"])]
+        assert foretold == {"rollout": "r1", "phase": "RUNNING", "going_back": 1}
         rollouts.start(started("r3", "pi-1", at=101.0))
     assert store.twins.desired("pi-1")["m"].rollout == "r3"
     assert store.twins.desired("pi-2")["m"].phase is Phase.REVERT

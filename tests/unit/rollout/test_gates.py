@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeflock_deploy.messages.orders import Phase
-from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.policy.rules import Guardrail, Policy
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind, RolloutPhase, StagePhase
 
@@ -70,6 +70,23 @@ def test_a_committed_device_that_stops_hard_fails_a_rollout_that_waits_for_appro
     world.proves("a")
     world.fails("a", Reason.CRASH_LOOP)
     assert world.phase() is RolloutPhase.ROLLING_BACK
+
+
+def test_devices_that_fall_silent_while_it_waits_for_approval_fail_it_before_anybody_approves(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    devices = [f"d{number:02}" for number in range(40)]
+    rules = policy(3, 100.0, **SECOND_APPROVED)
+    rules = rules.model_copy(update={"guardrail": (*rules.guardrail, Guardrail(metric="silence", fail_margin=0.5))})
+    world = fleet(rules, dict.fromkeys(devices, "pi"))
+    for device in devices[:3]:
+        world.proves(device)
+    for device in devices[:3]:
+        world.goes(device, online=False)
+        world.tick(300)
+    assert world.phase() is RolloutPhase.ROLLED_BACK
+    assert "fell silent" in world.rollout.reason
+    assert world.asked(Phase.TRIAL) == []
 
 
 def test_it_starts_at_its_time(fleet: MakeFleet, policy: MakePolicy) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.messages.orders import Phase
-from edgeflock_deploy.messages.windows import Window
-from edgeflock_deploy.policy.rules import Policy
-from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
+from edgeflock_deploy.messages.windows import Outcomes, VariantWindow, Window
+from edgeflock_deploy.policy.rules import Guardrail, Policy
+from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind, RolloutPhase
 
 if TYPE_CHECKING:
     from tests.unit.rollout.conftest import Fleet
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 MakeFleet = Callable[..., "Fleet"]
 MakeWindow = Callable[..., Window]
 MakePolicy = Callable[..., Policy]
+OTHER_MIX = {
+    "old": VariantWindow(n=40, latency_ms_p50=10, outcomes=Outcomes(classes=(20, 20))),
+    "new": VariantWindow(n=40, latency_ms_p50=10, outcomes=Outcomes(classes=(38, 2))),
+}
 
 
 def board(number: int) -> str:
@@ -114,26 +118,35 @@ def test_a_suspect_that_has_committed_goes_back_too(fleet: MakeFleet, policy: Ma
 
 
 def test_drift_holds_the_rollout_for_a_person_once(fleet: MakeFleet, policy: MakePolicy) -> None:
-    from edgeflock_deploy.messages.windows import Outcomes, VariantWindow
-    from edgeflock_deploy.policy.rules import Guardrail
-
     rules = policy(1, 100.0)
     world = fleet(rules.model_copy(update={"guardrail": (Guardrail(metric="drift", fail_margin=0.05),)}))
     world.trial("a")
-    sides = {
-        "old": VariantWindow(n=40, outcomes=Outcomes(classes=(20, 20))),
-        "new": VariantWindow(n=40, outcomes=Outcomes(classes=(38, 2))),
-    }
     world.pause()  # nobody commits meanwhile
-    world.windows("a", 3, **sides)
+    world.windows("a", 3, **OTHER_MIX)
     world.resume()
     world.seen("a")
     assert world.status("a") is DeviceStatus.COMMITTING
-    world.windows("a", 20, **sides)
+    world.windows("a", 20, **OTHER_MIX)
     assert world.phase() is RolloutPhase.PAUSED
     assert "of its answers went to other classes" in (world.rollout.paused_why or "")
     world.resume()
-    world.windows("a", 20, **sides)
+    world.windows("a", 20, **OTHER_MIX)
+    assert world.phase() is RolloutPhase.RUNNING
+
+
+def test_drift_that_shows_while_it_is_paused_holds_it_when_it_is_resumed(fleet: MakeFleet, policy: MakePolicy) -> None:
+    rules = policy(1, 100.0)
+    drift = Guardrail(metric="drift", fail_margin=0.05)
+    world = fleet(rules.model_copy(update={"guardrail": (*rules.guardrail, drift)}))
+    world.trial("a")
+    world.pause()
+    world.windows("a", 20, **OTHER_MIX)
+    assert world.rollout.paused_why == "paused by op"
+    world.resume()
+    assert world.rollout.paused_by is PauseKind.GUARDRAIL
+    assert "of its answers went to other classes" in (world.rollout.paused_why or "")
+    assert world.asked(Phase.COMMIT) == []
+    world.resume()
     assert world.phase() is RolloutPhase.RUNNING
 
 

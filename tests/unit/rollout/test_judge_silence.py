@@ -10,6 +10,7 @@ import pytest
 from edgeflock_deploy.judge import betting, silence
 from edgeflock_deploy.judge.silence import Silence
 from edgeflock_deploy.messages.orders import Phase
+from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.policy.rules import Guardrail, Policy
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase
 
@@ -82,6 +83,37 @@ def test_a_candidate_that_kills_boards_fails_after_a_few_of_them(fleet: MakeFlee
     assert world.rollout.reason.startswith(f"FAIL: {killed} devices with the candidate fell silent (d00, d01")
     assert "and of their peers without it 0" in world.rollout.reason
     assert world.asked(Phase.TRIAL) == []
+
+
+@pytest.mark.parametrize("name", ["cautious", "standard", "fast"])
+def test_no_shipped_policy_lets_a_candidate_kill_a_third_board_before_a_person_looks(
+    fleet: MakeFleet, name: str
+) -> None:
+    world = fleet(load_policy(name), "abc")  # too few for their silence to prove anything
+    for device in "ab":
+        assert world.asked(Phase.TRIAL)[-1] == device
+        world.trial(device)
+        world.tick(60)
+        world.goes(device, online=False)
+        world.tick(world.rollout.policy.stage[0].deadline_s)
+    assert world.phase() is RolloutPhase.PAUSED
+    assert world.rollout.reason.startswith("halt rule: 2 of the 2 devices asked so far are offline")
+    assert world.status("c") is DeviceStatus.WAITING
+
+
+@pytest.mark.parametrize(("boards", "deaths"), [(10, 7), (100, 4)])
+def test_how_many_boards_must_die_before_silence_alone_fails_the_standard_policy(
+    fleet: MakeFleet, boards: int, deaths: int
+) -> None:
+    devices = [f"d{number:03}" for number in range(boards)]
+    world = fleet(load_policy("standard").model_copy(update={"halt": ()}), dict.fromkeys(devices, "pi"))
+    for device in devices[:deaths]:
+        assert world.phase() is RolloutPhase.RUNNING
+        world.trial(device)
+        world.goes(device, online=False)
+        world.tick(LATE)
+        world.tick(world.rollout.policy.stage[0].deadline_s)
+    assert "fell silent" in world.rollout.reason
 
 
 def test_while_paused_silences_count_as_well(fleet: MakeFleet, policy: MakePolicy) -> None:

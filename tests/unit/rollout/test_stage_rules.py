@@ -170,10 +170,14 @@ def test_baking_is_not_against_the_deadline(fleet: MakeFleet, policy: MakePolicy
         (
             {"when": "offline", "devices": 1},
             lambda world: world.goes("a", online=False),
-            "1 of 3 devices that were asked offline",
+            "1 of the 3 devices asked so far is offline",
         ),
         ({"when": "offline", "percent": 33}, lambda world: world.goes("a", online=False), "the policy stops at 33 %"),
-        ({"when": "set_aside", "devices": 1}, lambda world: world.fails("a", Reason.DISK_FULL), "asked set aside"),
+        (
+            {"when": "set_aside", "devices": 1},
+            lambda world: world.fails("a", Reason.DISK_FULL),
+            "asked so far is set aside",
+        ),
         ({"when": "failed", "devices": 1}, lambda world: world.fails("a", Reason.DISK_FULL), "ended in a failure"),
     ],
 )
@@ -220,7 +224,7 @@ def test_both_levels_must_be_met(fleet: MakeFleet, policy: MakePolicy) -> None:
     assert world.phase() is RolloutPhase.RUNNING
     world.goes("c", online=False)
     assert world.rollout.paused_why == (
-        "halt rule: 3 of 5 devices that were asked offline; the policy stops at 2 devices and 50 %"
+        "halt rule: 3 of the 5 devices asked so far are offline; the policy stops at 2 devices and 50 %"
     )
 
 
@@ -233,7 +237,7 @@ def test_what_was_acknowledged_counts_no_more(fleet: MakeFleet, policy: MakePoli
     assert world.phase() is RolloutPhase.RUNNING
     world.goes("d", online=False)
     assert world.rollout.paused_why == (
-        "halt rule: 4 of 5 devices that were asked offline, 2 of them acknowledged; the policy stops at 2 devices"
+        "halt rule: 4 of the 5 devices asked so far are offline, 2 of them acknowledged; the policy stops at 2 devices"
     )
 
 

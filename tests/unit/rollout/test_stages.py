@@ -113,6 +113,16 @@ def test_sleeping_devices_are_not_waited_for_and_get_it_when_they_wake(fleet: Ma
     assert world.rollout.devices_waiting == 2
 
 
+def test_the_end_says_how_many_that_got_it_are_offline(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(1, 100.0), "abc", current="c")
+    world.proves("a")
+    world.goes("a", online=False)
+    world.goes("c", online=False)
+    world.proves("b")
+    assert world.phase() is RolloutPhase.SUCCEEDED
+    assert world.rollout.reason == "3 of 3 devices run small, 1 of them offline now"
+
+
 def test_with_everybody_asleep_it_waits_for_one_to_wake(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(1, 100.0), "ab", offline="ab")
     assert (world.phase(), world.sent) == (RolloutPhase.RUNNING, [])

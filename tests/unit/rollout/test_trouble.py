@@ -218,6 +218,24 @@ def test_without_a_verdict_after_max_windows_it_is_held_and_resuming_gives_as_ma
     assert world.phase() is RolloutPhase.PAUSED
 
 
+def test_once_twenty_have_passed_one_without_a_verdict_is_set_aside_and_holds_only_the_end(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    devices = [f"d{number:02}" for number in range(24)]
+    world = fleet(policy(100.0, max_windows=15), dict.fromkeys(devices, "pi"))
+    for device in devices[:20]:
+        world.proves(device)
+    for device in devices[20:]:
+        world.trial(device)
+    world.windows("d20", 15, ratio=None)
+    assert (world.phase(), world.status("d20")) == (RolloutPhase.RUNNING, DeviceStatus.SET_ASIDE)
+    assert world.desired["d20"].phase is Phase.REVERT
+    for device in devices[21:]:
+        world.proves(device)
+    assert world.phase() is RolloutPhase.PAUSED
+    assert "no verdict after 15 windows: no data for latency_ms_p50" in (world.rollout.paused_why or "")
+
+
 def test_missing_data_is_inconclusive_never_a_pass(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(1, 100.0, guardrails=("latency_ms_p50", "accuracy"), max_windows=30))
     world.trial("a")
