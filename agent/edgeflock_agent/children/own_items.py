@@ -76,7 +76,8 @@ class OwnItems:
         return {"answer": values[::step].tolist()}
 
     def _values(self, output: Array) -> Array:
-        return answers("regression", self._model.outputs[0].decode(output))[0]
+        values: Array = answers("regression", self._model.outputs[0].decode(output))[0]
+        return values
 
     def _open_golden(self, header: Told, _: Payload) -> tuple[Told, bytes]:
         with os.fdopen(header["fd"], "rb", closefd=False) as file:
