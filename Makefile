@@ -14,7 +14,7 @@ help:
 	@echo "make check   format, lint, types, layers"
 	@echo "make docs    write the generated documentation anew"
 	@echo "make bench   the measurements in benchmarks/ (minutes)"
-	@echo "make soak    power cuts, kills and failing disks in full, and 10,000 fleets in a test tube"
+	@echo "make soak    power cuts, kills and failing disks in full, 10,000 fleets in a test tube, and every planted mistake"
 	@echo "make steady  the demo 20 times with busy cores (about an hour)"
 	@echo "make lock    resolve requirements.lock anew"
 	@echo "make clean   remove .venv and build/"
@@ -61,6 +61,7 @@ soak: $(READY)
 	PYTHONPATH=tests/doubles $(BIN)/python -m benchmarks.device.power_cuts $(ARGS)
 	PYTHONPATH=tests/doubles $(BIN)/python -m benchmarks.device.killed_agent
 	PYTHONPATH=tests/doubles $(BIN)/python -m world --seeds 0:10000
+	PYTHONPATH=tests/doubles $(BIN)/python -m world --planted
 	EDGEFLOCK_SOAK=1 $(BIN)/python -m pytest --durations=5 tests/system/test_vm.py
 
 steady: $(READY)

@@ -52,23 +52,26 @@ class DeviceEvidence(NamedTuple):
 
     def has_seen(self, boot_id: str, number: int) -> bool:
         """Whether this window was taken in before."""
-        return any(first <= number <= last for first, last in self.seen.get(boot_id, ()))
+        runs = self.seen.get(boot_id)
+        if not runs or number > runs[-1][1]:  # the usual case: windows come in order
+            return False
+        return any(first <= number <= last for first, last in runs)
 
     def counting(self, window: Window, said: Said) -> DeviceEvidence:
         """Take in one more window, with what was said of each metric as it stands after it."""
         seen = {**self.seen, window.boot_id: _add(self.seen.get(window.boot_id, ()), window.number)}
         return DeviceEvidence(
-            windows=self.windows + 1,
-            unpaired=self.unpaired + (not window.paired),
-            pairs=self.pairs + window.pairs,
-            live_pairs=self.live_pairs + window.live_pairs,
-            emulated=self.emulated or window.conditions.emulated,
-            device_class=window.device_class,
-            alerts=said.alerts,
-            seen=seen,
-            metrics=said.metrics,
-            shown=said.shown,
-            leaning=said.leaning,
+            self.windows + 1,
+            self.unpaired + (not window.paired),
+            self.pairs + window.pairs,
+            self.live_pairs + window.live_pairs,
+            self.emulated or window.conditions.emulated,
+            window.device_class,
+            said.alerts,
+            seen,
+            said.metrics,
+            said.shown,
+            said.leaning,
         )
 
     def voided(self) -> DeviceEvidence:
@@ -90,6 +93,7 @@ class Evidence(NamedTuple):
     suspect: str | None = None
     braked: bool = False
     silence: Silence = Silence()
+    oversized: tuple[str, ...] = ()  # the devices beyond an exact margin, sorted
 
     def of(self, device: str) -> DeviceEvidence:
         """One device's evidence; empty if it was never heard."""
@@ -108,7 +112,10 @@ class Evidence(NamedTuple):
                 sums[metric] = sums.get(metric, _NO_CLASS).changed(out, into)
             classes = {**classes, own.device_class: sums}
         devices = self.devices.with_item(device, own)
-        after = Evidence(devices, fleet, classes, heard, self.suspect, self.braked, self.silence)
+        over = self.oversized
+        if _is_beyond(own) is not (device in over):
+            over = tuple(sorted({*over} ^ {device}))
+        after = Evidence(devices, fleet, classes, heard, self.suspect, self.braked, self.silence, over)
         return after if apart or classes is not self.classes else after._with_class(before, own)
 
     def without(self, device: str) -> Evidence:
@@ -144,6 +151,10 @@ class Evidence(NamedTuple):
 _Change = tuple[Metric, MetricEvidence | None, MetricEvidence | None]
 _NEVER_HEARD = DeviceEvidence()
 _NO_SUM, _NO_CLASS = Pooled(), ClassPooled()
+
+
+def _is_beyond(own: DeviceEvidence) -> bool:
+    return any(seen.beyond for seen in own.metrics.values())
 
 
 def _changes(before: DeviceEvidence, own: DeviceEvidence) -> list[_Change]:

@@ -129,9 +129,9 @@ MISTAKES: tuple[Mistake, ...] = (
         "memory guards nothing",
         (
             Change(
-                f"{_JUDGE}.judge",
-                "        if guardrail.metric == EXACT and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
-                "        if False and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+                f"{_JUDGE}.exact",
+                "    if guardrail is None or not blamed:\n",
+                "    if True:\n",
             ),
             Change(
                 f"{_JUDGE}.judge",
@@ -143,8 +143,8 @@ MISTAKES: tuple[Mistake, ...] = (
     _one(
         "missing data is a PASS",
         f"{_JUDGE}.judge",
-        '            yield f"no data for {guardrail.metric}"\n',
-        "            continue\n",
+        '                yield f"no data for {name}"\n',
+        "                continue\n",
         needs="mute",
     ),
     # the rollout

@@ -49,15 +49,18 @@ class Ended(NamedTuple):
     happened: int
 
 
-def run(options: Options, script: Callable[[World], None] = lambda _world: None) -> Ended:
-    """Let a world run from its beginning to its end; `script` puts more on its agenda."""
+def run(options: Options, script: Callable[[World], None] = lambda _world: None, *, hasty: bool = False) -> Ended:
+    """Let a world run from its beginning to its end, or, if `hasty`, until something is seen to be against the law.
+
+    `script` puts more on its agenda.
+    """
     logging.disable(logging.CRITICAL)  # agents and the service log what the trace tells better
     folder = Path(tempfile.mkdtemp(prefix="world-", dir=home()))
     try:
         world = World(options, folder)
         script(world)
         try:
-            world.run()
+            world.run(hasty=hasty)
         except Exception as error:  # a fault that nobody catches is against the law too
             world.checks.violations.append(f"{type(error).__name__}: {error}")
         return Ended(options, world.checks.violations, world.trace.lines, world.agenda.happened)
@@ -133,7 +136,7 @@ class World:
         self.headquarters.began = self._service_began
         self.operator = Operator(self)
 
-    def run(self) -> None:
+    def run(self, *, hasty: bool) -> None:
         """Begin, let faults strike, make peace, and see that all converges."""
         self._begin()
         self.agenda.run(2.0)
@@ -141,17 +144,10 @@ class World:
         faults.plan(self)
         delivery.plan(self)
         keeping.plan(self)
-        while self.agenda.now_s < self.end_s:
+        while self.agenda.now_s < self.end_s and not (hasty and self.checks.violations):
             self.agenda.run(min(self.end_s, self.agenda.now_s + 50.0))
-        self._make_peace()
-        until_s, heard_by_s = self.agenda.now_s + PEACE_S, self.agenda.now_s + _HEARD_BEATS * self.options.beat_s
-        while (left := not_heard(self) + not_converged(self)) and self.agenda.now_s < until_s:
-            self.agenda.run(self.agenda.now_s + _LOOK_S)
-            if self.agenda.now_s > heard_by_s:
-                self.checks.violations += not_heard(self)
-                heard_by_s = math.inf
-        self.checks.violations += [f"not converged: {what}" for what in left]
-        self.checks.violations += count_problems(self)
+        if not (hasty and self.checks.violations):
+            self._have_peace()
         for board in self.boards:
             board.kill()
 
@@ -177,6 +173,17 @@ class World:
         if self.options.blank:
             self.agenda.at(8.0, self.operator.install)
         self.agenda.at(60.0 if self.options.blank else 10.0, lambda: self.operator.deploy(2))
+
+    def _have_peace(self) -> None:
+        self._make_peace()
+        until_s, heard_by_s = self.agenda.now_s + PEACE_S, self.agenda.now_s + _HEARD_BEATS * self.options.beat_s
+        while (left := not_heard(self) + not_converged(self)) and self.agenda.now_s < until_s:
+            self.agenda.run(self.agenda.now_s + _LOOK_S)
+            if self.agenda.now_s > heard_by_s:
+                self.checks.violations += not_heard(self)
+                heard_by_s = math.inf
+        self.checks.violations += [f"not converged: {what}" for what in left]
+        self.checks.violations += count_problems(self)
 
     def _make_peace(self) -> None:
         self.trace.note("world", "the faults stop")
