@@ -129,9 +129,9 @@ MISTAKES: tuple[Mistake, ...] = (
         "memory guards nothing",
         (
             Change(
-                f"{_JUDGE}.judge",
-                "    if book.exact is not None and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
-                "    if False and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+                f"{_JUDGE}.exact",
+                "    if guardrail is None or not blamed:\n",
+                "    if True:\n",
             ),
             Change(
                 f"{_JUDGE}.judge",
