@@ -75,6 +75,7 @@ class Checks:
         self._without_s: dict[str, float] = {}
         self._acknowledged: dict[str, int] = defaultdict(int)
         self._newest_report: dict[str, tuple[int, int]] = {}
+        self._inherited: dict[str, int] = {}  # the newest word that a replaced board had been told
 
     # --- what can be seen ---------------------------------------------------------------------------------------------
 
@@ -139,6 +140,7 @@ class Checks:
         for forgotten in (self.served, self._acknowledged, self._without_s, self.reports):
             forgotten.pop(board, None)
         self._newest_report[board] = (self.boards[board].boots, sys.maxsize)
+        self._inherited[board] = max(self.words[board], default=0)
 
     def rollouts(self, shown: list[dict[str, Any]], policies: Mapping[str, Policy]) -> None:
         """What headquarters shows of its rollouts, after a turn."""
@@ -182,6 +184,7 @@ class Checks:
             for board, last in newest.items()
             if last.rollout == rollout
             and last.phase == "commit"
+            and max(self.words[board]) > self._inherited.get(board, -1)  # a stage was filled up for the one before it
             and self.reports.get(board, {}).get("models", {}).get(MODEL, {}).get("digest") == last.digest
         ]
         self._not_too_far(rollout, len(trying) + len(running))
