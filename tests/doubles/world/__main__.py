@@ -66,7 +66,7 @@ def _many(seeds: list[int], settings: list[str], *, first_only: bool) -> int:
 
     begun, bad, done = time.monotonic(), 0, 0
     for seed in seeds:
-        ended = run(draw(seed).but(*settings))
+        ended = run(draw(seed).but(*settings), hasty=first_only)
         done += 1
         if ended.violations:
             bad += 1
