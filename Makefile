@@ -35,7 +35,7 @@ demo: $(READY)
 
 # Three workers also on two cores: many tests wait for processes, brokers and beats.
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=25 $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25 $(ARGS)
 
 # What the machine lacks is fetched into build/arm; what cannot be fetched is a skipped test with the reason.
 test-arm: $(READY)

@@ -18,6 +18,7 @@ from proxy import CountingProxy
 from rich.console import Console
 
 from benchmarks import table
+from edgeflock_controller.client import Client
 from edgeflock_deploy.bundle import CHUNK_BYTES
 
 AGENTS = 20
@@ -52,7 +53,7 @@ def main() -> None:
         port = int(fleet.broker_url.rsplit(":", 1)[1])
         controllers = CountingProxy(port)
         fleet.spawn("controller", "edgeflock", "serve", "--broker", controllers.url)
-        fleet.wait_for("the controller", lambda: fleet.ask("devices") is not None)
+        fleet.wait_for("the controller", lambda: fleet.ask(Client.devices) is not None)
         proxies = {f"board-{n + 1:02d}": CountingProxy(port, RATE) for n in range(AGENTS)}
         for number, (name, proxy) in enumerate(proxies.items()):
             start(fleet, name, number, proxy)

@@ -47,11 +47,10 @@ class Journal:
         """The events of a rollout, oldest first: those after one place in the journal, up to another."""
         rows = "SELECT seq, event, decided, seal FROM journal WHERE rollout = ? AND seq > ? ORDER BY seq LIMIT ?"
         while found := self._connection.execute(rows, (rollout, after, _AT_ONCE)).fetchall():
-            for row in found:
-                after = row["seq"]
+            for after, text, decided, seal in found:
                 if upto is not None and after > upto:
                     return
-                yield Entry(after, EVENTS.validate_json(row["event"]), row["event"], row["decided"], row["seal"])
+                yield Entry(after, EVENTS.validate_json(text), text, decided, seal)
 
     def seal_at(self, rollout: str, seq: int) -> str | None:
         """The seal of a row."""

@@ -5,7 +5,8 @@ Each method is one command, run on the core's thread in one transaction, and ent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from edgeflock_controller.audit import Act, Kind
@@ -120,8 +121,11 @@ class Upkeep:
         return self._store.audit.newest(limit, about)
 
     def refused(self, act: Act, error: BadInput) -> None:
-        """Enter a command that was refused."""
-        self._note(act, f"refused: {error}")
+        """Enter a command that was refused, under the whole id of a rollout that it named by the beginning of one."""
+        about: dict[Kind, Iterable[str]] = dict(act.about)
+        with contextlib.suppress(BadInput):
+            about["rollout"] = [self._find_rollout(name) for name in act.about.get("rollout", ())]
+        self._note(act._replace(about=about), f"refused: {error}")
 
     def _let_rollouts_know(self, kind: FreezeKind, name: str, event: ModelFrozen | ModelUnfrozen) -> None:
         if kind == "device":

@@ -19,6 +19,8 @@ from fleet import CLASSES, Fleet, Stopped
 from rich.console import Console
 from rich.table import Table
 
+from edgeflock_controller.client import Client
+
 HERE = Path(__file__).resolve().parent
 ROLLOUTS = (  # what is deployed, under which policy, and how it must end
     ("float32", "install", "SUCCEEDED"),
@@ -79,7 +81,7 @@ def tell(fleet: Fleet, devices: int, out: Path, console: Console) -> bool:
         fleet.wait_for(f"every agent back on {GOOD}", lambda: set(fleet.running_digests("digits").values()) == {good})
     running = [
         {"id": d["id"], "device_class": d["device_class"], "running_digest": d["models"]["digits"]["digest"]}
-        for d in fleet.ask("devices")
+        for d in fleet.ask(Client.devices) or []
     ]
     report = {
         "variants": [

@@ -6,7 +6,7 @@ also when the process that started it is killed: the parent-death signal sees to
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shlex
 import shutil
@@ -17,16 +17,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 from edgeflock_controller.broker import EmbeddedBroker
+from edgeflock_controller.client import Client
+from edgeflock_deploy.errors import BadInput
 
 BIN = Path(sys.executable).parent
 LIFELINE = (sys.executable, "-m", "edgeflock_deploy.lifeline")
 CLASSES = ("class-a", "class-b")
 _POLL_S = 0.1
+Answer = TypeVar("Answer")
 
 
 class Stopped(Exception):
@@ -90,7 +93,7 @@ class Fleet:
     def start_controller(self) -> None:
         """Start `edgeflock serve` and wait until it answers."""
         self.spawn("controller", "edgeflock", "serve", "--broker", self.broker_url)
-        self.wait_for("the controller", lambda: self.ask("devices") is not None)
+        self.wait_for("the controller", lambda: self.ask(Client.devices) is not None)
 
     def start_agent(self, name: str, device_class: str, *options: str) -> None:
         """Start an agent with its own state folder and one interpreter thread."""
@@ -112,7 +115,7 @@ class Fleet:
 
     def online(self) -> int:
         """How many devices the controller believes to be online."""
-        return sum(device["online"] for device in self.ask("devices") or [])
+        return sum(device["online"] for device in self.ask(Client.devices) or [])
 
     def run(self, *words: str, must_succeed: bool = True) -> int:
         """Print an `edgeflock` command and run it, its output to the terminal; returns its exit code."""
@@ -122,15 +125,15 @@ class Fleet:
         """Print a Python script's command and run it."""
         return self._call([sys.executable, str(script), *words], f"python {script.name} {shlex.join(words)}", True)
 
-    def ask(self, *words: str) -> Any:
-        """What `edgeflock … --json` answers; None if it does not end with 0."""
-        command = [*LIFELINE, str(BIN / "edgeflock"), *words, "--json"]
-        answer = subprocess.run(command, env=self.env, capture_output=True, check=False)
-        return json.loads(answer.stdout) if answer.returncode == 0 else None
+    def ask(self, question: Callable[[Client], Answer]) -> Answer | None:
+        """What the controller answers; None while it does not. The commands ask in the same way."""
+        with contextlib.suppress(BadInput), Client(self.home / "store") as client:
+            return question(client)
+        return None
 
     def latest_rollout(self) -> dict[str, Any]:
         """The newest rollout, as `edgeflock rollouts --json` tells it."""
-        rollouts = self.ask("rollouts")
+        rollouts = self.ask(Client.rollouts)
         if not rollouts:
             raise Stopped("there is no rollout")
         latest: dict[str, Any] = max(rollouts, key=lambda rollout: rollout["started_at"])
@@ -138,7 +141,8 @@ class Fleet:
 
     def running_digests(self, model: str) -> dict[str, str | None]:
         """The bundle that each device says it runs."""
-        return {device["id"]: device["models"].get(model, {}).get("digest") for device in self.ask("devices") or []}
+        devices = self.ask(Client.devices) or []
+        return {device["id"]: device["models"].get(model, {}).get("digest") for device in devices}
 
     def spawn(self, name: str, *command: str) -> None:
         """Start a long-lived process; its output goes to `logs/NAME.log`."""

@@ -96,6 +96,12 @@ def mixture(wealth: LogWealth) -> float:
     return top / UNIT + math.log(rest / 8)
 
 
+def staked(wealth: LogWealth, x: float) -> tuple[LogWealth, float]:
+    """The wealth after one observation, and its `mixture`."""
+    after = stake(wealth, x)
+    return after, mixture(after)
+
+
 def purse(log_wealth: float) -> int:
     """A wealth in whole numbers of 1/ONE, rounded down, to be added to others; beyond 2**60 it is counted as 2**60."""
     return math.floor(ONE * math.exp(min(log_wealth, _RICH)))

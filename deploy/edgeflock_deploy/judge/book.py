@@ -10,18 +10,21 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from edgeflock_deploy.judge.observations import EXACT, OF_BOARDS, Bet
-from edgeflock_deploy.policy.rules import BRAKES, Guardrail, Metric, Policy
+from edgeflock_deploy.policy.rules import BRAKES, FAIL_ONLY, Guardrail, Metric, Policy
 
 _KEPT = 64  # policies; there is one for each rollout that runs
 
 
 class Book(NamedTuple):
-    """The guardrails of a policy by what is done with them; `emulated` are the bets on a device that is."""
+    """The guardrails of a policy by what is done with them; `emulated_` is of a device that is."""
 
     bets: Mapping[Metric, Bet]
-    emulated: Mapping[Metric, Bet]
+    emulated_bets: Mapping[Metric, Bet]
+    passes: tuple[Guardrail, ...]  # those that a PASS is asked of
+    emulated_passes: tuple[Guardrail, ...]
     exact: Guardrail | None
     fails: tuple[Guardrail, ...]  # those that a FAIL is bet on for
+    fail_metrics: tuple[Metric, ...]
     brakes: tuple[Guardrail, ...]
 
 
@@ -42,10 +45,15 @@ def book_of(policy: Policy) -> Book:
 
 def _made(policy: Policy) -> Book:
     bets = {guardrail.metric: Bet.on(guardrail) for guardrail in policy.guardrail}
+    passes = tuple(guardrail for guardrail in policy.guardrail if guardrail.metric not in FAIL_ONLY)
+    fails = tuple(guardrail for guardrail in policy.guardrail if guardrail.metric not in (EXACT, *BRAKES))
     return Book(
         bets,
         {metric: bet for metric, bet in bets.items() if metric not in OF_BOARDS},
+        passes,
+        tuple(guardrail for guardrail in passes if guardrail.metric not in OF_BOARDS),
         next((guardrail for guardrail in policy.guardrail if guardrail.metric == EXACT), None),
-        tuple(guardrail for guardrail in policy.guardrail if guardrail.metric not in (EXACT, *BRAKES)),
+        fails,
+        tuple(guardrail.metric for guardrail in fails),
         tuple(guardrail for guardrail in policy.guardrail if guardrail.metric in BRAKES),
     )

@@ -52,23 +52,26 @@ class DeviceEvidence(NamedTuple):
 
     def has_seen(self, boot_id: str, number: int) -> bool:
         """Whether this window was taken in before."""
-        return any(first <= number <= last for first, last in self.seen.get(boot_id, ()))
+        runs = self.seen.get(boot_id)
+        if not runs or number > runs[-1][1]:  # the usual case: windows come in order
+            return False
+        return any(first <= number <= last for first, last in runs)
 
     def counting(self, window: Window, said: Said) -> DeviceEvidence:
         """Take in one more window, with what was said of each metric as it stands after it."""
         seen = {**self.seen, window.boot_id: _add(self.seen.get(window.boot_id, ()), window.number)}
         return DeviceEvidence(
-            windows=self.windows + 1,
-            unpaired=self.unpaired + (not window.paired),
-            pairs=self.pairs + window.pairs,
-            live_pairs=self.live_pairs + window.live_pairs,
-            emulated=self.emulated or window.conditions.emulated,
-            device_class=window.device_class,
-            alerts=said.alerts,
-            seen=seen,
-            metrics=said.metrics,
-            shown=said.shown,
-            leaning=said.leaning,
+            self.windows + 1,
+            self.unpaired + (not window.paired),
+            self.pairs + window.pairs,
+            self.live_pairs + window.live_pairs,
+            self.emulated or window.conditions.emulated,
+            window.device_class,
+            said.alerts,
+            seen,
+            said.metrics,
+            said.shown,
+            said.leaning,
         )
 
     def voided(self) -> DeviceEvidence:

@@ -40,6 +40,7 @@ times are its host's. They are shown, nothing is staked on them, and its other g
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -51,7 +52,7 @@ from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, Said
 from edgeflock_deploy.judge.observations import EXACT, NEED_NO_PAIRS, Bet, observations, pass_at
 from edgeflock_deploy.judge.pooled import MetricEvidence, Pooled, harmless_bin
 from edgeflock_deploy.messages.windows import Window
-from edgeflock_deploy.policy.rules import FAIL_ONLY, Metric, Policy
+from edgeflock_deploy.policy.rules import Metric, Policy
 
 PER_DEVICE = 20
 """Up to so many devices in a rollout each one PASSes by its own evidence alone."""
@@ -92,21 +93,22 @@ def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
     if device.has_seen(window.boot_id, window.number):
         return evidence
     book, paired = book_of(policy), window.paired
-    bets = book.emulated if device.emulated or window.conditions.emulated else book.bets
+    bets = book.emulated_bets if device.emulated or window.conditions.emulated else book.bets
     found, leaning = observations(window), device.leaning
     if paired and "drift" in bets:
         z, leaning = drifted(leaning, window.old.outcomes, window.new.outcomes)
         if z is not None:
             found["drift"] = z
-    said = Said({**device.metrics}, {**device.shown}, {**device.alerts}, leaning)
+    metrics, shown, alerts = {**device.metrics}, {**device.shown}, {**device.alerts}
     for metric, z in found.items():
         if not (paired or metric in NEED_NO_PAIRS):
-            said.alerts[metric] = _noted(said.alerts.get(metric), z)
+            alerts[metric] = _noted(alerts.get(metric), z)
         elif (bet := bets.get(metric)) is None:
-            said.shown[metric] = _noted(said.shown.get(metric), z)
+            shown[metric] = _noted(shown.get(metric), z)
         else:
-            said.metrics[metric] = staked(said.metrics.get(metric), z, bet)
-    return evidence.with_device(window.device, device.counting(window, said))
+            metrics[metric] = staked(metrics.get(metric), z, bet)
+    own = device.counting(window, Said(metrics, shown, alerts, leaning))
+    return evidence.with_device(window.device, own)
 
 
 def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Finding:
@@ -124,12 +126,10 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
         if beyond >= must_show:
             return Finding(sentences.failed(evidence, book.exact, blamed, "compared exactly"))
         return Finding(None, blamed[0], sentences.suspected(evidence, book.exact, blamed[0], "compared exactly"))
-    bets = book.fails
-    if not bets or weighing.at_most(evidence.fleet, evidence.silence.log_wealth, bets, devices) < math.log(
-        fail_needs(policy)
-    ):
+    bets, silence = book.fails, evidence.silence.log_wealth
+    if not bets or weighing.at_most(evidence.fleet, silence, book.fail_metrics, devices) < math.log(fail_needs(policy)):
         return _NOTHING
-    total, worst = weighing.weighed(evidence.fleet, evidence.silence.log_wealth, bets, devices)
+    total, worst = weighing.weighed(evidence.fleet, silence, bets, devices)
     if total < math.log(fail_needs(policy)):
         return Finding()
     numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
@@ -156,7 +156,7 @@ def braked(evidence: Evidence, policy: Policy, devices: int) -> str | None:
     """Say why the rollout must be held for a person to look, once; None if it need not."""
     for guardrail in book_of(policy).brakes:
         if guardrail.metric in evidence.fleet and not evidence.braked:
-            if weighing.at_most(evidence.fleet, 0.0, (guardrail,), devices) < math.log(fail_needs(policy)):
+            if weighing.at_most(evidence.fleet, 0.0, (guardrail.metric,), devices) < math.log(fail_needs(policy)):
                 continue
             total, _ = weighing.weighed(evidence.fleet, 0.0, (guardrail,), devices)
             if total >= math.log(fail_needs(policy)):
@@ -193,24 +193,22 @@ def first_missing(evidence: Evidence, device: str, policy: Policy, devices: int 
 
 
 def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: int) -> Iterator[str]:
-    need = math.log(pass_needs(policy))
-    for guardrail in sentences.judged(own, policy):
-        metric = own.metrics.get(guardrail.metric)
-        if guardrail.metric in FAIL_ONLY or (metric is None and guardrail.where_measured):
-            continue
+    need, book = math.log(pass_needs(policy)), book_of(policy)
+    for guardrail in book.emulated_passes if own.emulated else book.passes:
+        name = guardrail.metric
+        metric = own.metrics.get(name)
         if metric is None:
-            yield f"no data for {guardrail.metric}"
-        elif guardrail.metric == EXACT:
+            if not guardrail.where_measured:
+                yield f"no data for {name}"
+        elif name == EXACT:
             if metric.worst > pass_at(guardrail):
                 yield sentences.effect_of(EXACT, metric)
-        elif (wealth := metric.harmless_log) < need:
-            said = f"{guardrail.metric} has evidence {betting.shown(wealth):,.3g} of {pass_needs(policy):,.0f} needed"
-            if devices > PER_DEVICE:
-                together = _of_class(evidence, own, metric, guardrail.metric)
-                if together is not None and together >= need:
-                    continue
-                said += f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
-            yield said
+        elif metric.harmless_log < need:
+            together = _of_class(evidence, own, metric, name) if devices > PER_DEVICE else None
+            if together is None or together < need:
+                said = f"{betting.shown(metric.harmless_log):,.3g} of {pass_needs(policy):,.0f} needed"
+                of_class = f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
+                yield f"{name} has evidence {said}{of_class if devices > PER_DEVICE else ''}"
 
 
 def _of_class(evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric) -> float | None:
@@ -226,24 +224,28 @@ def _noted(before: MetricEvidence | None, z: float) -> MetricEvidence:
     """An observation on which nothing is staked."""
     if before is None:
         return MetricEvidence(1, z, z)
-    return MetricEvidence(before.windows + 1, before.total + z, max(before.worst, z))
+    worst = before.worst
+    return MetricEvidence(before.windows + 1, before.total + z, z if z > worst else worst)
 
 
 def staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence:
     """A device's evidence of a metric with one more observation z, and with what is staked on it."""
-    was = before or _FRESH
-    windows, total, worst = was.windows + 1, was.total + z, z if before is None else max(was.worst, z)
+    # Hardly any window has an error or a crash: what devices show of these is the same, window for window.
+    return _staked_before(before, z, bet) if z == 0 else _staked(before, z, bet)
+
+
+def _staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence:
+    windows, total, worst, harm, harmless, _, least, _, _, harmless_log = before or _FRESH
+    windows, total, worst = windows + 1, total + z, z if before is None or z > worst else worst
     if bet.metric == EXACT:
         return MetricEvidence(windows, total, worst, beyond=worst > bet.fail_at)
-    harm = betting.stake(was.harm, bet.harm(z))
-    harm_log = betting.mixture(harm)
-    harmless, harmless_log, least = was.harmless, was.harmless_log, 0
+    harm, harm_log = betting.staked(harm, bet.harm(z))
     if bet.asks_pass:
-        harmless = betting.stake(harmless, bet.harmless(z))
-        harmless_log = betting.mixture(harmless)
+        harmless, harmless_log = betting.staked(harmless, bet.harmless(z))
         least = harmless_bin(harmless_log)
     purse = betting.purse(harm_log)
     return MetricEvidence(windows, total, worst, harm, harmless, purse, least, False, harm_log, harmless_log)
 
 
+_staked_before = functools.lru_cache(maxsize=4096)(_staked)
 _NONE, _FRESH, _NOTHING = Pooled(), MetricEvidence(), Finding()

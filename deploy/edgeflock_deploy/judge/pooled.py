@@ -55,17 +55,26 @@ class Pooled(NamedTuple):
 
     def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> Pooled:
         """The sums with a device's part before exchanged for its part after."""
-        out, into = before or _NOTHING, after or _NOTHING
-        s1, s2, s3, s4, s5, s6, s7, s8 = self.together  # written out as in `betting.stake`
-        o1, o2, o3, o4, o5, o6, o7, o8 = out.harm
-        i1, i2, i3, i4, i5, i6, i7, i8 = into.harm
-        parts = (s1 - o1 + i1, s2 - o2 + i2, s3 - o3 + i3, s4 - o4 + i4)
-        together = (*parts, s5 - o5 + i5, s6 - o6 + i6, s7 - o7 + i7, s8 - o8 + i8)
+        heard, together, apart, beyond = self
+        _, _, _, out, _, purse_out, _, beyond_out, _, _ = before or _NOTHING
+        _, _, _, into, _, purse_into, _, beyond_into, _, _ = after or _NOTHING
+        s1, s2, s3, s4, s5, s6, s7, s8 = together  # written out as in `betting.stake`
+        o1, o2, o3, o4, o5, o6, o7, o8 = out
+        i1, i2, i3, i4, i5, i6, i7, i8 = into
         return Pooled(
-            self.heard + (after is not None) - (before is not None),
-            together,
-            self.apart + into.purse - out.purse,
-            self.beyond + into.beyond - out.beyond,
+            heard + (after is not None) - (before is not None),
+            (
+                s1 - o1 + i1,
+                s2 - o2 + i2,
+                s3 - o3 + i3,
+                s4 - o4 + i4,
+                s5 - o5 + i5,
+                s6 - o6 + i6,
+                s7 - o7 + i7,
+                s8 - o8 + i8,
+            ),
+            apart + purse_into - purse_out,
+            beyond + beyond_into - beyond_out,
         )
 
 
@@ -89,7 +98,7 @@ class ClassPooled(NamedTuple):
         out, into = before and before.harmless_bin, after and after.harmless_bin
         strong = self.strong
         strong += (after is not None and after.purse >= STRONG) - (before is not None and before.purse >= STRONG)
-        if out == into:
+        if out == into:  # the usual case: a window moves few devices to another bin
             return self if strong == self.strong else self._replace(strong=strong)
         bins, numbers = dict(self.bins), self.numbers
         if into is not None:
@@ -115,8 +124,8 @@ class ClassPooled(NamedTuple):
         total, left = 0, devices
         for number in numbers:
             there = self.bins.get(number, 0) + (silent if number == 0 else 0)
-            total += number * min(left, there)
-            left -= min(left, there)
-            if not left:
-                break
-        return total * BIN if not left else 0.0
+            if there >= left:
+                return (total + number * left) * BIN
+            total += number * there
+            left -= there
+        return 0.0

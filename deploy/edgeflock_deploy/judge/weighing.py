@@ -28,21 +28,20 @@ def weighed(fleet: _Fleet, silence: float, bets: Sequence[Guardrail], devices: i
     return betting.log_weighted_mean(wealths), bets[most]
 
 
-def at_most(fleet: _Fleet, silence: float, bets: Sequence[Guardrail], devices: int) -> float:
+def at_most(fleet: _Fleet, silence: float, metrics: Sequence[Metric], devices: int) -> float:
     """Log of a wealth that the whole fleet's is below for sure: no mean is above its largest term.
 
     A harmless candidate is looked at after every window, and hardly ever needs the exact number.
     """
-    alike, apart, heard_any = 0, 0.0, False
-    for guardrail in bets:
-        pooled = fleet.get(guardrail.metric)
-        if pooled is not None:
-            most, heard = max(pooled.together), pooled.heard
-            mean = (pooled.apart + betting.ONE * max(0, devices - heard)) / max(1, devices, heard)
-            alike = most if not heard_any else max(alike, most)
-            apart, heard_any = max(apart, mean), True
-    richest = max(apart / betting.ONE, 1.0)
-    return max(alike / betting.UNIT, silence, math.log(richest)) + 1e-6  # far above what rounding may do
+    alike: list[int] = []
+    richest = 1.0
+    for metric in metrics:
+        if (pooled := fleet.get(metric)) is not None:
+            heard, together, apart, _ = pooled
+            alike.append(max(together))
+            mean = (apart + betting.ONE * max(0, devices - heard)) / (betting.ONE * max(1, devices, heard))
+            richest = max(richest, mean)
+    return max(max(alike, default=0) / betting.UNIT, silence, math.log(richest)) + 1e-6  # far above what rounding does
 
 
 def rest(evidence: Evidence, bets: Sequence[Guardrail], devices: int, need: float) -> tuple[str, float]:

@@ -137,23 +137,23 @@ def _acknowledge(draft: Draft, device: str, in_trial: bool) -> None:
 def take_window(draft: Draft, event: WindowClosed) -> None:
     """Take evidence in from any device that was given the candidate; while paused too: a FAIL does not wait."""
     rollout, window = draft.rollout, event.window
-    progress = rollout.devices.get(window.device)
+    device = window.device
+    progress = rollout.devices.get(device)
     if progress is None or progress.desired is None or window.device_class != progress.device_class:
         return
-    candidate = rollout.digest_of(window.device)
-    if (window.rollout, window.model, window.new_digest) != (rollout.id, rollout.model, candidate):
+    if window.rollout != rollout.id or window.model != rollout.model or window.new_digest != rollout.digest_of(device):
         return
     evidence = judge.observe(rollout.evidence, window, rollout.policy)
     if evidence is rollout.evidence:
         return
-    draft.change_evidence(window.device, evidence)
+    draft.change_evidence(device, evidence)
     if progress.status is DeviceStatus.ASKED:
-        _acknowledge(draft, window.device, in_trial=True)
+        _acknowledge(draft, device, in_trial=True)
     if judge_fleet(draft):
         return
     if draft.rollout.phase is RolloutPhase.RUNNING:
-        if draft.rollout.devices[window.device].status is DeviceStatus.TRIAL:
-            _say_how_far(draft, window.device)
+        if draft.rollout.devices[device].status is DeviceStatus.TRIAL:
+            _say_how_far(draft, device)
         advance(draft)
 
 

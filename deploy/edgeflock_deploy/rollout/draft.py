@@ -127,7 +127,9 @@ class Draft:
         if self._everyone:
             return self.rollout.with_status(DeviceStatus.TRIAL)
         devices = self.rollout.devices
-        return sorted(device for device in self._touched if devices[device].status is DeviceStatus.TRIAL)
+        touched = [device for device in self._touched if devices[device].status is DeviceStatus.TRIAL]
+        touched.sort()
+        return touched
 
     def judged(self, kind: VerdictKind, sentence: str) -> None:
         """Put a verdict on record."""

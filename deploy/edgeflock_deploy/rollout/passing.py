@@ -84,7 +84,8 @@ def _succeed(draft: Draft) -> None:
     left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen - suspect)
     aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen - suspect)
     held = [device for device in aside if rollout.digest_of(device) is None]  # there is nothing to leave for them
-    aside = [device for device in aside if rollout.digest_of(device) is not None]
+    unproved = [device for device in aside if rollout.evidence.of(device).windows]  # it was tried, and did not pass
+    aside = [device for device in aside if device not in {*held, *unproved}]
     asleep = len(left) + rollout.count(DeviceStatus.COMMITTING)
     if rollout.policy.window:  # nobody knows whether they wake, or are well again, inside their window
         if left or aside:
@@ -98,6 +99,9 @@ def _succeed(draft: Draft) -> None:
             reason += f"; {len(aside)} set aside, to get it when they can"
     for device in suspect:
         reason += f"; {device} keeps its own bundle: {rollout.devices[device].detail or 'it alone showed a regression'}"
+    if unproved:
+        named = ", ".join(unproved[:5]) + (" ..." if len(unproved) > 5 else "")
+        reason += f"; {len(unproved)} without a PASS keep{'s' if len(unproved) == 1 else ''} the old one ({named})"
     if held:
         reason += f"; {len(held)} held, whose class has no variant"
     if frozen:

@@ -123,11 +123,12 @@ def _hold_if_exhausted(draft: Draft, cases: list[str]) -> bool:
 
 def _work_on_stage(draft: Draft) -> bool:
     """Fill the current stage or pass it; True if it was passed and the next one can be worked on now."""
-    if draft.stage.target == 0 and draft.rollout.devices:
+    target = draft.stage.target
+    if target == 0 and draft.rollout.devices:
         return skip_stage(draft)
     _ask_some(draft)
     rollout = draft.rollout
-    if 0 < draft.stage.target <= committed_in_stage(rollout):
+    if 0 < target <= committed_in_stage(rollout):
         return pass_when_due(draft)
     if rollout.candidates:
         phase, sentence = rollout.devices.settled(("goes on", rollout.stage), lambda: _goes_on(rollout))

@@ -130,8 +130,8 @@ MISTAKES: tuple[Mistake, ...] = (
         (
             Change(
                 f"{_JUDGE}.judge",
-                "        if guardrail.metric == EXACT and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
-                "        if False and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+                "    if book.exact is not None and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+                "    if False and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
             ),
             Change(
                 f"{_JUDGE}.judge",
@@ -143,8 +143,8 @@ MISTAKES: tuple[Mistake, ...] = (
     _one(
         "missing data is a PASS",
         f"{_JUDGE}.judge",
-        '            yield f"no data for {guardrail.metric}"\n',
-        "            continue\n",
+        '                yield f"no data for {name}"\n',
+        "                continue\n",
         needs="mute",
     ),
     # the rollout

@@ -242,6 +242,14 @@ def test_a_refused_command_is_in_the_log_too(desk: Desk) -> None:
     ]
 
 
+def test_a_refused_command_is_found_by_the_rollout_that_it_named_by_its_beginning(desk: Desk) -> None:
+    publish(desk)
+    deploy(desk, "class=pi")
+    desk.upkeep.refused(Act("eve@hq", "approve", "r1", {"rollout": ["r1"]}), BadInput("stage 1", "wants none", "-"))
+    desk.upkeep.refused(Act("eve@hq", "pause", "r9", {"rollout": ["r9"]}), BadInput("rollout 'r9'", "is unknown", "-"))
+    assert [action for _, action, _, _ in desk.log(rollout="r1")] == ["deploy", "approve"]
+
+
 def test_an_entry_goes_with_what_it_tells_of(desk: Desk) -> None:
     with pytest.raises(RuntimeError), desk.store.transaction():
         desk.upkeep.tag("all", {"site": "roof"}, [], "ann@hq")

@@ -236,6 +236,21 @@ def test_once_twenty_have_passed_one_without_a_verdict_is_set_aside_and_holds_on
     assert "no verdict after 15 windows: no data for latency_ms_p50" in (world.rollout.paused_why or "")
 
 
+def test_a_board_that_was_tried_twice_without_a_verdict_keeps_its_own_bundle_at_the_end(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(100.0), "ab")
+    world.proves("b")
+    for _ in range(2):
+        world.trial("a")
+        world.windows("a", 2)
+        world.tick(101)
+        world.resume()  # changes nothing the second time: it holds up nobody any more
+    assert world.phase() is RolloutPhase.SUCCEEDED
+    assert (world.asked(Phase.COMMIT), world.asked(Phase.REVERT)) == (["b"], ["a"])
+    assert world.rollout.reason == "1 of 2 devices runs small; 1 without a PASS keeps the old one (a)"
+
+
 def test_missing_data_is_inconclusive_never_a_pass(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(1, 100.0, guardrails=("latency_ms_p50", "accuracy"), max_windows=30))
     world.trial("a")
