@@ -128,8 +128,9 @@ def find_program(prefix: Path | None, root: Path) -> str:
     """
     path = (prefix.absolute() if prefix is not None else Path(sys.prefix)) / "bin" / "edgeflock-agent"
     mend = "make a virtual environment in /opt/edgeflock, install edgeflock[agent] there, and run its edgeflock-agent"
-    if not (root / path.relative_to("/")).exists():
-        raise BadInput(str(path), "is not there", mend)
+    there = root / path.relative_to("/")
+    if not there.exists():
+        raise BadInput(str(there), "is not there", mend)
     python = _followed(path.with_name("python"), root)
     for part, what in ((path, ""), (python, f"is run by {python}, which ")):
         if any(part.is_relative_to(hidden) for hidden in _HIDDEN):
@@ -200,6 +201,7 @@ def install(
         "  sudo systemctl daemon-reload\n"
         f"  sudo systemctl enable --now {UNIT}\n"
         f"  systemctl status {UNIT}\n"
+        f"  sudo {program} status --state /var/lib/edgeflock\n"
         "an application that asks on /run/edgeflock/agent.sock joins the group: sudo usermod -aG edgeflock USER\n"
         f"to take it away again: sudo systemctl disable --now {UNIT}, then remove these files and /var/lib/edgeflock"
     )

@@ -192,7 +192,7 @@ class Campaigns:
             digest=task.digest,
             runs=campaign.runs,
             sample_ms=campaign.sample_ms,
-            expires_at=at + ANSWER_S + campaign.runs * campaign.sample_ms / 1e3,
+            expires_at=at + _time_s(campaign.runs, campaign.sample_ms),
         )
         self._store.measurements.ask(Asking(task.device, campaign.model, campaign.id, order))
         self._moved.add(task.device)
@@ -201,7 +201,9 @@ class Campaigns:
     def _answered(self, asking: Asking, answer: Measured, said: Reported, at: float) -> None:
         told = answer.reason is not None and speaks_of_variant(answer.reason)
         if answer.outcome is Outcome.SUCCEEDED or told:
-            result = Result(said.device, answer.digest, said.device_class, said.runtime, at, answer)
+            order = asking.order
+            took_s = max(0.0, at - order.expires_at + _time_s(order.runs, order.sample_ms)) if not told else None
+            result = Result(said.device, answer.digest, said.device_class, said.runtime, at, answer, took_s)
             self._store.measurements.put_result(result)
             self._withdraw(asking)
         else:
@@ -243,3 +245,8 @@ class Campaigns:
     def _bundles(self, campaign: Campaign) -> list[Bundle]:
         found = [self._store.registry.bundle(digest) for digest in campaign.candidates]
         return [bundle for bundle in found if bundle is not None]
+
+
+def _time_s(runs: int, sample_ms: float) -> float:
+    """How long an answer is waited for."""
+    return ANSWER_S + runs * sample_ms / 1e3

@@ -19,7 +19,10 @@ from edgeflock_deploy.rollout.choice import Choice
 
 
 class Result(NamedTuple):
-    """What a device measured of a bundle, and as what it did: its class and runtime then. `at`: seconds since 1970."""
+    """What a device measured of a bundle, and as what it did: its class and runtime then. `at`: seconds since 1970.
+
+    `took_s` is from the asking to the answer, the download included; None where that was not noted.
+    """
 
     device: str
     digest: str
@@ -27,6 +30,7 @@ class Result(NamedTuple):
     runtime: str
     at: float
     answer: Measured
+    took_s: float | None = None
 
 
 class Asking(NamedTuple):
@@ -93,8 +97,9 @@ class Measurements:
 
     def put_result(self, result: Result) -> None:
         """Store a result; an older one of the same device and bundle goes."""
-        row = (*result[:-1], result.answer.model_dump_json())
-        self._connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?)", row)
+        answer = result.answer.model_dump_json()
+        row = (result.device, result.digest, result.device_class, result.runtime, result.at, answer, result.took_s)
+        self._connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def results(self, digest: str) -> list[Result]:
         """What devices measured of a bundle, by device."""
@@ -107,9 +112,19 @@ class Measurements:
                 row["runtime"],
                 row["at"],
                 Measured.model_validate_json(row["body"]),
+                row["took_s"],
             )
             for row in rows
         ]
+
+    def took_s(self, device: str, model: str) -> list[float]:
+        """How long each variant of a model took that a device measured, newest first."""
+        rows = self._connection.execute(
+            "SELECT took_s FROM measurements JOIN bundles USING (digest) "
+            "WHERE device = ? AND model = ? AND took_s IS NOT NULL ORDER BY at DESC",
+            (device, model),
+        )
+        return [row["took_s"] for row in rows]
 
     # --- askings ------------------------------------------------------------------------------------------------------
 

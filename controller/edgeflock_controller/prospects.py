@@ -10,6 +10,7 @@ import sqlite3
 from typing import Any
 
 from edgeflock_controller.comings import Comings
+from edgeflock_controller.measurements import Measurements
 from edgeflock_controller.twins import Device, Twins
 from edgeflock_deploy.judge.observations import observations
 from edgeflock_deploy.messages.reports import AgentEvent
@@ -31,10 +32,14 @@ class Prospects:
         connection: of the store.
         twins: of the store.
         comings: of the store.
+        measurements: of the store.
     """
 
-    def __init__(self, connection: sqlite3.Connection, twins: Twins, comings: Comings) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, twins: Twins, comings: Comings, measurements: Measurements
+    ) -> None:
         self._connection, self._twins, self._comings = connection, twins, comings
+        self._measurements = measurements
 
     def device(self, row: Device, model: str) -> Json:
         """What a rollout of a model would find on a device, besides what it is started with."""
@@ -50,10 +55,11 @@ class Prospects:
         }
 
     def record(self, device: str, model: str) -> Json:
-        """What a device showed in earlier trials of a model, and when it came and went."""
+        """What a device showed in earlier trials of a model, how long it measured, and when it came and went."""
         return {
             "windows": [_window(window) for window in self._windows(device, model)],
             "starts_s": self._starts(device, model),
+            "measured_s": self._measurements.took_s(device, model),
             "presence": self._comings.of(device)[-_TURNS:],
         }
 

@@ -4,7 +4,7 @@ Version history of the database (PRAGMA user_version): 1, the first; 2 adds `blo
 3 adds `presence`, when devices came and went; 4 what operators do: tags and time zones of devices, `freezes`, and the
 audit log; 5 `measurements`, `askings` and `campaigns`: what boards measured, and who asked; 6 what each event of a
 rollout decided, with a seal on the row, and the snapshots of rollouts;
-7 what devices had to drop because nobody heard them.
+7 what devices had to drop because nobody heard them; 8 how long each measurement of a variant took.
 """
 
 from __future__ import annotations
@@ -114,6 +114,11 @@ def _dropped(db: Database) -> None:
         db.execute(f"ALTER TABLE devices ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
 
 
+def _took(db: Database) -> None:
+    """8: how long a device took to answer an order to measure; of earlier answers it is not known."""
+    db.table("measurements").add_column("took_s", float)
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _first,
     _blobs,
@@ -122,6 +127,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _measurements,
     _proofs,
     _dropped,
+    _took,
 )
 VERSION = len(MIGRATIONS)
 

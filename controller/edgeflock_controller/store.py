@@ -62,11 +62,11 @@ class Store:
         self.snapshots = Snapshots(self._connection)
         self.telemetry = Telemetry(self._connection)
         self.comings = Comings(self._connection)
-        self.prospects = Prospects(self._connection, self.twins, self.comings)
         self.tags = Tags(self._connection)
         self.freezes = Freezes(self._connection)
         self.audit = Audit(self._connection)
         self.measurements = Measurements(self._connection)
+        self.prospects = Prospects(self._connection, self.twins, self.comings, self.measurements)
         self.captures = Captures(folder / "captures", self)
 
     @contextlib.contextmanager

@@ -236,15 +236,19 @@ class Link:
             log.info("broker %s:%d: connection lost (%s)", self._host, self._port, code)
 
     def _received(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # none of ours, and paho's thread must outlive it
+            return
         with self._lock:
-            handler = self._handlers.get(message.topic)
+            handler = self._handlers.get(topic)
             handlers = (
                 [handler]
                 if handler is not None
-                else [h for f, h in self._handlers.items() if mqtt.topic_matches_sub(f, message.topic)]
+                else [h for f, h in self._handlers.items() if mqtt.topic_matches_sub(f, topic)]
             )
         for handler in handlers:
-            self._guard(handler, message.topic, message.payload)
+            self._guard(handler, topic, message.payload)
 
     def _acknowledged(
         self, _client: mqtt.Client, _data: object, mid: int, _code: ReasonCode, _props: Properties

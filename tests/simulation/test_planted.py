@@ -11,11 +11,7 @@ from world.planting import text_of
 
 
 def test_every_mistake_is_still_a_change_of_the_product() -> None:
-    found = {
-        (one.name, change.module): text_of(change.module).count(change.old)
-        for one in MISTAKES
-        for change in one.changes
-    }
+    found = {(one.name, change): text_of(change.module).count(change.old) for one in MISTAKES for change in one.changes}
     assert {key for key, times in found.items() if times != 1} == set()
 
 

@@ -117,7 +117,16 @@ def _requirement(text: str) -> Requirement:
     limit = float(number) * (scale if scale is not None else units.get(unit.lower(), 1.0))
     if not unit and metric.dimension == "share" and abs(limit) > 1:
         raise BadInput(f"--require term {text!r}", "is above 1", f"write {number}%, or a share such as 0.97")
+    if not _can_hold(metric, comparator, limit):
+        raise BadInput(f"--require term {text!r}", "can hold for no variant", _EXAMPLE)
     return Requirement(metric.name, _comparator(comparator), limit, text)
+
+
+def _can_hold(metric: Metric, comparator: str, limit: float) -> bool:
+    """Whether any number meets a limit; a drop of accuracy may be a gain."""
+    if metric.dimension == "share":
+        return limit < 1 or (limit == 1 and comparator == ">=")
+    return limit > 0 or metric.dimension == "points"
 
 
 def _comparator(text: str) -> Comparator:

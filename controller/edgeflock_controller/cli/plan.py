@@ -104,7 +104,7 @@ def _print_measuring(out: Console, classes: Json) -> None:
         rows.append([name, *sizes, render.duration(one["duration_s"] or None), who])
     out.print()
     out.print(render.table("Measured first", columns, rows))
-    out.print("time: what a start took there as recorded, and the runs; two hours at most")
+    out.print("time: as variants of the model took there before, else a start and the runs; two hours at most")
 
 
 def _print_detected(out: Console, found: Json) -> None:
@@ -119,7 +119,7 @@ def _print_detected(out: Console, found: Json) -> None:
             "windows and time: until it is stopped, median and 9 in 10; risked: device-time with the candidate on "
             "trial or serving until then, median"
         )
-    if found["not_rehearsed"]:
+    if found["detects"] and found["not_rehearsed"]:
         out.print(f"guarded too, and not rehearsed: {', '.join(found['not_rehearsed'])}")
 
 

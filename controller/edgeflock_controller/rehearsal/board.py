@@ -49,6 +49,7 @@ class Board(NamedTuple):
     tags: Mapping[str, str] = MappingProxyType({})
     utc_offset_s: int | None = None
     frozen: bool = False
+    measure_s: float | None = None  # of measuring one variant, download included; None: nobody like it was recorded
 
     @property
     def site(self) -> str:

@@ -32,6 +32,7 @@ def gaps(subject: Subject, policy: Policy, layout: Layout) -> list[str]:
     return [
         *unchosen(subject),
         *_too_few_online(subject.boards, layout),
+        *_no_canary(layout),
         *_nothing_judged(policy),
         *_no_evidence(candidates, boards, policy),
         *_no_meter(boards, policy),
@@ -57,6 +58,17 @@ def _too_few_online(boards: Sequence[Board], layout: Layout) -> Iterator[str]:
         yield f"none of {count(len(boards), 'device')} is online: it begins when one wakes"
     elif layout.asleep:
         yield f"{_some(layout.asleep)}: offline; each gets it when it wakes, and the rollout does not wait for it"
+
+
+def _no_canary(layout: Layout) -> Iterator[str]:
+    asks = [stage for stage in layout.stages if stage.devices]
+    if not layout.current or layout.stages[0].devices:
+        return
+    if asks:
+        first = f"stage {asks[0].number}, which asks {count(len(asks[0].devices), 'device')}"
+        yield f"stage 1 is full of devices that have it already: nobody tries it before {first}"
+    elif not layout.asleep:
+        yield "whoever can get it has it already: nothing is sent to anybody"
 
 
 def _nothing_judged(policy: Policy) -> Iterator[str]:

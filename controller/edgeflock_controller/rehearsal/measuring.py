@@ -1,8 +1,9 @@
 """What boards would first measure before each class gets a variant: how many, how many bytes, how long. Pure.
 
 Decided here: how it is reckoned. Each variant is fetched anew on each board that measures it, as nothing of it is kept.
-A board takes one after the other, boards work side by side; one variant takes what a start took on that board (as
-`records` has it: fetched, checked, loaded), then each run its time. Not known here: who measures (`choice.campaign`).
+A board takes one after the other, boards work side by side. One variant takes what earlier ones of the model took there
+(as `records` has it); where there were none, what a start takes (fetched, checked, loaded), then each run in full.
+Not known here: who measures (`choice.campaign`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edgeflock_controller.choice.campaign import Ahead
-from edgeflock_controller.rehearsal.board import ASSUMED_START_S, Board
+from edgeflock_controller.rehearsal.board import Board
 from edgeflock_controller.rehearsal.layout import bytes_for
 from edgeflock_deploy.bundle import Manifest
 
@@ -51,7 +52,7 @@ def measuring(
         holds: by device, the blobs that it has.
         runs: how each variant is measured.
     """
-    start_s = {board.device: board.start_s for board in boards}
+    of = {board.device: board for board in boards}
     found = {}
     for name, one in ahead.items():
         if one.is_nothing:
@@ -59,7 +60,7 @@ def measuring(
         took: dict[str, float] = {}
         wire_bytes = 0
         for task in one.tasks:
-            each_s = start_s.get(task.device, ASSUMED_START_S) + runs.n * runs.sample_ms / 1e3
+            each_s = of[task.device].measure_s or of[task.device].start_s + runs.n * runs.sample_ms / 1e3
             took[task.device] = took.get(task.device, 0.0) + each_s
             wire_bytes += bytes_for(manifests[task.digest], holds.get(task.device, frozenset()))
         variants = tuple(dict.fromkeys(manifests[task.digest].variant for task in one.tasks))

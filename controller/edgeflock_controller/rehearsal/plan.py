@@ -49,7 +49,7 @@ def make_plan(
     layout = lay_out(plot, subject.manifests, subject.holds, SEED)
     seen = [guardrail for guardrail in policy.guardrail if guardrail.metric in REHEARSED]
     found = []
-    if any(board.online for board in plot.given):
+    if layout.stages and layout.stages[0].devices:
         opening, seeds = open_rollout(plot), seeds_for(len(layout.stages[0].devices))
         for guardrail in seen:
             tell(f"{guardrail.metric} worse")

@@ -50,7 +50,8 @@ def boards_of(devices: Sequence[Json], records: Mapping[str, Json], now: float, 
             `measures_energy`, `latency_ms` (measured alone, or None), and if known `tags`, `utc_offset_s`, `frozen`.
         records: by device, `windows` (`rollout`, `number`, `z`, `duration_s`, `pairs`, `throttled`,
             `emulated`), `presence`
-            ((at, online) pairs, oldest first) and `starts_s`.
+            ((at, online) pairs, oldest first), `starts_s` and
+            `measured_s` (of each variant).
         now: seconds since 1970.
         unlike: what is assumed of boards of which nothing is known.
     """
@@ -58,6 +59,7 @@ def boards_of(devices: Sequence[Json], records: Mapping[str, Json], now: float, 
     of = {name: records.get(name, {}) for name in classes}
     shown = _Known(classes, {name: _shown(record.get("windows", ())) for name, record in of.items()}, _merged)
     starts = _Known(classes, {name: _middle(record.get("starts_s", ())) for name, record in of.items()}, _middle)
+    measures = _Known(classes, {name: _middle(record.get("measured_s", ())) for name, record in of.items()}, _middle)
     pair = _Known(classes, {d["device"]: _pair_s(of[d["device"]], d.get("latency_ms")) for d in devices}, _middle)
     turns = {name: _turns(record.get("presence", ()), now) for name, record in of.items()}
     here = _Known(classes, {name: turn and turn.stays_s for name, turn in turns.items()}, _middle)
@@ -88,6 +90,7 @@ def boards_of(devices: Sequence[Json], records: Mapping[str, Json], now: float, 
                 presence_from=presence_from,
                 tags=device.get("tags", {}),
                 utc_offset_s=device.get("utc_offset_s"),
+                measure_s=measures.best(name)[0],
                 frozen=bool(device.get("frozen")),
             )
         )

@@ -25,9 +25,8 @@ of the others has at least what the richest of the r has, and that is above 1 wh
 non-negative supermartingale from the start, whoever joins when. So a wrong PASS of a class has probability alpha at
 most, at any time (a partial conjunction, Benjamini and Heller 2008, of e-values).
 
-Memory is read exactly, so it needs no evidence: above `fail_margin` on two devices (one, in a stage of one) it fails at
-once, otherwise it passes. A metric without data stakes nothing: it cannot FAIL, and above all it cannot PASS, unless
-the policy asks for it only `where_measured`.
+Memory is compared and not bet on (`exact`). A metric without data stakes nothing: it cannot FAIL, and above all it
+cannot PASS, unless the policy asks for it only `where_measured`.
 
 A device with the candidate that falls silent says something too, though it gives no window: `silence`.
 
@@ -49,8 +48,9 @@ from edgeflock_deploy.judge import betting, sentences, weighing
 from edgeflock_deploy.judge.book import book_of
 from edgeflock_deploy.judge.drift import drifted
 from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, Said
+from edgeflock_deploy.judge.exact import beyond_margin
 from edgeflock_deploy.judge.observations import EXACT, NEED_NO_PAIRS, Bet, observations, pass_at
-from edgeflock_deploy.judge.pooled import MetricEvidence, Pooled, harmless_bin
+from edgeflock_deploy.judge.pooled import MetricEvidence, harmless_bin
 from edgeflock_deploy.messages.windows import Window
 from edgeflock_deploy.policy.rules import Metric, Policy
 
@@ -61,11 +61,15 @@ SUFFERING = 0.10
 
 
 class Finding(NamedTuple):
-    """What the evidence of a fleet says: why it FAILs, or else which device alone shows a regression, and why."""
+    """What the evidence of a fleet says: why it FAILs, or else which device alone shows a regression, and why.
+
+    `oversized`: the one device whose memory is beyond the margin, and why it is set aside; besides a suspect, if any.
+    """
 
     failure: str | None = None
     suspect: str | None = None
     suspicion: str | None = None
+    oversized: tuple[str, str] | None = None
 
 
 def fail_needs(policy: Policy) -> float:
@@ -121,12 +125,16 @@ def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Fi
         in_stage: how many have been given the candidate, the ones that are still to come in this stage left out.
     """
     must_show, book = min(2, in_stage), book_of(policy)
-    if book.exact is not None and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):
-        blamed = sentences.beyond(evidence, book.exact)
-        if beyond >= must_show:
-            return Finding(sentences.failed(evidence, book.exact, blamed, "compared exactly"))
-        return Finding(None, blamed[0], sentences.suspected(evidence, book.exact, blamed[0], "compared exactly"))
-    bets, silence = book.fails, evidence.silence.log_wealth
+    memory = beyond_margin(evidence, book.exact, must_show)
+    if memory.failure is not None:
+        return Finding(memory.failure)
+    finding = _bet_on(evidence, policy, devices, must_show)
+    return finding if memory.alone is None else finding._replace(oversized=memory.alone)
+
+
+def _bet_on(evidence: Evidence, policy: Policy, devices: int, must_show: int) -> Finding:
+    book, silence = book_of(policy), evidence.silence.log_wealth
+    bets = book.fails
     if not bets or weighing.at_most(evidence.fleet, silence, book.fail_metrics, devices) < math.log(fail_needs(policy)):
         return _NOTHING
     total, worst = weighing.weighed(evidence.fleet, silence, bets, devices)
@@ -248,4 +256,4 @@ def _staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence
 
 
 _staked_before = functools.lru_cache(maxsize=4096)(_staked)
-_NONE, _FRESH, _NOTHING = Pooled(), MetricEvidence(), Finding()
+_FRESH, _NOTHING = MetricEvidence(), Finding()

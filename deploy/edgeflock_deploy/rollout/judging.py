@@ -26,10 +26,11 @@ def judge_fleet(draft: Draft) -> bool:
     if finding.failure is not None:
         fail(draft, finding.failure)
         return True
+    if finding.oversized is not None:
+        _take_out(draft, *finding.oversized)
     if finding.suspect is not None:
-        _set_aside(draft, finding.suspect, finding.suspicion)
-    else:
-        brake(draft)
+        _suspect(draft, finding.suspect, finding.suspicion)
+    brake(draft)
     return False
 
 
@@ -78,10 +79,14 @@ def settle_silences(draft: Draft) -> bool:
     return judge_fleet(draft)
 
 
-def _set_aside(draft: Draft, device: str, why: str | None) -> None:
-    """One device may lie or be broken: what it alone shows takes it back, and nobody else."""
+def _suspect(draft: Draft, device: str, why: str | None) -> None:
     if draft.rollout.evidence.suspect != device:
         draft.change_evidence(device, draft.rollout.evidence.suspecting(device))
+    _take_out(draft, device, why)
+
+
+def _take_out(draft: Draft, device: str, why: str | None) -> None:
+    """One device may lie or be broken: what it alone shows takes it back, and nobody else."""
     if draft.rollout.devices[device].status in _HOLDERS:
         draft.set_aside(device, None, why)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from edgeflock_deploy.judge.exact import is_beyond
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.choosing import in_stage
@@ -97,7 +98,7 @@ def _succeed(draft: Draft) -> None:
             reason += f"; {asleep} still to come, when they wake"
         if aside:
             reason += f"; {len(aside)} set aside, to get it when they can"
-    for device in suspect:
+    for device in sorted(suspect):
         reason += f"; {device} keeps its own bundle: {rollout.devices[device].detail or 'it alone showed a regression'}"
     if unproved:
         named = ", ".join(unproved[:5]) + (" ..." if len(unproved) > 5 else "")
@@ -116,9 +117,9 @@ def _gone(draft: Draft) -> int:
 
 
 def _suspect(draft: Draft) -> set[str]:
-    suspect = draft.rollout.evidence.suspect
-    apart = (DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
-    return {suspect} if suspect is not None and draft.rollout.devices[suspect].status in apart else set()
+    evidence = draft.rollout.evidence
+    apart = draft.rollout.with_status(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
+    return {device for device in apart if device == evidence.suspect or is_beyond(evidence, device)}
 
 
 def _frozen(draft: Draft) -> set[str]:

@@ -28,9 +28,9 @@ HEADQUARTERS_MISTAKES: tuple[Mistake, ...] = (
         "memory guards nothing",
         (
             Change(
-                f"{_JUDGE}.judge",
-                "    if book.exact is not None and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
-                "    if False and (beyond := evidence.fleet.get(EXACT, _NONE).beyond):\n",
+                f"{_JUDGE}.exact",
+                "    if guardrail is None or pooled is None or not pooled.beyond:\n",
+                "    if guardrail is None or pooled is None or True:\n",
             ),
             Change(
                 f"{_JUDGE}.judge",

@@ -144,12 +144,12 @@ def test_a_loop_that_stands_still_is_ended_by_the_watchdog_and_serves_again_with
     board = service.board
     before = service.ask()
     # The unit's own watchdog waits a minute.
-    board.write(f"/etc/systemd/system/{UNIT}.d/quick.conf", "[Service]\nWatchdogSec=2\n")
+    board.write(f"/etc/systemd/system/{UNIT}.d/quick.conf", "[Service]\nWatchdogSec=5\n")
     board.run("systemctl", "daemon-reload")
     board.run("systemctl", "restart", UNIT)
     main = service.main
     board.run("kill", "-STOP", str(main))
-    service.wait("a restart", lambda: service.show("NRestarts") == "1" and service.show("ActiveState") == "active")
+    service.wait("a restart", lambda: int(service.show("NRestarts")) > 0 and service.show("ActiveState") == "active")
     assert service.main != main
     assert "Watchdog timeout" in board.journal(UNIT)
     assert service.ask() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -192,3 +193,19 @@ def test_a_python_without_ssl_is_refused_before_it_falls_silent(monkeypatch: pyt
     monkeypatch.setattr("paho.mqtt.client.ssl", None)
     with pytest.raises(BadInput, match="no working ssl"):
         Link("mqtt://127.0.0.1:1", "a")
+
+
+def test_a_message_whose_topic_is_no_text_is_dropped_and_the_next_one_arrives() -> None:
+    heard = queue.Queue[bytes]()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(WAIT_S)
+        link = Link(f"mqtt://127.0.0.1:{server.getsockname()[1]}", "a")
+        link.subscribe("#", lambda _topic, payload: heard.put(payload))
+        link.start()
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1) == b"\x10"  # CONNECT
+            connection.sendall(b"\x20\x02\x00\x00")  # CONNACK
+            connection.sendall(b"\x30\x04\x00\x02\xff\xff" + b"\x30\x04\x00\x01ab")  # PUBLISH, twice
+            assert heard.get(timeout=WAIT_S) == b"b"
+        link.stop()

@@ -167,6 +167,18 @@ def test_a_board_of_each_class_measures_each_variant_in_turn_and_each_class_gets
     assert hq.campaigns.needed_digests() == set()
 
 
+def test_how_long_a_variant_took_is_noted_with_what_was_measured_of_it(hq: Headquarters) -> None:
+    hq.device("t1", "tiny")
+    hq.begin()
+    hq.at += 12
+    hq.fails("t1", Reason.NO_ROOM)  # which takes no time, and says nothing of the next one
+    hq.at += 7
+    hq.answers("t1")
+    record = hq.store.prospects.record("t1", "digits")
+    assert record["measured_s"] == [pytest.approx(7.0)]
+    assert hq.store.prospects.record("t1", "other")["measured_s"] == []
+
+
 def test_what_is_known_and_fresh_is_not_measured_again(hq: Headquarters) -> None:
     hq.device("t1", "tiny")
     hq.begin()

@@ -100,6 +100,8 @@ def test_the_operators_words_become_limits_in_the_metrics_own_units() -> None:
         ("latency_ms_p50<=0.05s", 50),
         ("energy_mj<=1J", 1000),
         ("LATENCY_MS_P50 <= 5", 5),
+        ("accuracy>=1", 1),
+        ("accuracy_drop<=-1pt", -1),
     ],
 )
 def test_units_stand_in_the_name_or_after_the_number(term: str, limit: float) -> None:
@@ -122,6 +124,10 @@ def test_units_stand_in_the_name_or_after_the_number(term: str, limit: float) ->
         ("min energy_mj", "accuracy>=97", "above 1"),
         ("min energy_mj", "rss_mb<=1, rss_kb<=1000", "twice"),
         ("min energy_mj", "rss_mb<=1,,", "''"),
+        ("min energy_mj", "latency_ms_p95<=-5", "can hold for no variant"),
+        ("min energy_mj", "rss_mb<0", "can hold for no variant"),
+        ("min energy_mj", "accuracy>1", "can hold for no variant"),
+        ("min energy_mj", "accuracy>=150%", "can hold for no variant"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(objective: str, require: str, named: str) -> None:
@@ -354,7 +360,7 @@ def _spread(one: ChoiceRow, noise: int) -> ChoiceRow:
 def test_the_chosen_one_is_on_the_front_meets_all_and_no_order_changes_it(
     rows: list[ChoiceRow], rng: Any, limit: int
 ) -> None:
-    wanted = parse_wanted("min latency_ms_p50", f"accuracy>=1, rss_bytes<={limit}")
+    wanted = parse_wanted("min latency_ms_p50", f"accuracy>=1, rss_bytes<={limit + 0.5}")
     choice = choose(rows, wanted)
     shuffled = rows[:]
     rng.shuffle(shuffled)

@@ -263,6 +263,16 @@ def test_the_same_plan_comes_out_twice_and_is_plain_json() -> None:
     assert [one["metric"] for one in first["detects"]] == ["peak_rss_bytes"]
 
 
+def test_a_first_stage_that_is_full_already_detects_nothing_and_says_so() -> None:
+    some = subject(board("a", committed="new"), board("b"), board("c"))
+    made = make_plan(some, policy(1, guardrail=(MEMORY,)), "all")
+    assert made.detects == ()
+    full = "stage 1 is full of devices that have it already: nobody tries it before stage 2, which asks 2 devices"
+    assert full in made.missing
+    everybody = subject(board("a", committed="new"), board("b", committed="new"))
+    assert "whoever can get it has it already: nothing is sent to anybody" in said(everybody, policy(1))
+
+
 def test_a_disk_without_room_is_named_unless_the_blobs_are_there() -> None:
     tight = subject(board("a"), board("b"), free_bytes={"a": 100, "b": 100}, holds={"b": frozenset({MODEL.sha256})})
     assert said(tight, policy(1)) == "a: less disk free than the bundle takes"

@@ -110,6 +110,8 @@ def test_what_would_first_be_measured_is_told_with_boards_bytes_and_time() -> No
     assert (
         "class x (2 devices): a, b would first measure f, e; so it has no place in the stages here" in found["missing"]
     )
+    slow = about._replace(boards=[one._replace(measure_s=8.0) for one in about.boards])
+    assert make_plan(slow, rules, "all").measuring["x"].duration_s == 2 * 8  # as it was recorded
     assert (found["devices_held"], found["choice"]["classes"]["y"]["variant"]) == (2, "e")
     assert json.dumps(found)
 

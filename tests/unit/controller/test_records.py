@@ -83,13 +83,14 @@ def test_a_record_made_by_a_rehearsed_board_gives_that_board_back() -> None:
 
 def test_a_device_without_a_record_is_played_by_its_class_then_by_the_fleet_then_by_the_model() -> None:
     records = {"b": {"windows": shown([0.1, 0.3] * 10), "presence": [(NOW - 10, True)], "starts_s": [5.0]}}
+    records["b"]["measured_s"] = [9.0, 7.0, 8.0]
     same = one(records, device("b"))
     other = one(records, device("b", "tiny"))
     nobody = one({})
     assert (same.windows_from, other.windows_from, nobody.windows_from) == ("class", "fleet", "assumed")
     assert (same.presence_from, nobody.presence_from) == ("class", "assumed")
     assert same.scatter["latency_ms_p50"].sd == other.scatter["latency_ms_p50"].sd
-    assert same.start_s == 5.0
+    assert (same.start_s, same.measure_s, other.measure_s, nobody.measure_s) == (5.0, 8.0, 8.0, None)
     assert same.pair_s == pytest.approx(0.02)
     assert nobody.scatter == assumed_scatter()[0]
     assert nobody.pair_s is None

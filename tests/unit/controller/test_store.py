@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
+from edgeflock_controller.measurements import Result
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.schema import MIGRATIONS, VERSION
 from edgeflock_controller.store import Store, StoreLock, TakenOver
 from edgeflock_deploy.bundle import BlobRole, Form, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.messages.reports import Measured
 
 
 def test_what_is_stored_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -48,6 +50,19 @@ def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(BadInput, match="install the release that wrote it"):
         Store(tmp_path)
+
+
+def test_what_was_measured_before_anybody_noted_how_long_it_took_is_read(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "edgeflock.db", isolation_level=None)
+    for step in MIGRATIONS[:7]:
+        step(Database(connection))
+    connection.execute("PRAGMA user_version = 7")
+    answer = Measured(token="t", digest="d")
+    connection.execute("INSERT INTO measurements VALUES ('a', 'd', 'c', 'r', 1, ?)", (answer.model_dump_json(),))
+    connection.close()
+    store = Store(tmp_path)
+    assert store.measurements.results("d") == [Result("a", "d", "c", "r", 1.0, answer, None)]
+    store.close()
 
 
 def bundle(digest: str, version: int, *contents: bytes) -> Bundle:

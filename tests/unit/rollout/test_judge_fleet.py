@@ -62,10 +62,11 @@ def test_a_lone_canary_fails_its_rollout(window: MakeWindow, policy: MakePolicy)
     assert judge.failure(evidence, rules, 5, 2) is None
 
 
-def test_memory_of_one_board_of_many_makes_a_suspect(window: MakeWindow, policy: MakePolicy) -> None:
+def test_memory_of_one_board_of_many_takes_that_board_out(window: MakeWindow, policy: MakePolicy) -> None:
     rules = policy(guardrails=("peak_rss_bytes",))
     evidence = judge.observe(Evidence(), window("a", 0, rss_ratio=1.5), rules)
-    assert judge.found(evidence, rules, 5, 5).suspect == "a"
+    finding = judge.found(evidence, rules, 5, 5)
+    assert (finding.failure, finding.oversized and finding.oversized[0]) == (None, "a")
     evidence = judge.observe(evidence, window("b", 0, rss_ratio=1.5), rules)
     assert judge.failure(evidence, rules, 5) is not None
 
@@ -106,6 +107,49 @@ def test_a_suspect_holds_the_end_until_a_person_has_seen_it_and_is_never_given_t
     assert world.phase() is RolloutPhase.SUCCEEDED
     assert world.desired["b"].phase is Phase.REVERT
     assert "; b keeps its own bundle: it alone shows a regression" in world.rollout.reason
+
+
+def test_a_board_that_needs_too_much_memory_hides_nothing_of_what_the_others_show(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(5, 100.0, guardrails=("latency_ms_p50", "peak_rss_bytes")))
+    for device in "abcde":
+        world.trial(device)
+    world.window("a", rss_ratio=2.0)
+    assert world.status("a") is DeviceStatus.SET_ASIDE
+    assert "peak_rss_bytes is 2.0 times" in (world.rollout.devices["a"].detail or "")
+    for _ in range(20):
+        for device in "bcde":
+            world.window(device, ratio=3.0)
+    assert world.phase() is RolloutPhase.ROLLING_BACK
+    assert world.rollout.reason.startswith("FAIL: latency_ms_p50 is 3.0 times the incumbent's on 4 of 5 devices")
+
+
+def test_a_board_beyond_the_memory_and_another_that_is_slow_are_both_set_aside(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(5, 100.0, guardrails=("latency_ms_p50", "peak_rss_bytes")))
+    for device in "abcde":
+        world.trial(device)
+    world.window("a", rss_ratio=2.0)
+    for device in "cde":
+        world.windows(device, 5)
+    world.windows("b", 40, ratio=12.0)
+    assert [world.status(device) for device in "ab"] == [DeviceStatus.SET_ASIDE] * 2
+    for _ in range(10):
+        for device in "cde":
+            if world.status(device) is DeviceStatus.TRIAL:
+                world.window(device)
+            elif world.status(device) is DeviceStatus.COMMITTING:
+                world.commits(device)
+    world.resume()  # both would get a second try: they sleep through it
+    world.goes("a", online=False)
+    world.goes("b", online=False)
+    world.tick(101)
+    assert world.phase() is RolloutPhase.SUCCEEDED
+    assert world.asked(Phase.REVERT) == ["a", "b"]
+    assert "; a keeps its own bundle" in world.rollout.reason
+    assert "; b keeps its own bundle" in world.rollout.reason
 
 
 def test_a_suspect_that_has_committed_goes_back_too(fleet: MakeFleet, policy: MakePolicy) -> None:
