@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something is stale")
     check = parser.parse_args().check
+    if "EDGEFLOCK_HOME" in os.environ:
+        sys.exit("EDGEFLOCK_HOME is set and would stand in the reference as a default: unset it")
     stale = False
     pages = {DOCS / "cli.md": cli_reference, ROOT / "ARCHITECTURE.md": architecture, DOCS / "rollouts.md": rollouts}
     for path, write in pages.items():

@@ -1,12 +1,14 @@
 """What the judge costs: a window taken in and looked at, and a decision over a fleet.
 
 `python -m benchmarks.rollout.cost [--devices N]`. The policy is the shipped standard one; every window gives data for
-all of its guardrails that a window can speak of. Processor time of one core.
+all of its guardrails that a window can speak of, and its numbers scatter as a board's do, so that little of what one
+window made of them is of use for the next. Processor time of one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 
@@ -20,25 +22,26 @@ from edgeflock_deploy.policy.policy_file import load_policy
 from edgeflock_deploy.unchecked import changed
 
 ROUNDS = 12
-ENERGY = Energy(mj=3.0, net_mj=2.0, method="counter", scope="board_input")
+ITEMS = 130
 
 
-def heard(device: int, number: int, ratio: float) -> Window:
-    """A full window."""
-    sides = [
-        VariantWindow(
-            n=130,
-            latency_ms_p50=factor,
-            latency_ms_p95=2 * factor,
-            accuracy=0.9,
-            peak_rss_bytes=10_000_000,
-            energy=ENERGY,
-            outcomes=Outcomes(classes=(13,) * 10),
+def heard(rng: random.Random, device: int, number: int, ratio: float) -> Window:
+    """A full window of a device whose candidate takes `ratio` times as long."""
+    sides = []
+    for factor in (1.0, ratio):
+        took = factor * rng.lognormvariate(0, 0.05)
+        side = VariantWindow(
+            n=ITEMS,
+            latency_ms_p50=took,
+            latency_ms_p95=2 * took * rng.lognormvariate(0, 0.02),
+            accuracy=(ITEMS - rng.randrange(8, 18)) / ITEMS,
+            peak_rss_bytes=10_000_000 + 4096 * rng.randrange(20),
+            energy=Energy(mj=3.0, net_mj=2.0 * took, method="counter", scope="board_input"),
+            outcomes=Outcomes(classes=tuple(rng.randrange(10, 16) for _ in range(10))),
         )
-        for factor in (1.0, ratio)
-    ]
+        sides.append(side)
     plain = window(f"d{device:06}", number, 0.0, 0.0)
-    return changed(plain, agreement=0.99, old=sides[0], new=sides[1])
+    return changed(plain, agreement=1 - rng.randrange(4) / ITEMS, old=sides[0], new=sides[1])
 
 
 def main() -> None:
@@ -46,9 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, default=10_000)
     devices = parser.parse_args().devices
-    policy, evidence, spent_s = load_policy("standard"), Evidence(), list[float]()
+    policy, evidence, spent_s, rng = load_policy("standard"), Evidence(), list[float](), random.Random(1)
     for number in range(ROUNDS):
-        windows = [heard(device, number, 1.0 + 0.01 * (device % 5)) for device in range(devices)]
+        windows = [heard(rng, device, number, 1.0 - 0.01 * (device % 5)) for device in range(devices)]
         began_s = time.process_time()
         for one in windows:
             evidence = judge.observe(evidence, one, policy)
@@ -58,7 +61,7 @@ def main() -> None:
     guardrails = len(next(iter(evidence.devices.values())).metrics)
     per_window_us = 1e6 * statistics.median(spent_s) / devices
     for number in range(ROUNDS, ROUNDS + 60):  # one liar, so that the whole fleet is gone through for the strongest
-        evidence = judge.observe(evidence, heard(0, number, 40.0), policy)
+        evidence = judge.observe(evidence, heard(rng, 0, number, 40.0), policy)
     began_s = time.process_time()
     finding = judge.found(evidence, policy, devices, devices)
     decision_s = time.process_time() - began_s

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgeflock_compression.making import EVALUATION_FILE, GOLDEN_INPUTS_FILE
-from edgeflock_compression.parent.data import Arrays, InputSpec, fit, load_data
+from edgeflock_compression.parent.data import Arrays, InputSpec, check_labels, fit, load_data
 from edgeflock_compression.parent.split import evaluation_slice, golden_inputs, task_of
 from edgeflock_compression.passes.pack import decode_budget
 from edgeflock_compression.variant import (
@@ -200,6 +200,8 @@ def _foreign_draft(path: Path, data_path: Path, variant: str, how: Appearance) -
         evaluation = evaluation._replace(x=as_held(evaluation.x))
     provenance = {"name": variant, "file": path.name, "data_sha256": data.sha256}
     inputs = as_held(golden_inputs(data, _SEED))
+    first = [info.encode(values[:1]) for info, values in zip(model.inputs, inputs, strict=True)]
+    check_labels(data, model.run(*first)[0])
     return Draft(variant, path, inputs, evaluation, task_of(data, evaluation), None, provenance)
 
 

@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -81,7 +82,7 @@ class SystemdBoard:
         assert keeper.stdout is not None
         said = json.loads(keeper.stdout.readline() or '{"why": "its keeper died"}')
         if "why" in said:
-            keeper.wait()
+            keeper.communicate()
             raise Unavailable(said["why"])
         return cls(keeper, said["pid"])
 
@@ -128,8 +129,8 @@ def _inside(pid: int) -> list[str]:
 # --- the keeper ------------------------------------------------------------------------------------------------------
 
 
-def _own_groups(name: str) -> list[Group]:
-    """Make a cgroup below our own in each hierarchy that systemd works with."""
+def _own_groups(name: str) -> Iterator[Group]:
+    """Make a cgroup below our own in each hierarchy that systemd works with, one after the other."""
     mounted: dict[str, tuple[Path, str, str]] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -137,7 +138,6 @@ def _own_groups(name: str) -> list[Group]:
         if kind in ("cgroup", "cgroup2"):
             own = [word for word in options.split(",") if word not in ("rw", "ro", "xattr", "nsdelegate")]
             mounted["" if kind == "cgroup2" else ",".join(own)] = (Path(before.split()[4]), kind, ",".join(own))
-    found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in mounted or (controllers and controllers not in _CONTROLLERS):
@@ -147,8 +147,7 @@ def _own_groups(name: str) -> list[Group]:
         # Where there is nothing but version 2, only the first level is sure to have controllers to hand out.
         folder = point / name if only else point / path.lstrip("/") / name
         folder.mkdir()
-        found.append(Group(folder, "." if only else point.name, kind, options if kind == "cgroup" else "rw"))
-    return found
+        yield Group(folder, "." if only else point.name, kind, options if kind == "cgroup" else "rw")
 
 
 def _keep(folder: Path) -> None:
@@ -157,7 +156,7 @@ def _keep(folder: Path) -> None:
     pid = 0
     try:
         try:
-            groups = _own_groups(f"edgeflock-board-{os.getpid()}")
+            groups.extend(_own_groups(f"edgeflock-board-{os.getpid()}"))
         except OSError as error:
             raise Unavailable(f"no cgroup of its own: {error}") from None
         if not groups:
@@ -172,10 +171,8 @@ def _keep(folder: Path) -> None:
     finally:
         if booting is not None:
             pid = pid or _child(booting.pid)
-            if pid:
-                os.kill(pid, signal.SIGKILL)  # process 1 of the board: all others go with it
-            else:
-                booting.kill()
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                os.kill(pid or booting.pid, signal.SIGKILL)  # process 1 of the board: all others go with it
             booting.wait()
         for group in groups:
             _remove(group.folder)
@@ -217,9 +214,9 @@ def _wait_up(booting: subprocess.Popen[str], said: IO[str]) -> int:
     while time.monotonic() < until_s:
         if booting.poll() is not None:
             said.seek(0)
-            raise Unavailable(f"the board does not boot: {(said.read().strip().splitlines() or ['it ended'])[-1]}")
+            raise Unavailable(f"the board does not boot: {(said.read().strip().splitlines() or ['it ended'])[0]}")
         pid = _child(booting.pid)
-        if pid and Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
+        if pid and _is_systemd(pid):
             asked = [*_inside(pid), "systemctl", "is-active", "board.target"]
             done = subprocess.run(asked, capture_output=True, text=True, check=False)
             if done.stdout.strip() == "active":
@@ -232,6 +229,12 @@ def _child(pid: int) -> int:
     with contextlib.suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
     return 0
+
+
+def _is_systemd(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "systemd"
+    return False
 
 
 def _remove(group: Path) -> None:

@@ -33,10 +33,11 @@ steps = [{do = "argmax"}, {do = "labels"}]
 """
 
 
-def data_of(folder: Path, shape: tuple[int, ...], dtype: str) -> str:
-    """Labelled items of one input."""
+def data_of(folder: Path, shape: tuple[int, ...], dtype: str, targets: int = 0) -> str:
+    """Items of one input, in three classes or with so many targets."""
     rng = np.random.default_rng(0)
-    x, y = (rng.random((16, *shape)) * 200).astype(dtype), np.arange(16) % 3
+    x = (rng.random((16, *shape)) * 200).astype(dtype)
+    y = rng.random((16, targets)) if targets else np.arange(16) % 3
     np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     return str(folder / "data.npz")
 
@@ -68,7 +69,7 @@ def test_an_application_sends_pictures_of_any_size_and_gets_names(site: Site, mo
 
 
 def test_a_sequence_goes_on_until_the_board_is_killed(site: Site, model: str, tmp_path: Path) -> None:
-    install(site, model, "tiny_fed.tflite", "--data", data_of(tmp_path, (4,), "float32"))
+    install(site, model, "tiny_fed.tflite", "--data", data_of(tmp_path, (4,), "float32", targets=1))
     ones = np.ones((1, 4), "float32")
     with Client(site.endpoint(BOARD)) as agent:
         begun = agent.infer(model, {"x": ones}, sequence=Sequence("me", start=True))

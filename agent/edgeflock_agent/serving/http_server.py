@@ -152,14 +152,15 @@ class HttpServer:
         if head is None:
             return False
         method, target, version = head.start
-        request = Request(method, target.partition("?")[0], head.fields, _body(wire, head))
+        asks = "GET" if method == "HEAD" else method  # what watches a board may ask for the head alone
+        request = Request(asks, target.partition("?")[0], head.fields, _body(wire, head))
         try:
             response = self._answer(request)
         except Exception:
             log.exception("a request could not be answered")
             response = refusal(500, "the agent failed to answer; its log says why")
         keep = stays_open(version, head.fields)
-        _send(wire, response, keep=keep)
+        _send(wire, response, keep=keep, body=method != "HEAD")
         return keep
 
 
@@ -176,14 +177,14 @@ def _body(wire: Wire, head: Head) -> bytearray:
     return wire.body(length or 0)
 
 
-def _send(wire: Wire, response: Response, *, keep: bool) -> None:
+def _send(wire: Wire, response: Response, *, keep: bool, body: bool = True) -> None:
     length = sum(map(len, response.parts))
     fields = "".join(f"{name}: {value}\r\n" for name, value in response.fields)
     head = (
         f"HTTP/1.1 {response.status} {_WORDS[response.status]}\r\nContent-Type: {response.content_type}\r\n"
         f"Content-Length: {length}\r\n{fields}{'' if keep else 'Connection: close' + chr(13) + chr(10)}\r\n"
     )
-    wire.send(head.encode("latin-1"), *response.parts)
+    wire.send(head.encode("latin-1"), *(response.parts if body else ()))
 
 
 def _linger(connection: socket.socket) -> None:

@@ -22,6 +22,7 @@ VALIDATION_ITEMS = 5000
 _VALIDATION_SHARE = 5  # one item in five, if that is fewer
 EVALUATION_ITEMS = 256
 EVALUATION_BYTES = 512 * 1024
+LARGE_ITEMS_BYTES = 16 << 20  # without a slice no board can compare anything: of large items as many as golden ones
 _HEADER_BYTES = 2048  # the .npy headers and the zip directory
 GOLDEN_ITEMS = 8
 _AGREEMENT_SHARE = 0.05  # regression: answers agree within this share of the targets' standard deviation
@@ -94,7 +95,8 @@ def stratified(y: Array, count: int, seed: int) -> NDArray[np.int64]:
 def evaluation_slice(data: FittedData, seed: int) -> Evaluation | None:
     """The labelled items that travel with the bundle; None if a single one is larger than a slice may be."""
     item_bytes = sum(x[0].nbytes for x in data.x_test) + data.y_test[0].nbytes
-    chosen = stratified(data.y_test, min(EVALUATION_ITEMS, (EVALUATION_BYTES - _HEADER_BYTES) // item_bytes), seed)
+    usual, of_large = ((most - _HEADER_BYTES) // item_bytes for most in (EVALUATION_BYTES, LARGE_ITEMS_BYTES))
+    chosen = stratified(data.y_test, min(EVALUATION_ITEMS, max(usual, min(GOLDEN_ITEMS, of_large))), seed)
     return Evaluation(tuple(x[chosen] for x in data.x_test), data.y_test[chosen]) if len(chosen) else None
 
 

@@ -42,7 +42,9 @@ _RICH = 60 * math.log(2)  # more than that is not counted where wealths are adde
 
 def clip(x: float) -> float:
     """Bound an observation to [-1, 1], so that a bet below 1 can never lose everything."""
-    return max(-1.0, min(1.0, x))
+    if x > 1.0:
+        return 1.0
+    return x if x > -1.0 else -1.0
 
 
 @functools.lru_cache(maxsize=4096)

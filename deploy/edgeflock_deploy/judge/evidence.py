@@ -93,6 +93,7 @@ class Evidence(NamedTuple):
     suspect: str | None = None
     braked: bool = False
     silence: Silence = Silence()
+    oversized: tuple[str, ...] = ()  # the devices beyond an exact margin, sorted
 
     def of(self, device: str) -> DeviceEvidence:
         """One device's evidence; empty if it was never heard."""
@@ -111,7 +112,10 @@ class Evidence(NamedTuple):
                 sums[metric] = sums.get(metric, _NO_CLASS).changed(out, into)
             classes = {**classes, own.device_class: sums}
         devices = self.devices.with_item(device, own)
-        after = Evidence(devices, fleet, classes, heard, self.suspect, self.braked, self.silence)
+        over = self.oversized
+        if _is_beyond(own) is not (device in over):
+            over = tuple(sorted({*over} ^ {device}))
+        after = Evidence(devices, fleet, classes, heard, self.suspect, self.braked, self.silence, over)
         return after if apart or classes is not self.classes else after._with_class(before, own)
 
     def without(self, device: str) -> Evidence:
@@ -147,6 +151,10 @@ class Evidence(NamedTuple):
 _Change = tuple[Metric, MetricEvidence | None, MetricEvidence | None]
 _NEVER_HEARD = DeviceEvidence()
 _NO_SUM, _NO_CLASS = Pooled(), ClassPooled()
+
+
+def _is_beyond(own: DeviceEvidence) -> bool:
+    return any(seen.beyond for seen in own.metrics.values())
 
 
 def _changes(before: DeviceEvidence, own: DeviceEvidence) -> list[_Change]:

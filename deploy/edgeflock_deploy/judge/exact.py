@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from edgeflock_deploy.judge import sentences
 from edgeflock_deploy.judge.evidence import Evidence
-from edgeflock_deploy.judge.observations import EXACT
 from edgeflock_deploy.policy.rules import Guardrail
 
 
@@ -23,20 +22,13 @@ class Beyond(NamedTuple):
 
 def beyond_margin(evidence: Evidence, guardrail: Guardrail | None, must_show: int) -> Beyond:
     """Compare; `must_show` devices beyond the margin fail a fleet."""
-    pooled = evidence.fleet.get(EXACT)
-    if guardrail is None or pooled is None or not pooled.beyond:
+    blamed = evidence.oversized
+    if guardrail is None or not blamed:
         return _NOBODY
-    blamed = sentences.beyond(evidence, guardrail)
-    if pooled.beyond >= must_show:
-        return Beyond(sentences.failed(evidence, guardrail, blamed, "compared exactly"))
+    if len(blamed) >= must_show:
+        return Beyond(sentences.failed(evidence, guardrail, [*blamed], "compared exactly"))
     why = sentences.suspected(evidence, guardrail, blamed[0], "compared exactly")
     return Beyond(alone=(blamed[0], why))
-
-
-def is_beyond(evidence: Evidence, device: str) -> bool:
-    """Whether this device needs more memory than the fail margin allows."""
-    read = evidence.of(device).metrics.get(EXACT)
-    return read is not None and read.beyond
 
 
 _NOBODY = Beyond()

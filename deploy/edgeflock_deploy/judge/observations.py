@@ -40,7 +40,7 @@ kills whom it finds. No PASS is asked of crashes: to show fewer than one in fift
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from edgeflock_deploy.judge.betting import clip
 from edgeflock_deploy.messages.windows import VariantWindow, Window
@@ -92,7 +92,8 @@ def pass_at(guardrail: Guardrail) -> float:
     return math.log1p(guardrail.pass_margin) if guardrail.metric in _LOGS else guardrail.pass_margin
 
 
-class Bet(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)  # the fields of a named tuple take twice as long to read
+class Bet:
     """A guardrail made ready to be bet on: its margins as observations, and what the distance to them is divided by.
 
     `harm` is bounded to [harm_least, harm_most]. Without a pass margin nothing is bet on harmlessness.
@@ -125,7 +126,10 @@ class Bet(NamedTuple):
 
     def harm(self, z: float) -> float:
         """The observation that a bet on harm is settled by, at least -1."""
-        return max(self.harm_least, min(self.harm_most, (z - self.fail_at) / self.harm_scale))
+        x = (z - self.fail_at) / self.harm_scale
+        if x > self.harm_most:
+            return self.harm_most
+        return x if x > self.harm_least else self.harm_least
 
     def harmless(self, z: float) -> float:
         """The observation that a bet on harmlessness is settled by, in [-1, 1]."""

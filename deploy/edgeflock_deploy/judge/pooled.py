@@ -46,18 +46,17 @@ def harmless_bin(harmless_log: float) -> int:
 
 
 class Pooled(NamedTuple):
-    """One metric of a fleet: what `betting.over_devices` takes, and how many devices are beyond an exact margin."""
+    """One metric of a fleet: what `betting.over_devices` takes."""
 
     heard: int = 0
     together: betting.LogWealth = betting.START
     apart: int = 0
-    beyond: int = 0
 
     def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> Pooled:
         """The sums with a device's part before exchanged for its part after."""
-        heard, together, apart, beyond = self
-        _, _, _, out, _, purse_out, _, beyond_out, _, _ = before or _NOTHING
-        _, _, _, into, _, purse_into, _, beyond_into, _, _ = after or _NOTHING
+        heard, together, apart = self
+        _, _, _, out, _, purse_out, _, _, _, _ = before or _NOTHING
+        _, _, _, into, _, purse_into, _, _, _, _ = after or _NOTHING
         s1, s2, s3, s4, s5, s6, s7, s8 = together  # written out as in `betting.stake`
         o1, o2, o3, o4, o5, o6, o7, o8 = out
         i1, i2, i3, i4, i5, i6, i7, i8 = into
@@ -74,7 +73,6 @@ class Pooled(NamedTuple):
                 s8 - o8 + i8,
             ),
             apart + purse_into - purse_out,
-            beyond + beyond_into - beyond_out,
         )
 
 

@@ -37,7 +37,7 @@ def at_most(fleet: _Fleet, silence: float, metrics: Sequence[Metric], devices: i
     richest = 1.0
     for metric in metrics:
         if (pooled := fleet.get(metric)) is not None:
-            heard, together, apart, _ = pooled
+            heard, together, apart = pooled
             alike.append(max(together))
             mean = (apart + betting.ONE * max(0, devices - heard)) / (betting.ONE * max(1, devices, heard))
             richest = max(richest, mean)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from math import ceil
 
-from edgeflock_deploy.judge.exact import is_beyond
 from edgeflock_deploy.judge.verdict import count
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.choosing import in_stage
@@ -119,7 +118,7 @@ def _gone(draft: Draft) -> int:
 def _suspect(draft: Draft) -> set[str]:
     evidence = draft.rollout.evidence
     apart = draft.rollout.with_status(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
-    return {device for device in apart if device == evidence.suspect or is_beyond(evidence, device)}
+    return {device for device in apart if device == evidence.suspect or device in evidence.oversized}
 
 
 def _frozen(draft: Draft) -> set[str]:

@@ -29,8 +29,8 @@ HEADQUARTERS_MISTAKES: tuple[Mistake, ...] = (
         (
             Change(
                 f"{_JUDGE}.exact",
-                "    if guardrail is None or pooled is None or not pooled.beyond:\n",
-                "    if guardrail is None or pooled is None or True:\n",
+                "    if guardrail is None or not blamed:\n",
+                "    if True:\n",
             ),
             Change(
                 f"{_JUDGE}.judge",

@@ -77,15 +77,15 @@ def compressed(folder: Path, **files: str) -> Path:
     return folder
 
 
-def data_for(folder: Path, **x: Any) -> str:
-    """A data file whose items have these shapes; `x` None stands for the only input."""
+def data_for(folder: Path, targets: int = 0, **x: Any) -> str:
+    """A data file whose items have these shapes, in three classes or with so many targets; `only` is the only input."""
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
     for part in ("train", "test"):
         for name, (shape, dtype) in x.items():
             key = f"x_{part}" if name == "only" else f"x_{part}.{name}"
             arrays[key] = (rng.random((16, *shape)) * 200).astype(dtype)
-        arrays[f"y_{part}"] = np.arange(16) % 3
+        arrays[f"y_{part}"] = rng.random((16, targets)) if targets else np.arange(16) % 3
     np.savez(folder / "data.npz", **arrays)
     return str(folder / "data.npz")
 
@@ -151,7 +151,7 @@ def test_declared_processing_and_labels_travel_and_are_applied(flock: Any, hq: A
 
 
 def test_a_state_of_equal_name_is_found_and_hidden_from_applications(flock: Any, hq: Any, tmp_path: Path) -> None:
-    data = data_for(tmp_path, only=((4,), "float32"))
+    data = data_for(tmp_path, targets=1, only=((4,), "float32"))
     hq.run("publish", str(DATA / "tiny_fed.tflite"), "--data", data, "--model", flock.model)
     (manifest,) = manifests(hq, flock.model).values()
     assert [one.name for one in (*manifest.inputs, *manifest.outputs)] == ["x", "total"]

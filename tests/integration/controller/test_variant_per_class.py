@@ -25,9 +25,18 @@ def test_a_class_that_slept_is_held_then_measured_and_brought_in(flock: Any, hq:
     hq.wait_for("its last will", lambda: not hq.ask("device", sleeper.name)["online"])
     publish_two(flock)
 
-    words = ("deploy", flock.model, "--variant", "auto", "--to", f"class={quick},{late}", "--policy", "install")
     wishes = ("--objective", "min latency_ms_p95", "--require", "accuracy>=90%")
-    held = hq.json(*words, *wishes, "--wait", code=1)
+    both = (flock.model, "--variant", "auto", "--policy", "install", *wishes, "--to", f"class={quick},{late}")
+    plan = hq.json("plan", *both)
+    (first,) = plan["measuring"].values()
+    assert (first["boards"], first["variants"]) == ([here.name], ["tiny", "tiny_other"])
+    assert (plan["stages"], plan["devices_held"]) == ([], 2)
+    assert any("it is held: it was never measured: its board is not online" in said for said in plan["missing"])
+    assert f"{here.name} would first measure tiny, tiny_other" in hq.run("rehearse", *both, code=2)
+    assert "Measured first" in hq.run("plan", *both)
+    assert here.commits == []
+
+    held = hq.json("deploy", *both, "--wait", code=1)
     assert held["phase"] == "PAUSED"
     assert {name: one["variant"] for name, one in held["choice"]["classes"].items()} == {
         quick: "tiny_other",
@@ -35,6 +44,12 @@ def test_a_class_that_slept_is_held_then_measured_and_brought_in(flock: Any, hq:
     }
     assert "it was never measured: its board is not online" in held["reason"]
     assert len(here.commits) == 1
+    known = hq.json("rehearse", *both, "--runs", "1")
+    assert known["choice"]["classes"][quick]["variant"] == "tiny_other"
+    assert [one["device_class"] for one in known["left_out"]] == [late]
+    assert known["endings"]["succeeded"]["runs"] == 1
+    assert f"not rehearsed: class {late} (1 device): it is held" in hq.run("rehearse", *both, "--runs", "1")
+    assert "whoever can get it has it already" in hq.run("plan", *both)
 
     again = hq.device(sleeper.name, late)
     again.takes_ms = {"tiny": 1.0, "tiny_other": 7.0}

@@ -68,6 +68,17 @@ def test_a_connection_serves_many_requests_and_bodies_of_any_size(asked: Asked) 
     assert len(sockets) == 1
 
 
+def test_who_asks_for_the_head_alone_gets_that_and_may_go_on(asked: Asked) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", asked.port, timeout=PATIENCE_S)
+    for _ in range(2):
+        connection.request("HEAD", "/v2/health/live")
+        response = connection.getresponse()
+        assert (response.status, response.headers["Content-Length"], response.read()) == (200, "15", b"")
+    connection.close()
+    answer = asked.say(b"HEAD /one HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\n\r\n")
+    assert (answer.count(b"/one"), answer.count(b"/two"), answer.count(b"HTTP/1.1 200")) == (0, 1, 2)
+
+
 def test_requests_may_be_sent_before_the_answers_are_read(asked: Asked) -> None:
     answer = asked.say(
         b"GET /one HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\n\r\nGET /six HTTP/1.1\r\nConnection: close\r\n\r\n"

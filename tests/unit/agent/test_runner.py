@@ -173,6 +173,19 @@ def test_a_regression_answers_with_its_values_and_their_squared_error(tmp_path: 
     assert result.correct is None
 
 
+def test_a_regression_whose_answer_is_an_image_is_scored_whole_and_told_in_part(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((2, 30_000, 4)).astype("float32")
+    path = tmp_path / "slice.npz"
+    path.write_bytes(write_evaluation(Evaluation((images,), 2 * images + np.float32(0.5))))
+    with ModelProcess.start(DATA / "tiny_open.tflite") as process:  # its first output is twice the input
+        process.open_slice(path, kind="regression", agreement_atol=0.01)
+        result = process.run_item(1)
+    assert result.squared_error == pytest.approx(0.25, rel=1e-4)
+    assert isinstance(result.answer, tuple)
+    assert 2_000 < len(result.answer) <= 4_096
+    assert result.answer[1] == pytest.approx(2 * images[1].reshape(-1)[30], abs=1e-6)
+
+
 def test_real_values_become_the_codes_of_a_quantized_input() -> None:
     with ModelProcess.start(DATA / "tiny_int8.tflite") as process:
         process.open_slice(EVALUATION, kind="classification", agreement_atol=None)

@@ -58,8 +58,19 @@ def test_the_evaluation_slice_keeps_to_256_items_and_512_kb() -> None:
     assert np.bincount(many.y).tolist() == [64, 64, 64, 64]
 
 
+@pytest.mark.parametrize(("item_bytes", "items"), [(150 << 10, 8), (1 << 20, 8), (7 << 20, 2)])
+def test_of_large_items_there_are_a_few_so_that_boards_have_something_to_compare_on(
+    item_bytes: int, items: int
+) -> None:
+    one = np.broadcast_to(np.zeros(1, "uint8"), (20, item_bytes))
+    large = evaluation_slice(fitted(x_test=one), seed=0)
+    assert large is not None
+    assert len(large.y) == items
+
+
 def test_items_too_large_for_a_slice_give_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_module, "EVALUATION_BYTES", 2060)
+    monkeypatch.setattr(split_module, "LARGE_ITEMS_BYTES", 2060)
     assert evaluation_slice(fitted(), seed=0) is None
 
 

@@ -143,6 +143,23 @@ def test_a_foreign_file_takes_its_cases_from_its_data_and_its_name_from_its_file
     assert draft.task.kind == "classification"
 
 
+@pytest.mark.parametrize(
+    ("file", "width", "y", "says"),
+    [
+        ("tiny.tflite", 8, np.arange(40) % 4, "classes run from 0 to 3, the model has 3 outputs"),
+        ("tiny_recurrent.tflite", 2, np.zeros((40, 3), "float32"), "y has 3 targets per item, the model 2 outputs"),
+        ("tiny_fed.tflite", 4, np.arange(40) % 2, "y holds classes, the model has 1 output"),
+    ],
+)
+def test_labels_that_no_output_of_a_foreign_file_answers_are_refused(
+    tmp_path: Path, file: str, width: int, y: np.ndarray, says: str
+) -> None:
+    x = np.zeros((40, 1, width) if "recurrent" in file else (40, width), np.float32)
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(BadInput, match=says):
+        find_drafts(DATA / file, tmp_path / "data.npz", None)
+
+
 def test_a_foreign_regression_is_scored_as_compress_scores_its_own(tmp_path: Path) -> None:
     x = np.zeros((300, 8), np.float32)
     y = np.linspace(0, 1, 900, dtype=np.float32).reshape(300, 3)

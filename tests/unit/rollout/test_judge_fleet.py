@@ -67,6 +67,7 @@ def test_memory_of_one_board_of_many_takes_that_board_out(window: MakeWindow, po
     evidence = judge.observe(Evidence(), window("a", 0, rss_ratio=1.5), rules)
     finding = judge.found(evidence, rules, 5, 5)
     assert (finding.failure, finding.oversized and finding.oversized[0]) == (None, "a")
+    assert judge.found(evidence.without("a"), rules, 5, 5).oversized is None
     evidence = judge.observe(evidence, window("b", 0, rss_ratio=1.5), rules)
     assert judge.failure(evidence, rules, 5) is not None
 
