@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 
 from edgeflock_agent import variants
@@ -69,6 +70,8 @@ class Jobs:
         board: what serves, and the hands in it that trials need.
         emulated: software plays this board: no latency is held against a limit, no meter is asked.
     """
+
+    _rest = staticmethod(time.sleep)  # while a blob is read, so that what serves does not wait for the disk
 
     def __init__(
         self,
@@ -237,7 +240,7 @@ class Jobs:
         """Read one blob off the disk; these bundles need it. None: it is as it should be."""
         from edgeflock_agent.storage.scrub import is_rotten
 
-        if not is_rotten(self._store.blob_path(sha256), sha256):
+        if not is_rotten(self._store.blob_path(sha256), sha256, self._rest):
             return None
         log.warning("blob %s of bundle %s is damaged on the disk", sha256[:12], work.digest[:12])
         self._store.condemn(sha256)

@@ -11,18 +11,20 @@ import sys
 from pathlib import Path
 
 QEMU_BOARD = "linux,dummy-virt"  # what QEMU's `virt` machine calls itself in its device tree
+_QEMU_PROCESSOR = "QEMU TCG CPU"  # what the x86 processor calls itself that QEMU plays without hardware's help
 _32_BIT = {"aarch64": "armv7l", "x86_64": "i686"}
 
 
 def is_emulated(root: Path = Path("/"), machine: str | None = None) -> bool:
-    """Whether the kernel names another architecture than the machine has, or the board is QEMU's.
+    """Whether the kernel names another architecture than the machine has, or the board or its processor is QEMU's.
 
     The kernel says its architecture in /proc/sys/kernel/arch (Linux 6.1). On an older one QEMU's user mode cannot be
     told from a board this way: there `edgeflock-agent run --emulated` says it.
     """
     kernel = _read(root / "proc/sys/kernel/arch").strip()
     other_kernel = bool(kernel) and _family(kernel) != _family(machine or machine_name())
-    return other_kernel or _read(root / "proc/device-tree/model").rstrip("\x00") == QEMU_BOARD
+    qemu_board = _read(root / "proc/device-tree/model").rstrip("\x00") == QEMU_BOARD
+    return other_kernel or qemu_board or _QEMU_PROCESSOR in _read(root / "proc/cpuinfo")
 
 
 def machine_name() -> str:

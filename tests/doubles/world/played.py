@@ -142,6 +142,7 @@ class PlayedJobs(Jobs):
     """The agent's jobs on a simulated board."""
 
     played: Board
+    _rest = staticmethod(lambda _seconds: None)
 
     @classmethod
     def of(cls, jobs: Jobs, board: Board) -> PlayedJobs:

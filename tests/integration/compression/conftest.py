@@ -1,5 +1,6 @@
-"""Small models, trained or drawn once per session."""
+"""Small models, trained or drawn once per session, whichever worker comes first."""
 
+import fcntl
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +27,23 @@ def keras_module() -> Any:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
+def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Shared by the workers of a session."""
+    base = tmp_path_factory.getbasetemp()
+    made = (base if worker_id == "master" else base.parent) / "models"
+    made.mkdir(exist_ok=True)
+    return made
+
+
+def once(path: Path, make: Callable[[Path], None]) -> Path:
+    """What `make` writes, whole, by the first of the workers that needs it."""
+    with (path.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            draft = path.with_name(f"draft_{path.name}")
+            make(draft)
+            draft.rename(path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -35,35 +51,36 @@ def digits(folder: Path) -> Path:
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    path = folder / "digits.npz"
-    np.savez(path, x_train=x[:1200], y_train=y[:1200], x_test=x[1200:], y_test=y[1200:])
-    return path
+    parts = {"x_train": x[:1200], "y_train": y[:1200], "x_test": x[1200:], "y_test": y[1200:]}
+    return once(folder / "digits.npz", lambda path: np.savez(path, **parts))
 
 
 @pytest.fixture(scope="session")
 def classifier(keras_module: Any, folder: Path, digits: Path) -> Path:
-    layers, path = keras_module.layers, folder / "mlp.keras"
-    keras_module.utils.set_random_seed(0)
-    model = keras_module.Sequential(
-        [
-            keras_module.Input((64,)),
-            layers.Rescaling(1 / 16, name="rescaling"),
-            layers.Dense(64, activation="relu", name="dense"),
-            layers.Dense(10, activation="softmax", name="dense_1"),
-        ]
-    )
-    model.compile("adam", "sparse_categorical_crossentropy")
-    with np.load(digits) as data:
-        model.fit(data["x_train"], data["y_train"], epochs=15, verbose=0)
-    model.save(path)
-    return path
+    layers = keras_module.layers
+
+    def train(path: Path) -> None:
+        keras_module.utils.set_random_seed(0)
+        model = keras_module.Sequential(
+            [
+                keras_module.Input((64,)),
+                layers.Rescaling(1 / 16, name="rescaling"),
+                layers.Dense(64, activation="relu", name="dense"),
+                layers.Dense(10, activation="softmax", name="dense_1"),
+            ]
+        )
+        model.compile("adam", "sparse_categorical_crossentropy")
+        with np.load(digits) as data:
+            model.fit(data["x_train"], data["y_train"], epochs=15, verbose=0)
+        model.save(path)
+
+    return once(folder / "mlp.keras", train)
 
 
 @pytest.fixture(scope="session")
 def saved_model(keras_module: Any, folder: Path, classifier: Path) -> Path:
-    path = folder / "saved_model"
-    keras_module.models.load_model(classifier).export(str(path), verbose=False)
-    return path
+    model = keras_module.models.load_model(classifier)
+    return once(folder / "saved_model", lambda path: model.export(str(path), verbose=False))
 
 
 def bench_of(model: Any, data: Path) -> Bench:
@@ -78,18 +95,29 @@ def mlp_bench(keras_module: Any, classifier: Path, digits: Path) -> Bench:
 
 @pytest.fixture(scope="session")
 def digits_images(folder: Path, digits: Path) -> Path:
-    path = folder / "images.npz"
     with np.load(digits) as data:
         x = {name: data[name].reshape(-1, 8, 8, 1).astype("float32") / 16 for name in ("x_train", "x_test")}
-        np.savez(path, **x, y_train=data["y_train"], y_test=data["y_test"])
-    return path
+        y = {name: data[name] for name in ("y_train", "y_test")}
+    return once(folder / "images.npz", lambda path: np.savez(path, **x, **y))
 
 
 @pytest.fixture(scope="session")
-def cnn_bench(keras_module: Any, digits_images: Path) -> Bench:
+def cnn_bench(keras_module: Any, folder: Path, digits_images: Path) -> Bench:
     """A net with everything that ties channels: batch norm, a residual, a depthwise layer, a dense head."""
+
+    def train(path: Path) -> None:
+        keras_module.utils.set_random_seed(1)
+        model = _cnn(keras_module)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        with np.load(digits_images) as data:
+            model.fit(data["x_train"], data["y_train"], epochs=8, batch_size=32, verbose=0)
+        model.save(path)
+
+    return bench_of(keras_module.models.load_model(once(folder / "cnn.keras", train)), digits_images)
+
+
+def _cnn(keras_module: Any) -> Any:
     layers = keras_module.layers
-    keras_module.utils.set_random_seed(1)
     given = keras_module.Input((8, 8, 1), name="image")
     x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(given)
     x = layers.ReLU(name="stem_relu")(layers.BatchNormalization(name="stem_bn")(x))
@@ -100,11 +128,7 @@ def cnn_bench(keras_module: Any, digits_images: Path) -> Bench:
     x = layers.Conv2D(24, 1, activation="relu", name="pointwise")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(32, activation="relu", name="hidden")(x)
-    model = keras_module.Model(given, layers.Dense(10, activation="softmax", name="head")(x))
-    model.compile("adam", "sparse_categorical_crossentropy")
-    with np.load(digits_images) as data:
-        model.fit(data["x_train"], data["y_train"], epochs=8, batch_size=32, verbose=0)
-    return bench_of(model, digits_images)
+    return keras_module.Model(given, layers.Dense(10, activation="softmax", name="head")(x))
 
 
 class Shipped(NamedTuple):

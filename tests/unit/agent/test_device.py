@@ -64,6 +64,15 @@ def test_a_processor_that_software_plays_is_found_out(
     assert is_emulated(root, machine) is expected
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"), [("QEMU TCG CPU version 2.5+", True), ("AMD EPYC", False), ("QEMU Virtual CPU", False)]
+)
+def test_an_x86_processor_that_software_plays_is_emulated_and_a_virtual_machines_is_not(
+    tmp_path: Path, model: str, expected: bool
+) -> None:
+    assert is_emulated(tree(tmp_path, f"model name\t: {model}\n"), "x86_64") is expected
+
+
 def test_an_emulated_device_is_named_by_its_processor_and_as_emulated(tmp_path: Path) -> None:
     root = tree(tmp_path, "CPU part\t: 0xd08\n", "linux,dummy-virt")
     assert device_class("litert2.3", root, "aarch64", emulated=True) == "aarch64-cortex-a72-litert2.3-emulated"
