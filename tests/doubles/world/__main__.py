@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from world.options import draw
-from world.planted import MISTAKES, plant
+from world.planted import FOUND_BY, MISTAKES
+from world.planting import plant
 
 
 def main() -> int:
@@ -66,7 +67,7 @@ def _many(seeds: list[int], settings: list[str], *, first_only: bool) -> int:
 
     begun, bad, done = time.monotonic(), 0, 0
     for seed in seeds:
-        ended = run(draw(seed).but(*settings))
+        ended = run(draw(seed).but(*settings), hasty=first_only)
         done += 1
         if ended.violations:
             bad += 1
@@ -88,9 +89,10 @@ def _planted(step: int) -> int:
     context = multiprocessing.get_context("fork")
     found: dict[str, list[str]] = {}
     for number, mistake in list(enumerate(MISTAKES))[::step]:
-        if mistake.seed is not None:
+        seed = FOUND_BY.get(mistake.name)
+        if seed is not None:
             queue = context.SimpleQueue()
-            process = context.Process(target=_with_mistake, args=(number, mistake.seed, queue))
+            process = context.Process(target=_with_mistake, args=(number, seed, queue))
             process.start()
             found[mistake.name] = queue.get()
             process.join()
