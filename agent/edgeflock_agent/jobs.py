@@ -159,10 +159,9 @@ class Jobs:
 
         Its hashes are looked at again: it may have queued for the bench since they were, or the agent have died.
         """
-        if self._store.intact(work.digest, self._trust, work.form) is None:
-            return HardStopped(work.digest, Reason.DISK_ERROR, "its files were damaged on this disk since they came")
-        manifest, old = self._manifest(work), self._board.serving.get(work.model)
         try:
+            self._look_again(work)
+            manifest, old = self._manifest(work), self._board.serving.get(work.model)
             if old is None or self._fits(work, manifest):
                 work.child, measurement = self._measured(manifest)
                 return Warmed(work.digest, measurement, self._now(), self._of_what_serves(work.model, old))
@@ -190,8 +189,10 @@ class Jobs:
             then: what else is wanted of it.
 
         Raises:
-            HardStop: NO_ROOM, or it does not load, gives other outputs than it should, or takes more than was declared.
+            HardStop: DISK_ERROR, NO_ROOM, or it does not load, gives other outputs than it should, or takes more than
+                was declared.
         """
+        self._look_again(work)
         manifest = self._manifest(work)
         if not self._fits(work, manifest):
             raise HardStop(Reason.NO_ROOM, "there is no memory for it beside what serves")
@@ -245,6 +246,15 @@ class Jobs:
         log.warning("blob %s of bundle %s is damaged on the disk", sha256[:12], work.digest[:12])
         self._store.condemn(sha256)
         return Damaged(needed_by, self._now())
+
+    def _look_again(self, work: Work) -> None:
+        """Look at the hashes of what is about to be loaded.
+
+        Raises:
+            HardStop: DISK_ERROR.
+        """
+        if self._store.intact(work.digest, self._trust, work.form) is None:
+            raise HardStop(Reason.DISK_ERROR, "its files were damaged on this disk since they came")
 
     def _fits(self, work: Work, manifest: Manifest) -> bool:
         """Whether a variant can be loaded beside all that serve."""

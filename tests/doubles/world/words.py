@@ -66,7 +66,9 @@ class WordLaw:
         what = f"{word.phase} {self._seen.label(word.digest)} (generation {generation}, {word.rollout})"
         self._seen.trace.note("controller", f"tells {board}: {what}")
         self._fresh.append((Said(board, word.phase, word.rollout, self._agenda.now_s, before), word))
-        self._had.setdefault((board, word.rollout), frozenset(self._seen.served[board]))
+        last = max((one for one in words if one < generation), default=None)
+        emptied = last is not None and words[last].digest is None  # it was told to go back to nothing
+        self._had.setdefault((board, word.rollout), frozenset(() if emptied else self._seen.served[board]))
 
     def look(self) -> None:
         """Look at what was said since the last time, now that it can be seen how rollouts stand."""

@@ -17,6 +17,7 @@ from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.reasons import Reason
 
 S = DeviceState
+MODEL_OF_B_BYTES = 152_000  # `World.make`
 NEVER = Order(Phase.COMMIT, "d")  # an order that is not given: the story goes on for as long as a test wants
 
 
@@ -72,6 +73,22 @@ def test_a_board_that_never_ran_the_model_measures_it_all_the_same(tmp_path: Pat
     agent.live_on()
     assert (hq.measured[-1].outcome, hq.measured[-1].detail, len(hq.measured[-1].runs)) == (Outcome.SUCCEEDED, None, 2)
     assert agent.models == {}
+
+
+def test_a_bundle_that_rots_between_its_check_and_its_load_is_not_loaded(tmp_path: Path, world: World) -> None:
+    hq, agent = installed(world, tmp_path)
+    hq.measure, told = order(world, "b"), hq.on_measured
+
+    def rots(said: Measured) -> None:
+        if said.state is S.STAGED:
+            (model,) = (path for path in (tmp_path / "blobs").iterdir() if path.stat().st_size == MODEL_OF_B_BYTES)
+            model.write_bytes(model.read_bytes()[:-1] + b"!")
+        told(said)
+
+    hq.on_measured = rots
+    agent.live_on()
+    answer = hq.measured[-1]
+    assert (answer.outcome, answer.reason, answer.runs) == (Outcome.FAILED, Reason.DISK_ERROR, ())
 
 
 def test_an_answer_outlives_the_agent_and_is_forgotten_when_nobody_asks_any_more(tmp_path: Path, world: World) -> None:
