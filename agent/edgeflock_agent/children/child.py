@@ -69,6 +69,7 @@ class Child:
         self._tells_confidence = False
         self._cpu_s = 0.0  # processor time that a request may take
         self._status = os.open("/proc/self/status", os.O_RDONLY)  # opened now: later nothing is
+        self._board_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
         self.operations: dict[str, Callable[[dict[str, Any], Payload], Reply]] = {
             "beat": self._beat,
             "load": self._load,
@@ -113,8 +114,10 @@ class Child:
         sealed, path = sandbox.seal([file]), sandbox.by_descriptor(file)
         state = hidden_state(path)  # it maps the file, which is not the model's doing: before the limit
         rss = self._own_memory("VmRSS")
-        if budget is not None:
-            size = self._own_memory("VmSize") + sandbox.stacks_bytes(threads)
+        size = self._own_memory("VmSize") + sandbox.stacks_bytes(threads)
+        if budget is None:  # no model needs more than the board has: refused, it fails alone and not the whole board
+            resource.setrlimit(resource.RLIMIT_AS, (size + self._board_bytes, size + self._board_bytes))
+        else:
             resource.setrlimit(resource.RLIMIT_AS, (size + budget, size + max(4 * budget, _TELLING_BYTES)))
         self._cpu_s = header["cpu_s"]
         sandbox.allow_cpu(self._cpu_s)

@@ -6,10 +6,11 @@ the model's descriptor has come: from then on the only file that it can open is 
 evaluation slices reach it as open descriptors. Nothing can be written but its standard error, a bounded file of the
 parent's; there is no network, no new process and no signal to others. Whatever the kernel lacks for that is told.
 
-Memory is limited by the budget (RLIMIT_AS), and processor time like this: the parent kills what does not answer in
-time, and `allow_cpu` raises a soft limit (RLIMIT_CPU) with each request, so that a thread that goes on spinning after
-the answer is ended by the kernel, also while the parent is stopped. The limit on the number of processes would be the
-wrong tool (it counts the threads of a whole user, and leaves root out): the filter of system calls refuses new ones.
+Memory is limited by the budget, or by what the board has (RLIMIT_AS), and processor time like this: the parent kills
+what does not answer in time, and `allow_cpu` raises a soft limit (RLIMIT_CPU) with each request, so that a thread that
+goes on spinning after the answer is ended by the kernel, also while the parent is stopped. The limit on the number of
+processes would be the wrong tool (it counts the threads of a whole user, and leaves root out): the filter of system
+calls refuses new ones.
 
 This file knows no model and no frames. How Landlock and seccomp are spoken to stands in `edgeflock_deploy.sandbox`.
 """

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from edgeflock_agent.children import frames
@@ -89,6 +90,13 @@ def test_a_file_that_is_no_model_is_not_blamed_on_the_budget() -> None:
     with pytest.raises(HardStop) as stopped:
         ModelProcess.start(DATA / "corrupt.tflite", memory_budget_bytes=64 * 1024)
     assert stopped.value.reason is Reason.LOAD_FAILED
+
+
+def test_a_model_without_a_declared_budget_gets_no_more_than_the_board_has() -> None:
+    with ModelProcess.start(DATA / "tiny.tflite") as process:
+        limit, _ = psutil.Process(process.pid).rlimit(psutil.RLIMIT_AS)
+        size = psutil.Process(process.pid).memory_info().vms
+    assert 0 < limit - psutil.virtual_memory().total < 2 * size
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not show threads")
