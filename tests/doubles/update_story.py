@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mortal_agent import MortalAgent
 from tiny_bundles import MODEL as MODEL  # of whoever plays the story too
 from tiny_bundles import random_bytes, tiny_bundle, whole
 
-from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
 from edgeflock_agent.jobs import Jobs
 from edgeflock_agent.lane import Lane
@@ -252,7 +252,7 @@ class AtOnce(Lane):
         pass
 
 
-class PlayedAgent(Agent):
+class PlayedAgent(MortalAgent):
     """The real agent on a folder, in one thread, with a clock that runs only when nothing happens.
 
     `persisted` notes each writing of the record: what `moment` said before and after, and the state that was written.

@@ -250,9 +250,15 @@ class Site:
             )
 
     def failure(self, board: str, rollout: str) -> str | None:
-        """The reason with which the board said that it gave a rollout's candidate up."""
-        failed = (e for e in self.heard if (e.device, e.rollout, e.after) == (board, rollout, DeviceState.FAILED))
-        return next((e.reason.value for e in failed if e.reason is not None), None)
+        """The reason with which the board said that it gave a candidate up; it may still be on its way here."""
+
+        def reason() -> str | None:
+            failed = (e for e in self.heard if (e.device, e.rollout, e.after) == (board, rollout, DeviceState.FAILED))
+            return next((e.reason.value for e in failed if e.reason is not None), None)
+
+        with self._changed:
+            self._changed.wait_for(reason, timeout=self.patience_s)
+            return reason()
 
     def log(self, name: str) -> str:
         """What a process has printed."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from file_system import Tree, put_on_disk
+from mortal_agent import MortalAgent
 
-from edgeflock_agent.agent import Agent
 from edgeflock_agent.device import Identity
 from edgeflock_agent.machine.moves import WORKING
 from edgeflock_agent.machine.state import Now
@@ -49,7 +49,7 @@ class Watcher(Protocol):
         """A fault struck."""
 
 
-class SimulatedAgent(Agent):
+class SimulatedAgent(MortalAgent):
     """The real agent without threads."""
 
     def __init__(

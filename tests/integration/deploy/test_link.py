@@ -208,4 +208,4 @@ def test_a_message_whose_topic_is_no_text_is_dropped_and_the_next_one_arrives() 
             connection.sendall(b"\x20\x02\x00\x00")  # CONNACK
             connection.sendall(b"\x30\x04\x00\x02\xff\xff" + b"\x30\x04\x00\x01ab")  # PUBLISH, twice
             assert heard.get(timeout=WAIT_S) == b"b"
-        link.stop()
+            link.stop()
