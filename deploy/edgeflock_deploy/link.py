@@ -141,6 +141,7 @@ class Link:
             self.flush(flush_s)
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # which paho would leave to the garbage collector
 
     def drop(self) -> None:
         """Cut the connection; a fresh one follows, with fresh subscriptions."""
