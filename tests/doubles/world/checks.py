@@ -176,16 +176,24 @@ class Checks:
 
     def _candidates(self, rollout: str, policy: Policy) -> None:
         newest = {board: words[max(words)] for board, words in self.words.items() if words}
-        trying = [board for board, last in newest.items() if last.rollout == rollout and last.phase == "trial"]
+        has = {
+            board: last.rollout == rollout
+            and self.reports.get(board, {}).get("models", {}).get(MODEL, {}).get("digest") == last.digest
+            for board, last in newest.items()
+        }
+        trying = [  # one that had it already has nothing to try
+            board
+            for board, last in newest.items()
+            if last.rollout == rollout and last.phase == "trial" and not has[board]
+        ]
         if policy.max_in_trial is not None and len(trying) > policy.max_in_trial:
             self.against(f"{len(trying)} boards are to try {rollout}, {policy.max_in_trial} may")
         running = [
             board
             for board, last in newest.items()
-            if last.rollout == rollout
+            if has[board]
             and last.phase == "commit"
             and max(self.words[board]) > self._inherited.get(board, -1)  # a stage was filled up for the one before it
-            and self.reports.get(board, {}).get("models", {}).get(MODEL, {}).get("digest") == last.digest
         ]
         self._not_too_far(rollout, len(trying) + len(running))
         first = policy.stage[0].devices
