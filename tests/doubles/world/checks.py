@@ -75,6 +75,7 @@ class Checks:
         self._without_s: dict[str, float] = {}
         self._acknowledged: dict[str, int] = defaultdict(int)
         self._newest_report: dict[str, tuple[int, int]] = {}
+        self._run_then: dict[str, set[str | None]] = {}  # what boards ran when a rollout began
         self._inherited: dict[str, int] = {}  # the newest word that a replaced board had been told
 
     # --- what can be seen ---------------------------------------------------------------------------------------------
@@ -155,6 +156,7 @@ class Checks:
                 if phase in ("ROLLING_BACK", "ROLLED_BACK") and name not in self.failed_at_s:
                     self._begin_going_back(name)
                 if before is None:
+                    self._run_then[name] = self._run()
                     self._chosen(rollout)
             self.shown[name] = rollout
             if name in policies and policies[name].guardrail:
@@ -208,8 +210,11 @@ class Checks:
         """Whether any board was told to commit for this rollout, or ran its bundle before."""
         words = [word for told in self.words.values() for word in told.values() if word.rollout == rollout]
         given = {word.digest for word in words if word.phase == "trial"}
-        running = {said.get("models", {}).get(MODEL, {}).get("digest") for said in self.reports.values()}
-        return any(word.phase == "commit" for word in words) or bool(given & running)
+        return any(word.phase == "commit" for word in words) or bool(given & (self._run() | self._run_then[rollout]))
+
+    def _run(self) -> set[str | None]:
+        """What boards run, as far as they have said."""
+        return {said.get("models", {}).get(MODEL, {}).get("digest") for said in self.reports.values()}
 
     def _begin_going_back(self, rollout: str) -> None:
         self.failed_at_s[rollout] = since_s = self._agenda.now_s
