@@ -2,7 +2,8 @@
 
 The law: the record is the last one that was written, or the one that was being written; no generation that was
 acknowledged is forgotten; what serves is the bundle that the record names, with every byte right; what it may have to
-go back to is whole; and nothing lies under the name of a content that it has not.
+go back to is whole; and nothing lies under the name of a content that it has not. A bundle that was still fresh at the
+third boot in a row is given up at the next one, for one before it, and remembered; without one before it, it waits.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from recording_disk import RecordingDisk, UnsyncedDisk
 from update_story import MODEL, STORY, WILL_SERVE, Headquarters, PlayedAgent, World
 
 from edgeflock_agent.machine.state import ModelState
+from edgeflock_agent.machine.tries import MAX_STARTS
 from edgeflock_agent.storage.disk import TEMPORARY
 from edgeflock_agent.storage.record import RecordFile
 from edgeflock_agent.storage.store import Store
@@ -137,7 +139,14 @@ def check_state(world: World, state: Path, acknowledged: int) -> ModelState | No
         _law(not agent.serving, "something serves that nobody committed")
         return recorded
     slots, serving = agent.models[MODEL].slots, agent.serving.get(MODEL)
-    if recorded.state is DeviceState.ROLLING_BACK:  # which the boot has ended
+    others = {recorded.slots.previous, recorded.slots.factory} - {recorded.slots.active, None}
+    if tried_too_often(recorded) and not others:  # it waits, so that headquarters reaches the board meanwhile
+        _law(slots == recorded.slots and serving is None, "the only bundle there is was loaded once more at once")
+        return recorded
+    if tried_too_often(recorded):
+        _law(slots.active in others, f"{recorded.slots.active} was given up for {slots.active}")
+        _law(recorded.slots.active in agent.models[MODEL].known_bad, "what was given up is not remembered as bad")
+    elif recorded.state is DeviceState.ROLLING_BACK:  # which the boot has ended
         _law(slots.active == recorded.candidate, "the way back was not taken up again")
     else:
         _law(slots == recorded.slots, f"the slots are {slots}, recorded was {recorded.slots}")
@@ -147,6 +156,12 @@ def check_state(world: World, state: Path, acknowledged: int) -> ModelState | No
         whole = digest is None or store.intact(digest, world.trust) is not None
         _law(whole, "a slot's bundle is not whole")
     return recorded
+
+
+def tried_too_often(recorded: ModelState) -> bool:
+    """Whether what serves began at too many boots in a row, with no time to prove itself (ADR 0038)."""
+    trying = recorded.trying
+    return trying is not None and trying.digest == recorded.slots.active and trying.starts >= MAX_STARTS
 
 
 @dataclass
@@ -190,6 +205,8 @@ def _next_life(
 ) -> Life:
     shutil.rmtree(folder / f"live-{tally.lives - 1}", ignore_errors=True)
     place = folder / f"live-{tally.lives}"
+    # A board that gives up what it was told to run does not come to the end of the story.
+    survivors = [one for one in survivors if one[2] is None or not tried_too_often(one[2])]
     if not survivors or tally.lives % 4 == 0:
         return live(world, place)
     cut, tree, recorded = rng.choice(survivors)

@@ -76,6 +76,7 @@ class Checks:
         self._acknowledged: dict[str, int] = defaultdict(int)
         self._newest_report: dict[str, tuple[int, int]] = {}
         self._run_then: dict[str, set[str | None]] = {}  # what boards ran when a rollout began
+        self.reclassed: dict[str, tuple[str, float]] = {}  # the class that a board had before, and until when
         self._inherited: dict[str, int] = {}  # the newest word that a replaced board had been told
 
     # --- what can be seen ---------------------------------------------------------------------------------------------
@@ -243,6 +244,8 @@ class Checks:
             return
         self._newest_report[board] = (boot, seq)
         before, self.reports[board] = self.reports.get(board), said
+        if before is not None and before["device_class"] != said["device_class"]:
+            self.reclassed[board] = (before["device_class"], self._agenda.now_s)
         for digest, outcome in self.measuring.said(board, said):
             self.trace.note(board, f"has measured {self.label(digest)}: {outcome}")
         entry = said["models"].get(MODEL)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from world.checks import Checks
 
 GIVEN = ("trial", "commit")
+_HEARD_S = 5.0  # so long after a board's new class is on the broker, headquarters has heard of it
 _HELD_UP_S = 60.0  # so long what headquarters has decided may wait for a broker, or for the next service
 
 
@@ -120,7 +121,10 @@ class WordLaw:
         variant = self._published.variants[word.digest or ""].variant
         if board in self._harmed.get(variant, ()):
             self._seen.against(f"{board} is told to commit {variant}, which does harm on it")
-        now = self._seen.reports.get(board, {}).get("device_class")
         own = [window for key, window in self._seen.windows[board].items() if key[0] == word.rollout]
-        if (lacking := proof.lacking(own, now, policy)) is not None:
+        lacking = proof.lacking(own, self._seen.reports.get(board, {}).get("device_class"), policy)
+        was, until_s = self._seen.reclassed.get(board, ("", -_HEARD_S))
+        if lacking is not None and self._agenda.now_s - until_s < _HEARD_S:  # it may have been decided just before
+            lacking = proof.lacking(own, was, policy)
+        if lacking is not None:
             self._seen.against(f"{board} is told to commit after {lacking}")
