@@ -142,7 +142,7 @@ def run(
     """
     from edgeflock_agent import allocator
 
-    allocator.keep_little()
+    allocator.keep_little()  # before what builds much is imported
     from edgeflock_agent.start import CaptureOptions, Options, start
     from edgeflock_deploy.tags import parse_tags
 
