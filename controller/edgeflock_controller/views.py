@@ -25,6 +25,7 @@ from edgeflock_deploy.rollout.events import (
     Superseded,
     WindowClosed,
 )
+from edgeflock_deploy.rollout.gates import stages_to_approve
 from edgeflock_deploy.rollout.state import Rollout
 
 Json = dict[str, Any]
@@ -86,11 +87,12 @@ def device_view(
 def headline_view(rollout: Rollout) -> Json:
     """A rollout at one moment, without what there is of every single device."""
     whole = rollout.model_dump(mode="json", exclude={"evidence", "policy", "devices"})
+    to_approve = stages_to_approve(rollout)
     return whole | {
         "policy": rollout.policy.name,
         "stages": [
-            state | {"wants_approval": rules.approval}
-            for state, rules in zip(whole["stages"], rollout.policy.stage, strict=True)
+            state | {"wants_approval": rules.approval or number in to_approve}
+            for number, (state, rules) in enumerate(zip(whole["stages"], rollout.policy.stage, strict=True))
         ],
         "limits": [passage.text for passage in limits(rollout.policy)],
         "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),

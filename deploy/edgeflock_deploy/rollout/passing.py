@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import ceil
 
 from edgeflock_deploy.judge.verdict import count
+from edgeflock_deploy.rollout import remaining
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.choosing import in_stage
 from edgeflock_deploy.rollout.draft import Draft
@@ -79,12 +80,13 @@ def _succeed(draft: Draft) -> None:
     reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.brings}"
     if gone := _gone(draft):
         reason += f", {gone} of them offline now"
-    frozen = _frozen(draft)
-    suspect = _suspect(draft)  # what it showed speaks against giving it the candidate, on waking or ever
+    frozen = remaining.frozen(rollout)
+    apart = rollout.with_status(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
+    suspect = {device for device in apart if remaining.is_suspect(rollout, device)}
     left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen - suspect)
     aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen - suspect)
-    held = [device for device in aside if rollout.digest_of(device) is None]  # there is nothing to leave for them
-    unproved = [device for device in aside if rollout.evidence.of(device).windows]  # it was tried, and did not pass
+    held = [device for device in aside if remaining.is_held(rollout, device)]
+    unproved = [device for device in aside if remaining.is_unproved(rollout, device)]
     aside = [device for device in aside if device not in {*held, *unproved}]
     asleep = len(left) + rollout.count(DeviceStatus.COMMITTING)
     if rollout.policy.window:  # nobody knows whether they wake, or are well again, inside their window
@@ -113,14 +115,3 @@ def _gone(draft: Draft) -> int:
     """How many devices were brought to it and cannot be heard now: asleep, or worse."""
     groups = draft.rollout.devices.groups(DeviceStatus.COMMITTED)
     return sum(len(members) for group, members in groups if group.told and not group.online)
-
-
-def _suspect(draft: Draft) -> set[str]:
-    evidence = draft.rollout.evidence
-    apart = draft.rollout.with_status(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
-    return {device for device in apart if device == evidence.suspect or device in evidence.oversized}
-
-
-def _frozen(draft: Draft) -> set[str]:
-    groups = draft.rollout.devices.groups(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
-    return {device for group, members in groups if group.frozen for device in members}

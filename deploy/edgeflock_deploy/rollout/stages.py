@@ -27,6 +27,7 @@ from edgeflock_deploy.rollout.choosing import (
     next_opening,
 )
 from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.gates import may_go_on, wants_approval
 from edgeflock_deploy.rollout.halts import halted
 from edgeflock_deploy.rollout.passing import begin_stage, pass_when_due, skip_stage
 from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind, Rollout, RolloutPhase, StagePhase, StageState
@@ -53,6 +54,11 @@ def advance(draft: Draft) -> None:
     resume, and in a next stage. Whoever passed was told to commit then, so that nobody else in trial can pass now.
     """
     while draft.rollout.phase is RolloutPhase.RUNNING:
+        if wants_approval(
+            draft.rollout
+        ):  # somebody turned up for a stage that began while it could bring nobody anything
+            may_go_on(draft, draft.rollout.reason)
+            return
         if sentence := halted(draft.rollout):
             draft.pause(PauseKind.HALT_RULE, sentence)
             return
