@@ -292,12 +292,14 @@ class Commands:
             "rollouts_running": len(self._rollouts.live()),
             "dead_letters": self._store.telemetry.count_dead_letters(),
             "broker_connected": self._core.link.connected,
+            "deaf_since": self._core.deaf_since,
             "chunk_bytes_published": self._core.chunk_bytes_published,
         }
 
     def _device_view(self, row: Device) -> Json:
         freeze = self._store.freezes.of("device", row.device)
-        return views.device_view(row, self._store.twins.said(row.device), self._label, freeze)
+        hears = self._core.deaf_since is None
+        return views.device_view(row, self._store.twins.said(row.device), self._label, freeze, hears=hears)
 
     def _label(self, digest: str | None, form: str | None) -> str | None:
         bundle = self._store.registry.bundle(digest) if digest else None

@@ -73,14 +73,20 @@ def device_view(
     said: Mapping[str, ReportedModel],
     name: Callable[[str | None, str | None], str | None],
     freeze: Freeze | None,
+    *,
+    hears: bool,
 ) -> Json:
-    """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is."""
+    """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is.
+
+    While the service itself hears nobody, its presence is unknown; `online` is then what was known last.
+    """
     models = {
         model: entry.model_dump(mode="json")
         | {"runs": name(entry.digest, entry.variant), "tries": name(entry.candidate, entry.candidate_variant)}
         for model, entry in said.items()
     }
     facts = {"id": row.device} | {key: value for key, value in row._asdict().items() if key != "device"}
+    facts["presence"] = "unknown" if not hears else "online" if row.online else "offline"
     return facts | {"frozen": None if freeze is None else freeze._asdict(), "models": models}
 
 
