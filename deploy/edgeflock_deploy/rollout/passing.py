@@ -6,6 +6,7 @@ evidence of their own; then the next one begins, unless something stands before 
 
 from __future__ import annotations
 
+from collections import Counter
 from math import ceil
 
 from edgeflock_deploy.judge.verdict import count
@@ -78,6 +79,8 @@ def _succeed(draft: Draft) -> None:
     rollout = draft.rollout
     run = "runs" if rollout.devices_committed == 1 else "run"
     reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.brings}"
+    if forms := _forms(draft):
+        reason += f" ({forms})"
     if gone := _gone(draft):
         reason += f", {gone} of them offline now"
     frozen = remaining.frozen(rollout)
@@ -109,6 +112,13 @@ def _succeed(draft: Draft) -> None:
     if frozen:
         reason += f"; {len(frozen)} frozen, left as {'it is' if len(frozen) == 1 else 'they are'}"
     draft.change(phase=RolloutPhase.SUCCEEDED, reason=reason, ended_at=draft.at)
+
+
+def _forms(draft: Draft) -> str:
+    """As what devices run it for which the form by which it is called did not do, with how many of each, most first."""
+    committed = draft.rollout.with_status(DeviceStatus.COMMITTED)
+    forms = Counter(form for device in committed if (form := draft.rollout.devices[device].form) is not None)
+    return ", ".join(f"{n} of them as {form}" for form, n in sorted(forms.items(), key=lambda one: (-one[1], one[0])))
 
 
 def _gone(draft: Draft) -> int:
