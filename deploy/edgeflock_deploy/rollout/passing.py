@@ -14,7 +14,7 @@ from edgeflock_deploy.rollout import remaining
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.choosing import in_stage
 from edgeflock_deploy.rollout.draft import Draft
-from edgeflock_deploy.rollout.gates import may_go_on
+from edgeflock_deploy.rollout.gates import may_go_on, wants_approval
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase, StagePhase
 
 
@@ -40,6 +40,8 @@ def pass_when_due(draft: Draft) -> bool:
         what = f"{given} of its devices gave evidence, {wanted} are wanted"
         draft.hold(f"INCONCLUSIVE: stage {rollout.stage + 1} cannot pass: {what}")
         return False
+    if wants_approval(draft.rollout):  # somebody who sleeps turned up in it
+        return may_go_on(draft, draft.rollout.reason)
     draft.change_stage(phase=StagePhase.PASSED, ended_at=draft.at)
     return _next_stage(draft)
 

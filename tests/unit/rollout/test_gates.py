@@ -102,6 +102,20 @@ def test_who_turns_up_in_a_stage_that_began_unapproved_is_asked_nothing_before_s
     assert world.asked(Phase.TRIAL) == ["c"]
 
 
+def test_who_is_unfrozen_asleep_in_a_stage_that_began_unapproved_is_left_nothing_before_somebody_approves(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    rules = policy(1, 100.0, stages={1: {"approval": True, "bake_s": 600}})
+    world = fleet(rules, "ab", offline="b", frozen="b")
+    world.proves("a")
+    assert (world.phase(), world.stage(1)) == (RolloutPhase.RUNNING, StagePhase.BAKING)
+    world.unfreeze("b")
+    world.tick(600)
+    assert (world.phase(), "b" in world.desired) == (RolloutPhase.WAITING_FOR_APPROVAL, False)
+    world.approve(1)
+    assert (world.phase(), world.asked(Phase.COMMIT)) == (RolloutPhase.SUCCEEDED, ["a", "b"])
+
+
 def test_an_approval_that_there_was_nobody_to_give_for_is_wanted_by_the_stage_after(
     fleet: MakeFleet, policy: MakePolicy
 ) -> None:
