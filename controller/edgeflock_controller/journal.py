@@ -59,6 +59,11 @@ class Journal:
         ).fetchone()
         return row["seal"] if row else None
 
+    def oldest(self, rollout: str) -> int:
+        """The place of a rollout's first event."""
+        row = self._connection.execute("SELECT min(seq) FROM journal WHERE rollout = ?", (rollout,)).fetchone()
+        return int(row[0] or 0)
+
     def newest(self, rollout: str) -> int:
         """The place of a rollout's last event."""
         row = self._connection.execute("SELECT max(seq) FROM journal WHERE rollout = ?", (rollout,)).fetchone()

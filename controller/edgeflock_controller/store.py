@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from edgeflock_controller.audit import Audit
 from edgeflock_controller.captures import Captures
@@ -38,6 +39,14 @@ _TERM = "term"
 
 class TakenOver(EdgeflockError):
     """Another service works on this store: this one must store nothing and say nothing any more."""
+
+
+class Reading(NamedTuple):
+    """What a store has of its rollouts, to be read; `file` is its database, None: it is in memory."""
+
+    file: str | None
+    journal: Journal
+    snapshots: Snapshots
 
 
 class Store:
@@ -87,14 +96,13 @@ class Store:
         self._connection.execute(commit)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Journal]:
-        """The journal over a connection that only reads, for another thread: going through it may take a minute."""
+    def reading(self) -> Iterator[Reading]:
+        """The rollouts over a connection that only reads, for another thread: a journal may take it a minute."""
         if not self._file:  # a database in memory has one connection
-            yield self.journal
+            yield Reading(None, self.journal, self.snapshots)
             return
-        with contextlib.closing(sqlite3.connect(f"{Path(self._file).as_uri()}?mode=ro", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            yield Journal(connection)
+        with read_only(Path(self._file)) as rollouts:
+            yield rollouts
 
     def get_meta(self, key: str) -> str | None:
         """A single remembered value."""
@@ -127,6 +135,14 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+
+@contextlib.contextmanager
+def read_only(file: Path) -> Iterator[Reading]:
+    """What the database of a store has of its rollouts; another process may read it too while a service works on it."""
+    with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        yield Reading(str(file), Journal(connection), Snapshots(connection))
 
 
 def _open(folder: Path) -> sqlite3.Connection:
