@@ -21,13 +21,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+from edgeflock_controller.reading import Reading, read_only
 from edgeflock_controller.replay import replay
 from edgeflock_controller.snapshots import Snapshot
 from edgeflock_controller.state_bytes import state_sha256
-from edgeflock_controller.store import Reading, read_only
 from edgeflock_controller.telling import Telling, Told
 from edgeflock_deploy.lifeline import die_with_parent
 
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 LEAST_EVENTS = 20_000
 """Places of the journal in a part: a process takes a second or two to begin."""
-_MOST = 8  # parts; each holds the rollout's state, some hundred megabytes with ten thousand devices
+_MOST = 8  # parts; the process of each holds the rollout's whole state
 _NICER = 5
 
 
@@ -57,19 +56,22 @@ class Outcome(NamedTuple):
 Run = Callable[[str, list[Part], bool], list[Outcome | None]]
 
 
-def proved(rollouts: Reading, now: Snapshot, everything: bool, run: Run | None = None) -> Told | None:
+def proved(
+    rollouts: Reading, now: Snapshot, everything: bool, cores: int | None = None, run: Run | None = None
+) -> Told | None:
     """What is told of a journal from its first event, where its parts prove that it gives the state `now`.
 
     Args:
         rollouts: what the store has of them.
         now: the state that the service has, and the place of its last event.
         everything: see `Telling`.
+        cores: how many of them may work at once; None: as many as there are.
         run: has the parts replayed; None: in a process each.
 
     Returns:
         None: it is short, or in memory; it has no snapshots; there is one core; or it is not proved.
     """
-    parts = _cut(rollouts, now, _cores())
+    parts = _cut(rollouts, now, _cores() if cores is None else cores)
     if rollouts.file is None or len(parts) < 2:
         return None
     seams = [rollouts.snapshots.state_sha256(part.rollout, part.upto) for part in parts[:-1]]
@@ -136,7 +138,7 @@ def main() -> None:
     die_with_parent(int(parent))
     os.nice(_NICER)
     gc.disable()  # it walks through a million objects in vain, and the process ends with its part
-    with read_only(Path(file)) as rollouts:
+    with read_only(file) as rollouts:
         found = folded(rollouts, Part(rollout, int(after), int(upto)), bool(int(everything)))
     json.dump(found and {"told": found.told._asdict(), "ends": found.ends}, sys.stdout)
 

@@ -16,7 +16,6 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 from edgeflock_controller.audit import Audit
 from edgeflock_controller.captures import Captures
@@ -26,6 +25,7 @@ from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.journal import Journal
 from edgeflock_controller.measurements import Measurements
 from edgeflock_controller.prospects import Prospects
+from edgeflock_controller.reading import Reading, read_only
 from edgeflock_controller.registry import Registry
 from edgeflock_controller.schema import migrate
 from edgeflock_controller.snapshots import Snapshots
@@ -39,14 +39,6 @@ _TERM = "term"
 
 class TakenOver(EdgeflockError):
     """Another service works on this store: this one must store nothing and say nothing any more."""
-
-
-class Reading(NamedTuple):
-    """What a store has of its rollouts, to be read; `file` is its database, None: it is in memory."""
-
-    file: str | None
-    journal: Journal
-    snapshots: Snapshots
 
 
 class Store:
@@ -97,11 +89,11 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reading]:
-        """The rollouts over a connection that only reads, for another thread: a journal may take it a minute."""
+        """The rollouts, for another thread than the one that owns the store."""
         if not self._file:  # a database in memory has one connection
             yield Reading(None, self.journal, self.snapshots)
             return
-        with read_only(Path(self._file)) as rollouts:
+        with read_only(self._file) as rollouts:
             yield rollouts
 
     def get_meta(self, key: str) -> str | None:
@@ -135,14 +127,6 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
-
-
-@contextlib.contextmanager
-def read_only(file: Path) -> Iterator[Reading]:
-    """What the database of a store has of its rollouts; another process may read it too while a service works on it."""
-    with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        yield Reading(str(file), Journal(connection), Snapshots(connection))
 
 
 def _open(folder: Path) -> sqlite3.Connection:
