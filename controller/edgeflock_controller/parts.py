@@ -20,6 +20,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ LEAST_EVENTS = 20_000
 """Places of the journal in a part: a process takes a second or two to begin."""
 _MOST = 8  # parts; the process of each holds the rollout's whole state
 _NICER = 5
+_working = threading.Lock()  # one journal at a time: two would take each other's cores, and twice the memory
 
 
 class Part(NamedTuple):
@@ -116,7 +118,7 @@ def _cores() -> int:
 
 def _in_processes(file: str, parts: list[Part], everything: bool) -> list[Outcome | None]:
     running = []
-    with contextlib.ExitStack() as ended:
+    with _working, contextlib.ExitStack() as ended:
         for part in parts:
             words = (file, *part, int(everything), os.getpid())
             command = [sys.executable, "-m", "edgeflock_controller.parts", *map(str, words)]

@@ -136,6 +136,7 @@ class Desk:
             [0, 0],
         )
         self._by_connection[lent.connection.fileno()] = self._by_control[lent.control.fileno()] = lent
+        self._model.allow_cpu()
         self._poll.register(lent.connection, select.POLLIN)
         self._poll.register(lent.control, select.POLLIN)
         return {}, b""
@@ -180,7 +181,6 @@ class Desk:
             self._give_back(lent)
 
     def _answer(self, lent: _Lent) -> None:
-        self._model.allow_cpu()
         done, form, answer = lent.run(), lent.form, lent.answer
         if done is None or tuple([memoryview(output).nbytes for output in done.outputs]) != form.lengths:
             self._give_back(lent)
@@ -199,6 +199,7 @@ class Desk:
         lent.counts[1] += 1
         assert self._stamps is not None
         self._stamps.clear(lent.slot, time.monotonic_ns())
+        self._model.allow_cpu()  # for the next request: this one has been answered
         if sent != lent.answer_bytes:
             self._give_back(lent, b"".join(parts)[sent:] if sent >= 0 else b"")
 

@@ -19,10 +19,9 @@ This file knows no window, no metric, no device and no policy.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Sequence
-from math import exp, floor, log1p
+from math import exp, floor, log, log1p
 
 BETS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 
@@ -35,44 +34,10 @@ LogWealth = tuple[int, ...]
 """The logarithm of the wealth of each of the eight sceptics, in units of 1/UNIT, in the order of BETS."""
 
 START: LogWealth = (0,) * len(BETS)
-# UNIT is a power of two, so that these give the same floats as UNIT itself, and spare a conversion at every use.
-_UNIT, _STEP = float(UNIT), 1 / UNIT
+# UNIT and ONE are powers of two, so that these give the same floats as they do, and spare a conversion at every use.
+_UNIT, _ONE = float(UNIT), float(ONE)
+_SHOWN = math.log(1e15)
 _RICH = 60 * math.log(2)  # more than that is not counted where wealths are added: counting less is always allowed
-
-
-def clip(x: float) -> float:
-    """Bound an observation to [-1, 1], so that a bet below 1 can never lose everything."""
-    if x > 1.0:
-        return 1.0
-    return x if x > -1.0 else -1.0
-
-
-@functools.lru_cache(maxsize=4096)
-def gains(x: float) -> LogWealth:
-    """What one observation x >= -1 adds to each sceptic's log wealth: log(1 + bet * x).
-
-    Shares of some hundred items, and whatever is clipped, take few values: those are looked up, not worked out again.
-    """
-    # Written out here and below, because it runs twice for each metric of each window, and a loop takes three times as
-    # long.
-    b1, b2, b3, b4, b5, b6, b7, b8 = BETS
-    return (
-        floor(_UNIT * log1p(b1 * x)),
-        floor(_UNIT * log1p(b2 * x)),
-        floor(_UNIT * log1p(b3 * x)),
-        floor(_UNIT * log1p(b4 * x)),
-        floor(_UNIT * log1p(b5 * x)),
-        floor(_UNIT * log1p(b6 * x)),
-        floor(_UNIT * log1p(b7 * x)),
-        floor(_UNIT * log1p(b8 * x)),
-    )
-
-
-def stake(wealth: LogWealth, x: float) -> LogWealth:
-    """Let every sceptic stake on one observation x >= -1: wealth *= 1 + bet * x."""
-    w1, w2, w3, w4, w5, w6, w7, w8 = wealth
-    g1, g2, g3, g4, g5, g6, g7, g8 = gains(x)
-    return w1 + g1, w2 + g2, w3 + g3, w4 + g4, w5 + g5, w6 + g6, w7 + g7, w8 + g8
 
 
 def log_mean(logs: Sequence[float]) -> float:
@@ -83,30 +48,42 @@ def log_mean(logs: Sequence[float]) -> float:
 
 def mixture(wealth: LogWealth) -> float:
     """Log wealth of the eight sceptics together."""
+    # Written out here and below, because it runs twice for each metric of each window, and a loop takes three times as
+    # long. To divide by a whole number is faster than to multiply by a float, which has to be met half-way first.
     top = max(wealth)
     w1, w2, w3, w4, w5, w6, w7, w8 = wealth
     rest = (
-        exp((w1 - top) * _STEP)
-        + exp((w2 - top) * _STEP)
-        + exp((w3 - top) * _STEP)
-        + exp((w4 - top) * _STEP)
-        + exp((w5 - top) * _STEP)
-        + exp((w6 - top) * _STEP)
-        + exp((w7 - top) * _STEP)
-        + exp((w8 - top) * _STEP)
+        exp((w1 - top) / UNIT)
+        + exp((w2 - top) / UNIT)
+        + exp((w3 - top) / UNIT)
+        + exp((w4 - top) / UNIT)
+        + exp((w5 - top) / UNIT)
+        + exp((w6 - top) / UNIT)
+        + exp((w7 - top) / UNIT)
+        + exp((w8 - top) / UNIT)
     )
-    return top / UNIT + math.log(rest / 8)
+    return top / UNIT + log(rest / 8)
 
 
 def staked(wealth: LogWealth, x: float) -> tuple[LogWealth, float]:
-    """The wealth after one observation, and its `mixture`."""
-    after = stake(wealth, x)
+    """Let every sceptic stake on one observation x >= -1, wealth *= 1 + bet * x: the wealth after it, its `mixture`."""
+    w1, w2, w3, w4, w5, w6, w7, w8 = wealth
+    b1, b2, b3, b4, b5, b6, b7, b8 = BETS
+    w1 += floor(_UNIT * log1p(b1 * x))
+    w2 += floor(_UNIT * log1p(b2 * x))
+    w3 += floor(_UNIT * log1p(b3 * x))
+    w4 += floor(_UNIT * log1p(b4 * x))
+    w5 += floor(_UNIT * log1p(b5 * x))
+    w6 += floor(_UNIT * log1p(b6 * x))
+    w7 += floor(_UNIT * log1p(b7 * x))
+    w8 += floor(_UNIT * log1p(b8 * x))
+    after = w1, w2, w3, w4, w5, w6, w7, w8
     return after, mixture(after)
 
 
 def purse(log_wealth: float) -> int:
     """A wealth in whole numbers of 1/ONE, rounded down, to be added to others; beyond 2**60 it is counted as 2**60."""
-    return math.floor(ONE * math.exp(min(log_wealth, _RICH)))
+    return floor(_ONE * exp(log_wealth if log_wealth < _RICH else _RICH))
 
 
 def over_devices(together: LogWealth, apart: int, heard: int, devices: int) -> float:
@@ -137,4 +114,4 @@ def log_weighted_mean(terms: Iterable[tuple[float, float]]) -> float:
 
 def shown(log_wealth: float) -> float:
     """Wealth as a number for display; above 1e15 it is 1e15."""
-    return math.exp(min(log_wealth, math.log(1e15)))
+    return exp(min(log_wealth, _SHOWN))

@@ -31,6 +31,9 @@ def drifted(before: Leaning, old: Outcomes, new: Outcomes) -> tuple[float | None
         return None, before
     z, after = 0.0, []
     for lean, there, here in zip_longest(before, counted_old, counted_new, fillvalue=0):
-        z += ((lean > 0) - (lean < 0)) * (here / items_new - there / items_old) / 2
+        if lean > 0:
+            z += (here / items_new - there / items_old) / 2
+        elif lean < 0:
+            z -= (here / items_new - there / items_old) / 2
         after.append(lean + here - there)
     return (z if before else None), tuple(after)

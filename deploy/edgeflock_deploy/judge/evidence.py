@@ -7,10 +7,11 @@ Version history: 1, the first (never stored apart from its rollout, which is rep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from edgeflock_deploy.judge.drift import Leaning
+from edgeflock_deploy.judge.observations import EXACT
 from edgeflock_deploy.judge.pooled import ClassPooled, MetricEvidence, Pooled
 from edgeflock_deploy.judge.silence import Silence
 from edgeflock_deploy.messages.windows import Window
@@ -19,15 +20,9 @@ from edgeflock_deploy.sorted_map import SortedMap
 
 Runs = tuple[tuple[int, int], ...]
 """A set of window numbers as sorted, disjoint, non-adjacent runs (first, last), both inclusive."""
-
-
-class Said(NamedTuple):
-    """What a device said of each metric: staked on, only shown, unpaired; and how its answers lean."""
-
-    metrics: dict[Metric, MetricEvidence]
-    shown: dict[Metric, MetricEvidence]
-    alerts: dict[Metric, MetricEvidence]
-    leaning: Leaning
+Shown = Mapping[Metric, MetricEvidence]
+Change = tuple[Metric, MetricEvidence | None, MetricEvidence | None]
+"""A metric, and what a device shows of it before and after."""
 
 
 class DeviceEvidence(NamedTuple):
@@ -57,7 +52,7 @@ class DeviceEvidence(NamedTuple):
             return False
         return any(first <= number <= last for first, last in runs)
 
-    def counting(self, window: Window, said: Said) -> DeviceEvidence:
+    def counting(self, window: Window, metrics: Shown, shown: Shown, alerts: Shown, leaning: Leaning) -> DeviceEvidence:
         """Take in one more window, with what was said of each metric as it stands after it."""
         seen = {**self.seen, window.boot_id: _add(self.seen.get(window.boot_id, ()), window.number)}
         return DeviceEvidence(
@@ -67,11 +62,11 @@ class DeviceEvidence(NamedTuple):
             self.live_pairs + window.live_pairs,
             self.emulated or window.conditions.emulated,
             window.device_class,
-            said.alerts,
+            alerts,
             seen,
-            said.metrics,
-            said.shown,
-            said.leaning,
+            metrics,
+            shown,
+            leaning,
         )
 
     def voided(self) -> DeviceEvidence:
@@ -101,8 +96,14 @@ class Evidence(NamedTuple):
 
     def with_device(self, device: str, own: DeviceEvidence) -> Evidence:
         """The same evidence with one device's replaced, and the sums with it."""
-        before, apart = self.of(device), device == self.suspect
-        fleet, changes = {**self.fleet}, _changes(before, own)
+        before = self.of(device)
+        return self.with_changes(device, before, own, _changes(before, own))
+
+    def with_changes(
+        self, device: str, before: DeviceEvidence, own: DeviceEvidence, changes: Sequence[Change]
+    ) -> Evidence:
+        """The same, for who knows what the device showed before, and the metrics of which it shows something else."""
+        fleet, apart = {**self.fleet}, device == self.suspect
         for metric, out, into in changes:
             fleet[metric] = fleet.get(metric, _NO_SUM).changed(out, into)
         classes, heard = self.classes, self.heard
@@ -148,18 +149,18 @@ class Evidence(NamedTuple):
         return self._replace(classes=classes, heard=heard)
 
 
-_Change = tuple[Metric, MetricEvidence | None, MetricEvidence | None]
 _NEVER_HEARD = DeviceEvidence()
 _NO_SUM, _NO_CLASS = Pooled(), ClassPooled()
 
 
 def _is_beyond(own: DeviceEvidence) -> bool:
-    return any(seen.beyond for seen in own.metrics.values())
+    seen = own.metrics.get(EXACT)
+    return seen is not None and seen.beyond
 
 
-def _changes(before: DeviceEvidence, own: DeviceEvidence) -> list[_Change]:
+def _changes(before: DeviceEvidence, own: DeviceEvidence) -> list[Change]:
     """The metrics of which a device shows something else than before."""
-    was, found = before.metrics, list[_Change]()
+    was, found = before.metrics, list[Change]()
     for metric, into in own.metrics.items():
         out = was.get(metric)
         if out is not into:

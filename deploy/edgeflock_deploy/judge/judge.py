@@ -47,7 +47,7 @@ from typing import NamedTuple
 from edgeflock_deploy.judge import betting, sentences, weighing
 from edgeflock_deploy.judge.book import book_of
 from edgeflock_deploy.judge.drift import drifted
-from edgeflock_deploy.judge.evidence import DeviceEvidence, Evidence, Said
+from edgeflock_deploy.judge.evidence import Change, DeviceEvidence, Evidence
 from edgeflock_deploy.judge.exact import beyond_margin
 from edgeflock_deploy.judge.observations import EXACT, NEED_NO_PAIRS, Bet, observations, pass_at
 from edgeflock_deploy.judge.pooled import MetricEvidence, harmless_bin
@@ -103,16 +103,19 @@ def observe(evidence: Evidence, window: Window, policy: Policy) -> Evidence:
         z, leaning = drifted(leaning, window.old.outcomes, window.new.outcomes)
         if z is not None:
             found["drift"] = z
-    metrics, shown, alerts = {**device.metrics}, {**device.shown}, {**device.alerts}
+    metrics, shown, alerts, changes = {**device.metrics}, {**device.shown}, {**device.alerts}, list[Change]()
     for metric, z in found.items():
         if not (paired or metric in NEED_NO_PAIRS):
             alerts[metric] = _noted(alerts.get(metric), z)
         elif (bet := bets.get(metric)) is None:
             shown[metric] = _noted(shown.get(metric), z)
         else:
-            metrics[metric] = staked(metrics.get(metric), z, bet)
-    own = device.counting(window, Said(metrics, shown, alerts, leaning))
-    return evidence.with_device(window.device, own)
+            before = metrics.get(metric)
+            # Hardly any window has an error or a crash: what devices show of these is the same, window for window.
+            metrics[metric] = after = _staked_before(before, z, bet) if z == 0 else staked(before, z, bet)
+            changes.append((metric, before, after))
+    own = device.counting(window, metrics, shown, alerts, leaning)
+    return evidence.with_changes(window.device, device, own, changes)
 
 
 def found(evidence: Evidence, policy: Policy, devices: int, in_stage: int) -> Finding:
@@ -212,20 +215,25 @@ def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: i
             if metric.worst > pass_at(guardrail):
                 yield sentences.effect_of(EXACT, metric)
         elif metric.harmless_log < need:
-            together = _of_class(evidence, own, metric, name) if devices > PER_DEVICE else None
+            together = _of_class(evidence, own, metric, name, need) if devices > PER_DEVICE else None
             if together is None or together < need:
                 said = f"{betting.shown(metric.harmless_log):,.3g} of {pass_needs(policy):,.0f} needed"
                 of_class = f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
                 yield f"{name} has evidence {said}{of_class if devices > PER_DEVICE else ''}"
 
 
-def _of_class(evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric) -> float | None:
-    """Log of the class's evidence that few of it suffer; None: this device, or one of its class, speaks against it."""
+def _of_class(
+    evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric, need: float
+) -> float | None:
+    """Log of the class's evidence that few of it suffer; None: this device, or one of its class, speaks against it.
+
+    Exact where it is below what a PASS needs.
+    """
     pooled = evidence.classes.get(own.device_class, {}).get(name)
     if pooled is None or pooled.strong or metric.harmless_log <= metric.harm_log:
         return None
     heard = evidence.heard[own.device_class]
-    return pooled.of_the_least(max(1, math.floor(heard * SUFFERING)), heard)
+    return pooled.of_the_least(max(1, math.floor(heard * SUFFERING)), heard, need)
 
 
 def _noted(before: MetricEvidence | None, z: float) -> MetricEvidence:
@@ -238,22 +246,21 @@ def _noted(before: MetricEvidence | None, z: float) -> MetricEvidence:
 
 def staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence:
     """A device's evidence of a metric with one more observation z, and with what is staked on it."""
-    # Hardly any window has an error or a crash: what devices show of these is the same, window for window.
-    return _staked_before(before, z, bet) if z == 0 else _staked(before, z, bet)
-
-
-def _staked(before: MetricEvidence | None, z: float, bet: Bet) -> MetricEvidence:
     windows, total, worst, harm, harmless, _, least, _, _, harmless_log = before or _FRESH
-    windows, total, worst = windows + 1, total + z, z if before is None or z > worst else worst
+    if before is None or z > worst:
+        worst = z
     if bet.metric == EXACT:
-        return MetricEvidence(windows, total, worst, beyond=worst > bet.fail_at)
+        return MetricEvidence(windows + 1, total + z, worst, beyond=worst > bet.fail_at)
     harm, harm_log = betting.staked(harm, bet.harm(z))
     if bet.asks_pass:
         harmless, harmless_log = betting.staked(harmless, bet.harmless(z))
         least = harmless_bin(harmless_log)
     purse = betting.purse(harm_log)
-    return MetricEvidence(windows, total, worst, harm, harmless, purse, least, False, harm_log, harmless_log)
+    return _new(
+        MetricEvidence, (windows + 1, total + z, worst, harm, harmless, purse, least, False, harm_log, harmless_log)
+    )
 
 
-_staked_before = functools.lru_cache(maxsize=4096)(_staked)
+_staked_before = functools.lru_cache(maxsize=4096)(staked)
 _FRESH, _NOTHING = MetricEvidence(), Finding()
+_new = tuple.__new__

@@ -41,8 +41,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import log
 
-from edgeflock_deploy.judge.betting import clip
 from edgeflock_deploy.messages.windows import VariantWindow, Window
 from edgeflock_deploy.policy.rules import FAIL_ONLY, Guardrail, Metric
 
@@ -64,20 +64,20 @@ def observations(window: Window) -> dict[Metric, float]:
     """What a window says of each metric: z, positive where the candidate is worse; nothing where data is missing."""
     old, new = window.old, window.new
     energy = old.energy.may_gate and new.energy.may_gate
-    said: tuple[tuple[Metric, float | None], ...] = (
-        ("peak_rss_bytes", _excess(old, new)),
-        ("latency_ms_p50", _log_ratio(old.latency_ms_p50, new.latency_ms_p50)),
-        ("latency_ms_p95", _log_ratio(old.latency_ms_p95, new.latency_ms_p95)),
-        ("service_ms_p50", _log_ratio(old.service_ms_p50, new.service_ms_p50)),
-        ("service_ms_p95", _log_ratio(old.service_ms_p95, new.service_ms_p95)),
+    said: dict[Metric, float | None] = {
+        "peak_rss_bytes": _excess(old, new),
+        "latency_ms_p50": _log_ratio(old.latency_ms_p50, new.latency_ms_p50),
+        "latency_ms_p95": _log_ratio(old.latency_ms_p95, new.latency_ms_p95),
+        "service_ms_p50": _log_ratio(old.service_ms_p50, new.service_ms_p50),
+        "service_ms_p95": _log_ratio(old.service_ms_p95, new.service_ms_p95),
         # Per inference, net of idle, if it was measured, and of what the model surely draws from.
-        ("energy_mj", _log_ratio(old.energy.net_mj, new.energy.net_mj) if energy else None),
-        ("agreement", None if window.agreement is None else 1 - window.agreement),
-        ("errors", _more_errors(old, new)),
-        ("crashes", None if old.crashes else float(new.crashes > 0)),
-        ("accuracy", None if old.accuracy is None or new.accuracy is None else old.accuracy - new.accuracy),
-    )
-    return {metric: z for metric, z in said if z is not None}
+        "energy_mj": _log_ratio(old.energy.net_mj, new.energy.net_mj) if energy else None,
+        "agreement": None if window.agreement is None else 1 - window.agreement,
+        "errors": _more_errors(old, new),
+        "crashes": None if old.crashes else float(new.crashes > 0),
+        "accuracy": None if old.accuracy is None or new.accuracy is None else old.accuracy - new.accuracy,
+    }
+    return {metric: z for metric, z in said.items() if z is not None}
 
 
 def fail_at(guardrail: Guardrail) -> float:
@@ -133,11 +133,14 @@ class Bet:
 
     def harmless(self, z: float) -> float:
         """The observation that a bet on harmlessness is settled by, in [-1, 1]."""
-        return clip((self.pass_at - z) / self.harmless_scale)
+        x = (self.pass_at - z) / self.harmless_scale
+        if x > 1.0:
+            return 1.0
+        return x if x > -1.0 else -1.0
 
 
 def _log_ratio(old: float | None, new: float | None) -> float | None:
-    return math.log(new) - math.log(old) if old and new and old > 0 and new > 0 else None
+    return log(new) - log(old) if old and new and old > 0 and new > 0 else None
 
 
 def _more_errors(old: VariantWindow, new: VariantWindow) -> float | None:

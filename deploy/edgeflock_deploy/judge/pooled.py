@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
+from math import floor
 from typing import NamedTuple
 
 from edgeflock_deploy.judge import betting
@@ -17,7 +18,13 @@ BIN = 1 / 8
 """Devices of a class are counted by their log wealth on harmlessness, rounded down to eighths."""
 STRONG = 10 * betting.ONE
 """A purse of ten times what one started with: strong evidence on the scale of Jeffreys (1961)."""
+_BINS = 1 / BIN
 _TOP_BIN = 16 * 8  # more is not counted, which is always allowed; it keeps the bins few
+
+
+# What the constructor of a named tuple does, without going through its defaults: for what is made for every guardrail
+# of every window.
+_new = tuple.__new__
 
 
 class MetricEvidence(NamedTuple):
@@ -42,7 +49,8 @@ class MetricEvidence(NamedTuple):
 
 def harmless_bin(harmless_log: float) -> int:
     """The bin that a device's evidence of harmlessness is counted in."""
-    return min(_TOP_BIN, math.floor(harmless_log / BIN))
+    number = floor(harmless_log * _BINS)
+    return number if number < _TOP_BIN else _TOP_BIN
 
 
 class Pooled(NamedTuple):
@@ -55,25 +63,25 @@ class Pooled(NamedTuple):
     def changed(self, before: MetricEvidence | None, after: MetricEvidence | None) -> Pooled:
         """The sums with a device's part before exchanged for its part after."""
         heard, together, apart = self
-        _, _, _, out, _, purse_out, _, _, _, _ = before or _NOTHING
-        _, _, _, into, _, purse_into, _, _, _, _ = after or _NOTHING
-        s1, s2, s3, s4, s5, s6, s7, s8 = together  # written out as in `betting.stake`
-        o1, o2, o3, o4, o5, o6, o7, o8 = out
-        i1, i2, i3, i4, i5, i6, i7, i8 = into
-        return Pooled(
-            heard + (after is not None) - (before is not None),
-            (
-                s1 - o1 + i1,
-                s2 - o2 + i2,
-                s3 - o3 + i3,
-                s4 - o4 + i4,
-                s5 - o5 + i5,
-                s6 - o6 + i6,
-                s7 - o7 + i7,
-                s8 - o8 + i8,
-            ),
-            apart + purse_into - purse_out,
+        if before is None or after is None:
+            heard += (after is not None) - (before is not None)
+            before, after = before or _NOTHING, after or _NOTHING
+        if before.harm is after.harm:  # nothing is bet on it
+            return _new(Pooled, (heard, together, apart - before.purse + after.purse))
+        s1, s2, s3, s4, s5, s6, s7, s8 = together  # written out as in `betting.staked`
+        o1, o2, o3, o4, o5, o6, o7, o8 = before.harm
+        i1, i2, i3, i4, i5, i6, i7, i8 = after.harm
+        together = (
+            s1 - o1 + i1,
+            s2 - o2 + i2,
+            s3 - o3 + i3,
+            s4 - o4 + i4,
+            s5 - o5 + i5,
+            s6 - o6 + i6,
+            s7 - o7 + i7,
+            s8 - o8 + i8,
         )
+        return _new(Pooled, (heard, together, apart - before.purse + after.purse))
 
 
 _NOTHING = MetricEvidence(purse=0)
@@ -96,34 +104,40 @@ class ClassPooled(NamedTuple):
         out, into = before and before.harmless_bin, after and after.harmless_bin
         strong = self.strong
         strong += (after is not None and after.purse >= STRONG) - (before is not None and before.purse >= STRONG)
-        if out == into:  # the usual case: a window moves few devices to another bin
+        if out == into:
             return self if strong == self.strong else self._replace(strong=strong)
-        bins, numbers = dict(self.bins), self.numbers
+        bins, counted, numbers = {**self.bins}, self.counted, self.numbers
         if into is not None:
-            if into not in bins:
-                at = bisect_left(numbers, into)
+            if into in bins:
+                bins[into] += 1
+            else:
+                bins[into], at = 1, bisect_left(numbers, into)
                 numbers = (*numbers[:at], into, *numbers[at:])
-            bins[into] = bins.get(into, 0) + 1
+            counted += 1
         if out is not None:
-            bins[out] -= 1
-            if not bins[out]:
-                del bins[out]
+            if bins[out] > 1:
+                bins[out] -= 1
+            else:
                 at = bisect_left(numbers, out)
                 numbers = (*numbers[:at], *numbers[at + 1 :])
-        return ClassPooled(bins, strong, self.counted + (after is not None) - (before is not None), numbers)
+                del bins[out]
+            counted -= 1
+        return _new(ClassPooled, (bins, strong, counted, numbers))
 
-    def of_the_least(self, devices: int, heard: int) -> float:
+    def of_the_least(self, devices: int, heard: int, enough: float = math.inf) -> float:
         """Log of the product of the `devices` smallest wealths on harmlessness, among `heard` devices of the class.
 
-        A device that gave no data counts with the wealth 1 that it starts with.
+        A device that gave no data counts with the wealth 1 that it starts with. What is at least `enough` may be said
+        too small, but not below `enough`.
         """
-        silent = heard - self.counted
-        numbers = sorted({*self.numbers, 0}) if silent else self.numbers
-        total, left = 0, devices
+        bins, numbers, silent = self.bins, self.numbers, heard - self.counted
+        if silent:
+            bins, numbers = {**bins, 0: bins.get(0, 0) + silent}, tuple(sorted({*numbers, 0}))
+        total, left, plenty = 0, devices, enough / BIN
         for number in numbers:
-            there = self.bins.get(number, 0) + (silent if number == 0 else 0)
-            if there >= left:
-                return (total + number * left) * BIN
+            there, product = bins[number], total + number * left
+            if there >= left or product >= plenty:  # the wealths to come are not smaller
+                return product * BIN
             total += number * there
             left -= there
         return 0.0

@@ -9,12 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from edgeflock_deploy.judge import betting
+from edgeflock_deploy.judge.betting import ONE, UNIT
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.pooled import Pooled
 from edgeflock_deploy.policy.rules import Guardrail, Metric
 
 _Fleet = Mapping[Metric, Pooled]
 _NONE = Pooled()
+# Where the least bet has lost, no larger one has won: what they make of the same observations, the sum of
+# log(1 + bet x), is concave in the bet, and 0 at bet 0. So much of a loss is one without the roundings of a billion
+# windows, too.
+_LOST = -(2**30)
 
 
 def weighed(fleet: _Fleet, silence: float, bets: Sequence[Guardrail], devices: int) -> tuple[float, Guardrail]:
@@ -33,15 +38,16 @@ def at_most(fleet: _Fleet, silence: float, metrics: Sequence[Metric], devices: i
 
     A harmless candidate is looked at after every window, and hardly ever needs the exact number.
     """
-    alike: list[int] = []
-    richest = 1.0
+    alike, above = 0, 0
     for metric in metrics:
         if (pooled := fleet.get(metric)) is not None:
             heard, together, apart = pooled
-            alike.append(max(together))
-            mean = (apart + betting.ONE * max(0, devices - heard)) / (betting.ONE * max(1, devices, heard))
-            richest = max(richest, mean)
-    return max(max(alike, default=0) / betting.UNIT, silence, math.log(richest)) + 1e-6  # far above what rounding does
+            if together[0] > _LOST and (most := max(together)) > alike:
+                alike = most
+            if (more := apart - ONE * (heard if heard < devices else devices)) > above:
+                above = more
+    mean = math.log1p(above / (ONE * devices)) if devices else math.inf
+    return max(alike / UNIT, silence, mean) + 1e-6  # far above what rounding does
 
 
 def rest(evidence: Evidence, bets: Sequence[Guardrail], devices: int, need: float) -> tuple[str, float]:

@@ -69,6 +69,14 @@ def board(tmp_path: Path) -> Iterator[Board]:
     board.endpoint.stop()
 
 
+def open_sockets(pid: int) -> int:
+    found = 0
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += "socket" in str(file.readlink())
+    return found
+
+
 def lent(client: Client, x: Any = X, name: str = "x") -> None:
     for _ in range(ALIKE):
         client.infer("m", {name: x})
@@ -338,15 +346,11 @@ def test_what_depends_on_more_than_its_tensors_is_never_lent(board: Board, conne
 def test_an_application_that_leaves_and_an_endpoint_that_stops_free_the_child(board: Board) -> None:
     process = board.serve("tiny")
 
-    def sockets() -> int:
-        open_files = Path(f"/proc/{process.pid}/fd").iterdir()
-        return sum("socket" in str(file.readlink()) for file in open_files)
-
     def come_to(count: int) -> None:
         until = time.monotonic() + PATIENCE_S
-        while sockets() != count and time.monotonic() < until:
+        while open_sockets(process.pid) != count and time.monotonic() < until:
             time.sleep(0.01)
-        assert sockets() == count
+        assert open_sockets(process.pid) == count
 
     for _ in range(3):
         with board.client() as client:

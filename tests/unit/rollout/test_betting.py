@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeflock_deploy.judge import betting
+from edgeflock_deploy.judge.observations import Bet
+from edgeflock_deploy.policy.rules import Guardrail
 
 SHARES = st.floats(-1, 1)
 
@@ -15,7 +17,7 @@ SHARES = st.floats(-1, 1)
 def wealth_after(xs: list[float]) -> betting.LogWealth:
     wealth = betting.START
     for x in xs:
-        wealth = betting.stake(wealth, x)
+        wealth, _ = betting.staked(wealth, x)
     return wealth
 
 
@@ -42,9 +44,9 @@ def test_fleet_wealth_is_half_product_and_half_mean_with_unheard_devices_at_one(
 
 @given(SHARES, SHARES)
 def test_a_fair_observation_leaves_the_expected_wealth_unchanged(x: float, start: float) -> None:
-    before = betting.stake(betting.START, start)
-    up, down = betting.mixture(betting.stake(before, x)), betting.mixture(betting.stake(before, -x))
-    assert (math.exp(up) + math.exp(down)) / 2 == pytest.approx(math.exp(betting.mixture(before)), rel=1e-9)
+    before, log_before = betting.staked(betting.START, start)
+    (_, up), (_, down) = betting.staked(before, x), betting.staked(before, -x)
+    assert (math.exp(up) + math.exp(down)) / 2 == pytest.approx(math.exp(log_before), rel=1e-9)
 
 
 def test_a_hundred_thousand_clear_observations_do_not_overflow() -> None:
@@ -54,7 +56,9 @@ def test_a_hundred_thousand_clear_observations_do_not_overflow() -> None:
 
 
 def test_a_single_observation_can_never_lose_everything() -> None:
-    assert min(betting.stake(betting.START, betting.clip(-math.inf))) > -math.inf
+    bet = Bet.on(Guardrail(metric="latency_ms_p50", fail_margin=0.05, pass_margin=0.1))
+    for x in (bet.harm(-math.inf), bet.harmless(math.inf)):
+        assert min(betting.staked(betting.START, x)[0]) > -math.inf
 
 
 def test_nobody_heard_means_wealth_one() -> None:

@@ -12,7 +12,7 @@ import second_judge
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeflock_deploy.judge import betting, judge
+from edgeflock_deploy.judge import betting, judge, weighing
 from edgeflock_deploy.judge.evidence import Evidence
 from edgeflock_deploy.judge.observations import Bet
 from edgeflock_deploy.judge.pooled import ClassPooled, Pooled
@@ -82,7 +82,9 @@ def test_both_judges_say_the_same(
         evidence = judge.observe(evidence, heard, RULES)
         for metric, z in observed.items():
             seen[metric].setdefault(heard.device, []).append(z)
-    ours = math.exp(judge.fleet_evidence(evidence, RULES, devices))
+    log_ours = judge.fleet_evidence(evidence, RULES, devices)
+    assert log_ours <= weighing.at_most(evidence.fleet, 0.0, tuple(evidence.fleet), devices)
+    ours = math.exp(log_ours)
     assert ours == pytest.approx(second_judge.fleet(seen, MARGINS, devices), rel=1e-6)
     for device in evidence.devices:
         without = math.exp(judge.fleet_evidence(evidence, RULES, devices, device))
@@ -137,6 +139,8 @@ def test_a_class_shows_what_its_least_convincing_devices_show(fleet: list[list[f
     exact = math.log(second_judge.class_evidence(seen, "latency", 0.10, few))
     counted = pooled.of_the_least(few, len(fleet))
     assert exact - few / 8 - 1e-9 <= counted <= exact + 1e-9  # rounded down to eighths, never up
+    for enough in (counted - 0.2, counted, counted + 0.2):  # whoever asks only for so much gets the same answer
+        assert (pooled.of_the_least(few, len(fleet), enough) >= enough) is (counted >= enough)
 
 
 @pytest.mark.parametrize("bound", [5.0, 20.0])
@@ -145,8 +149,9 @@ def test_wealth_under_the_null_reaches_a_bound_no_oftener_than_ville_allows(boun
     for _ in range(runs):
         wealth = betting.START
         for _ in range(60):
-            wealth = betting.stake(wealth, rng.choice([-1.0, -1.0, -1.0, 3.0]))  # mean 0, as hard as the null allows
-            if betting.mixture(wealth) >= math.log(bound):
+            x = rng.choice([-1.0, -1.0, -1.0, 3.0])  # mean 0, as hard as the null allows
+            wealth, log_wealth = betting.staked(wealth, x)
+            if log_wealth >= math.log(bound):
                 reached += 1
                 break
     # four standard errors above what Ville's inequality allows; without averaging over bets a half would reach 5

@@ -109,9 +109,9 @@ WINDOW = {"device": "a", "boot_id": "b", "seq": 0, "device_class": "pi", "rollou
 WINDOW |= {"old_digest": "old", "new_digest": "new", "duration_s": 1.0, "pairs": 3}
 LEFT_OUT = {"v": 1, "kind": "window", "agreement": None, "paired": True, "mode": "shadow", "live_pairs": 0}
 SEEN = {"v": 1, "kind": "device_seen", "at": 1.0, "device": "a", "device_class": "pi", "online": True, "digest": None}
-SEEN_LEFT_OUT: dict[str, Any] = dict.fromkeys(("state", "phase", "outcome", "reason", "detail", "utc_offset_s")) | {
-    "frozen": False
-}
+SEEN_LEFT_OUT: dict[str, Any] = dict.fromkeys(
+    ("state", "phase", "outcome", "reason", "detail", "utc_offset_s", "variant")
+) | {"frozen": False}
 
 
 def test_what_a_journal_leaves_out_means_for_ever_what_it_meant() -> None:
