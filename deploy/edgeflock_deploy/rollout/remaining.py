@@ -16,10 +16,10 @@ _TO_COME = (DeviceStatus.WAITING, DeviceStatus.ASKED, DeviceStatus.TRIAL)
 def somebody_left(rollout: Rollout) -> bool:
     """Whether a device of the current stage may still be given the candidate in it, or be left it after it.
 
-    A sleeping device may. A frozen one may not before it is unfrozen, and one that was set aside not before somebody
-    has resumed the rollout; one that was set aside a second time is left the candidate at the end, or never gets it.
+    A sleeping device may, and a frozen one: somebody may lift the freeze first. One that was set aside may not before
+    somebody has resumed the rollout; one that was set aside a second time is left it at the end, or never gets it.
     """
-    if any(not group.frozen for group, _ in in_stage(rollout, *_TO_COME)):
+    if any(in_stage(rollout, *_TO_COME)):
         return True
     again = (members for group, members in in_stage(rollout, DeviceStatus.SET_ASIDE) if group.late and not group.frozen)
     return any(_left_at_the_end(rollout, device) for members in again for device in members)

@@ -243,8 +243,10 @@ class Fleet:
         self.frozen.discard(device)
         return self.seen_again(device)
 
-    def joins(self, device: str, device_class: str = "pi", committed: str | None = OLD) -> tuple[SetDesired, ...]:
-        self.classes[device], self.online[device] = device_class, True
+    def joins(
+        self, device: str, device_class: str = "pi", committed: str | None = OLD, *, online: bool = True
+    ) -> tuple[SetDesired, ...]:
+        self.classes[device], self.online[device] = device_class, online
         self.numbers.setdefault(device, 0)
         return self.feed(Joined(at=self.now, device=self._as_started(device, committed)))
 

@@ -10,6 +10,7 @@ import pytest
 from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.rules import Guardrail, Policy
 from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind, RolloutPhase, StagePhase
 
 if TYPE_CHECKING:
@@ -84,10 +85,25 @@ def test_an_approval_is_waited_for_where_a_sleeping_device_would_get_it_on_wakin
     world.proves("a")
     world.tick(1e6)
     assert world.phase() is RolloutPhase.WAITING_FOR_APPROVAL
-    world.freeze("b")  # left alone from here on: there is nobody to approve it for
+    world.freeze("b")  # somebody may lift that first
     world.tick(1)
-    assert world.phase() is RolloutPhase.SUCCEEDED
-    assert "b" not in world.desired
+    assert world.phase() is RolloutPhase.WAITING_FOR_APPROVAL
+    world.unfreeze("b")
+    world.approve(1)
+    assert (world.phase(), world.asked(Phase.COMMIT)) == (RolloutPhase.SUCCEEDED, ["a", "b"])
+
+
+def test_an_approval_is_wanted_no_more_once_nobody_is_left_for_it(fleet: MakeFleet, policy: MakePolicy) -> None:
+    small = ClassChoice(variant="small", digest="new-digest", why="measured")
+    choice = Choice(objective="min energy_mj", classes={"pi": small})
+    world = fleet(policy(1, 100.0, **SECOND_APPROVED), "ab", choice=choice)
+    world.proves("a")
+    assert world.phase() is RolloutPhase.WAITING_FOR_APPROVAL
+    world.classes["b"] = "odd"  # of which nothing was measured
+    world.seen("b")
+    world.tick(1)
+    assert (world.phase(), world.rollout.paused_by) == (RolloutPhase.PAUSED, PauseKind.GUARDRAIL)
+    assert "class odd is held" in world.rollout.reason
 
 
 def test_who_turns_up_in_a_stage_that_began_unapproved_is_asked_nothing_before_somebody_approves(
@@ -102,18 +118,19 @@ def test_who_turns_up_in_a_stage_that_began_unapproved_is_asked_nothing_before_s
     assert world.asked(Phase.TRIAL) == ["c"]
 
 
-def test_who_is_unfrozen_asleep_in_a_stage_that_began_unapproved_is_left_nothing_before_somebody_approves(
+def test_who_turns_up_asleep_in_a_stage_that_began_unapproved_is_left_nothing_before_somebody_approves(
     fleet: MakeFleet, policy: MakePolicy
 ) -> None:
-    rules = policy(1, 100.0, stages={1: {"approval": True, "bake_s": 600}})
-    world = fleet(rules, "ab", offline="b", frozen="b")
+    rules = policy(2, 100.0, stages={1: {"approval": True, "bake_s": 600}})
+    world = fleet(rules, "ab", current="b")
     world.proves("a")
+    world.joins("c", online=False)
     assert (world.phase(), world.stage(1)) == (RolloutPhase.RUNNING, StagePhase.BAKING)
-    world.unfreeze("b")
     world.tick(600)
-    assert (world.phase(), "b" in world.desired) == (RolloutPhase.WAITING_FOR_APPROVAL, False)
+    assert (world.phase(), "c" in world.desired) == (RolloutPhase.WAITING_FOR_APPROVAL, False)
     world.approve(1)
-    assert (world.phase(), world.asked(Phase.COMMIT)) == (RolloutPhase.SUCCEEDED, ["a", "b"])
+    world.tick(600)
+    assert (world.phase(), world.asked(Phase.COMMIT)) == (RolloutPhase.SUCCEEDED, ["a", "c"])
 
 
 def test_an_approval_that_there_was_nobody_to_give_for_is_wanted_by_the_stage_after(
