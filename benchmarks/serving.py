@@ -1,10 +1,12 @@
 """What asking through the agent costs over calling the interpreter in the application's own process.
 
-Three ways of asking, our client over the Unix socket and over TCP (binary tensors) and JSON by the standard library's
-client over one open TCP connection, and the floor under them (`bare_relay`), are each laid beside LiteRT's interpreter
-in this process (one thread): round by round in random order, each asked a few times in a row as an application does, of
-which the first is left out. The endpoint runs in a process of its own, each model in its child, as in an agent. What an
-application does to its array (for JSON: making text of it, and arrays of the answer) is part of the time.
+Four ways of asking, our client over the Unix socket and over TCP (binary tensors, the connection lent to the model's
+child after some requests alike), over the Unix socket with an `id` (which is never lent: the agent answers) and JSON by
+the standard library's client over one open TCP connection, and what a relay of two processes takes that looks at
+nothing (`bare_relay`), are each laid beside LiteRT's interpreter in this process (one thread): round by round in random
+order, each asked a few times in a row as an application does, of which the first is left out. The endpoint runs in a
+process of its own, each model in its child, as in an agent. What an application does to its array (for JSON: making
+text of it, and arrays of the answer) is part of the time.
 """
 
 from __future__ import annotations
@@ -35,7 +37,6 @@ from edgeflock_deploy.runtime import LoadedModel
 FOLDER = Path("build/bench/serving")
 WARMUP = 20
 IN_A_ROW = 5
-WAYS = ("Unix socket", "bare relay", "TCP", "JSON")
 
 
 class Shape(NamedTuple):
@@ -90,7 +91,7 @@ def serve(paths: list[str]) -> None:
     from edgeflock_agent.serving.endpoint import Endpoint, Serving
 
     now = {Path(path).stem: Serving("0" * 64, ModelProcess.start(Path(path))) for path in paths}
-    endpoint = Endpoint.start(now.get, socket_path=FOLDER / "agent.sock")
+    endpoint = Endpoint.start(now.get, may_lend=lambda *_: True, socket_path=FOLDER / "agent.sock")
     print(json.dumps([endpoint.url, str(endpoint.socket_path)]), flush=True)
     sys.stdin.read()
     endpoint.stop()
@@ -135,12 +136,13 @@ def measure(shape: Shape, path: Path, url: str, socket: str, stack: ExitStack) -
     rng = np.random.default_rng(1)
     item = (rng.random(shape.shape) * (255 if shape.dtype == "uint8" else 1)).astype(shape.dtype)
     own, model = LoadedModel.load(path), path.stem
-    unix, tcp = Client(f"unix:{socket}"), Client(url)
+    unix, unlent, tcp = Client(f"unix:{socket}"), Client(f"unix:{socket}"), Client(url)
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     wanted = own.run(item)[0]
     relay = stack.enter_context(bare(path, item, wanted))
     asks: dict[str, Callable[[], NDArray[Any]]] = {
         "Unix socket": lambda: next(iter(unix.infer(model, {"x": item}).outputs.values())),
+        "Unix socket, not lent": lambda: next(iter(unlent.infer(model, {"x": item}, id="mine").outputs.values())),
         "bare relay": lambda: relay.ask(item).reshape(wanted.shape),
         "TCP": lambda: next(iter(tcp.infer(model, {"x": item}).outputs.values())),
         "JSON": lambda: ask_json(connection, model, item),
@@ -151,8 +153,8 @@ def measure(shape: Shape, path: Path, url: str, socket: str, stack: ExitStack) -
             np.testing.assert_allclose(ask(), wanted, rtol=1e-6)
         rounds = shape.rounds // (5 if way == "JSON" else 1)
         taken[way] = [pair for _ in range(rounds) for pair in one_round(ask, lambda: own.run(item)[0])]
-    unix.close()
-    tcp.close()
+    for client in (unix, unlent, tcp):
+        client.close()
     connection.close()
     return taken
 

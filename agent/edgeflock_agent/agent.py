@@ -284,6 +284,15 @@ class Agent:
             window.work.window_running = True
             self.bench.submit(lambda: self.tell(windows.closed(window, self.jobs.window)))
 
+    def may_lend(self, model: str, serving: Serving) -> bool:
+        """Whether what serves a model may answer applications by itself for a while; called from many threads.
+
+        Not while somebody here wants to see each request: a trial, the capture of inputs, the watch after a NaN.
+        """
+        work = self.work.get(model)
+        in_trial = work is not None and (work.child is not None or work.alternates)
+        return self.capture is None and not in_trial and self.watch.is_clean(model, serving)
+
     def persist(self) -> None:
         """Make every model's state durable."""
         self._remembered.write()
@@ -320,4 +329,5 @@ class Agent:
     def close(self, child: ModelProcess | None) -> None:
         """Close a process after the request that it is answering, without waiting for it."""
         if child is not None:
+            child.recall()  # now: the lane may be at something long
             self.serving_lane.submit(child.close)

@@ -5,6 +5,7 @@ It reads files only, while the agent runs or not. Nothing leaves the board by it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -81,20 +82,31 @@ def clear(state: Path) -> None:
 
     Example: edgeflock-agent captures clear --state /var/lib/edgeflock
     """
-    click.echo(f"{ring.clear(state.expanduser() / CAPTURES, Disk())} removed")
+    click.echo(f"{ring.clear(_folder(state), Disk())} removed")
 
 
 def read_all(state: Path) -> list[Captured]:
     """What a state folder keeps, oldest first.
 
     Raises:
-        BadInput: there is no such folder.
+        BadInput: there is no such folder, or what lies there is not for this user's eyes.
     """
-    state = state.expanduser()
-    if not state.is_dir():
-        raise BadInput(f"state folder {state}", "is not there", "name the agent's folder with --state")
-    read = (read_captured(item) for _, item in ring.items(state / CAPTURES))
+    read = (read_captured(item) for _, item in ring.items(_folder(state)))
     return [one for one in read if one is not None]
+
+
+def _folder(state: Path) -> Path:
+    """Where the inputs lie, if any are kept; a folder that may not be listed looks like an empty one otherwise."""
+    state = state.expanduser()
+    try:
+        if not state.is_dir():
+            raise BadInput(f"state folder {state}", "is not there", "name the agent's folder with --state")
+        with contextlib.suppress(FileNotFoundError):
+            next((state / CAPTURES).iterdir(), None)
+    except PermissionError:
+        mend = "ask as that user, or as root (sudo); the agent's group does not do"
+        raise BadInput(f"inputs kept under {state}", "are for the eyes of the agent's own user", mend) from None
+    return state / CAPTURES
 
 
 def _words(one: Captured) -> str:

@@ -95,6 +95,7 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
             agent.expected,
             witness=each_of(agent.watch.answered, agent.live, *([capture.answered] if capture is not None else [])),
             turns=agent.turns.get,
+            may_lend=agent.may_lend,
             host=host,
             port=port,
             socket_path=options.socket,

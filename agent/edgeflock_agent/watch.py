@@ -59,6 +59,10 @@ class Watch:
                 detail = f"{bin(recent).count('1')} of its last 64 answers to applications were NaN"
             self._tell(answered.model, answered.by, HardStop(Reason.NAN_OUTPUT, detail))
 
+    def is_clean(self, model: str, serving: Serving) -> bool:
+        """Whether none of the last 64 answers that were told of was NaN."""
+        return not self._of(model, serving).recent
+
     def look(self, process: ModelProcess, *, may_be_gone: bool = False) -> HardStop | None:
         """Look at a process now; a HardStop where it has ended, unless it may, or holds too much."""
         if not process.alive and not may_be_gone:

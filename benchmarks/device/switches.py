@@ -104,7 +104,9 @@ def serve(folder: Path, switches: int) -> None:
     identity = Identity(device="board", device_class="c", runtime="r", boot_id="b", broker=broker)
     trust = Trust(keys=())
     agent = Agent(identity, Store(folder / "state", Disk()), trust, lambda _: Link(broker, "switches"))
-    endpoint = Endpoint.start(agent.serving.get, lambda: [MODEL], socket_path=folder / "agent.sock")
+    endpoint = Endpoint.start(
+        agent.serving.get, lambda: [MODEL], may_lend=agent.may_lend, socket_path=folder / "agent.sock"
+    )
     agent.models[MODEL] = fresh(MODEL)
     starter, events, rng = Lane("starter"), Events([], [], []), random.Random(0)
     ready: queue.Queue[ModelProcess] = queue.Queue()

@@ -23,6 +23,7 @@ from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.policy.rules import Policy, Stage
 from edgeflock_deploy.rollout.events import Aborted, Approved, Paused, Resumed, RolloutEvent, Started
+from edgeflock_deploy.rollout.gates import stages_to_approve
 from edgeflock_deploy.rollout.state import RolloutPhase
 
 Json = dict[str, Any]
@@ -266,11 +267,7 @@ class Commands:
             BadInput: no such rollout, it has ended, it does not wait, or the stage wants no approval.
         """
         rollout = self._rollouts.live()[self._live(name)["id"]]
-        wanting = [
-            number
-            for number, (rules, state) in enumerate(zip(rollout.policy.stage, rollout.stages, strict=True), start=1)
-            if rules.approval and state.approved_by is None and number > rollout.stage
-        ]
+        wanting = [index + 1 for index in stages_to_approve(rollout)]
         ahead = f"the stages that want one are {', '.join(map(str, wanting))}: name one with --stage"
         if stage is None and rollout.phase is not RolloutPhase.WAITING_FOR_APPROVAL:
             mend = ahead if wanting else "see `edgeflock rollouts show`"
@@ -295,12 +292,14 @@ class Commands:
             "rollouts_running": len(self._rollouts.live()),
             "dead_letters": self._store.telemetry.count_dead_letters(),
             "broker_connected": self._core.link.connected,
+            "deaf_since": self._core.deaf_since,
             "chunk_bytes_published": self._core.chunk_bytes_published,
         }
 
     def _device_view(self, row: Device) -> Json:
         freeze = self._store.freezes.of("device", row.device)
-        return views.device_view(row, self._store.twins.said(row.device), self._label, freeze)
+        hears = self._core.deaf_since is None
+        return views.device_view(row, self._store.twins.said(row.device), self._label, freeze, hears=hears)
 
     def _label(self, digest: str | None, form: str | None) -> str | None:
         bundle = self._store.registry.bundle(digest) if digest else None

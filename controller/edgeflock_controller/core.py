@@ -94,6 +94,7 @@ class Core:
         self._inputs: queue.Queue[_Message | _Call | _Connected | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="core")
         self._tick_at_s = self._housekeeping_at_s = 0.0  # both monotonic
+        self._deaf_since: float | None = clock()  # it has not connected yet
         with store.transaction():
             self._term = store.next_term()
             self.rollouts.recover()
@@ -117,6 +118,11 @@ class Core:
     def chunk_bytes_published(self) -> int:
         """Chunk payload bytes given to the broker since this service started."""
         return self._publisher.chunk_bytes
+
+    @property
+    def deaf_since(self) -> float | None:
+        """Since when no device can be heard, the broker being away, to a tick; None while it is there."""
+        return None if self.link.connected else self._deaf_since or self.clock()
 
     def call(self, work: Callable[[], T]) -> Future[T]:
         """Have the core's thread run `work` in a transaction; the future gives what it returns or raises."""
@@ -186,6 +192,7 @@ class Core:
             self._fleet.liveness.listening(now_s)  # what devices said while this process stood still is on its way
         if not self.link.connected:
             self._fleet.liveness.deaf()
+            self._deaf_since = at if self._deaf_since is None else self._deaf_since
         self._tick_at_s = now_s + TICK_S
         for device in self._fleet.fallen_silent(now_s):
             log.info("device %s has fallen silent: it counts as offline", device)
@@ -215,6 +222,7 @@ class Core:
                 else:
                     self._publisher.connected(at)
                     self._fleet.liveness.listening(now_s)
+                    self._deaf_since = None
         except Exception as error:
             self.rollouts.restore(before)
             if isinstance(item, _Call):

@@ -103,6 +103,7 @@ class Fleet:
             digest=said.digest if said is not None else None,
             utc_offset_s=row.utc_offset_s,
             frozen=self._freezes.of("device", device) is not None,
+            variant=said.variant if said is not None else None,
         )
         if said is None or said.rollout != rollout:
             return bare

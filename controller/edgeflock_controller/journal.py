@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeflock_controller.replay import Entry, sealed
-from edgeflock_deploy.rollout.events import EVENTS, RolloutEvent
+from edgeflock_deploy.rollout.events import EVENTS, RolloutEvent, journaled
 
 _AT_ONCE = 2_000  # rows in memory while a journal is read
 
@@ -36,7 +36,7 @@ class Journal:
         """
         newest = "SELECT seal FROM journal WHERE rollout = ? ORDER BY seq DESC LIMIT 1"
         before = self._connection.execute(newest, (rollout,)).fetchone()
-        text = event.model_dump_json()
+        text = journaled(event)
         row = (rollout, event.at, text, decided, sealed(before["seal"] if before else None, text, decided))
         written = self._connection.execute(
             "INSERT INTO journal (rollout, at, event, decided, seal) VALUES (?, ?, ?, ?, ?)", row
@@ -58,6 +58,11 @@ class Journal:
             "SELECT seal FROM journal WHERE rollout = ? AND seq = ?", (rollout, seq)
         ).fetchone()
         return row["seal"] if row else None
+
+    def oldest(self, rollout: str) -> int:
+        """The place of a rollout's first event."""
+        row = self._connection.execute("SELECT min(seq) FROM journal WHERE rollout = ?", (rollout,)).fetchone()
+        return int(row[0] or 0)
 
     def newest(self, rollout: str) -> int:
         """The place of a rollout's last event."""

@@ -119,6 +119,15 @@ def _took(db: Database) -> None:
     db.table("measurements").add_column("took_s", float)
 
 
+def _snapshots_kept(db: Database) -> None:
+    """9: several snapshots of a rollout, each of another event, where there was one."""
+    db.execute("ALTER TABLE snapshots RENAME TO one_snapshot")
+    snapshot = {"rollout": str, "seq": int, "format": str, "sha256": str, "state": bytes}
+    _creator(db)("snapshots", snapshot, ("rollout", "seq"))
+    db.execute("INSERT INTO snapshots SELECT rollout, seq, format, sha256, state FROM one_snapshot")
+    db.execute("DROP TABLE one_snapshot")
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _first,
     _blobs,
@@ -128,6 +137,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _proofs,
     _dropped,
     _took,
+    _snapshots_kept,
 )
 VERSION = len(MIGRATIONS)
 

@@ -2,7 +2,8 @@
 
 A snapshot is a shortcut and never the truth: the journal is. It carries the hash of its bytes and the form in which
 this release writes a rollout (`state_bytes`), so that a damaged one, or one of another release, is as good as none:
-the journal is then replayed from its first event. There is one for each rollout, the newest.
+the journal is then replayed from an older one, or from its first event. The newest is for a restart; some older ones
+are kept, spread evenly over the rollout, so that its journal can be replayed in parts (`parts`).
 
 It is begun when as many events have come as cost about what reading it back does, and is worked on a little in every
 turn, so that no turn takes long: what is told, heard and shown does not wait for it. Nothing of it is stored before it
@@ -24,6 +25,8 @@ from edgeflock_controller.state_bytes import format_id, pieces, read_rollout
 from edgeflock_deploy.rollout.state import Rollout
 
 LEAST_EVENTS = 1_000
+KEPT = 16
+"""Snapshots of a rollout: some per cent of what its journal takes by then."""
 _EVENTS_PER_DEVICE = 1.0
 _LEAST_PIECES = 4  # in a turn: the whole of a small fleet, whose snapshot is written at once, and sees that it is
 _EVENTS_PER_PIECE = 16  # a turn that took so many events writes one piece more
@@ -75,29 +78,69 @@ class Snapshots:
         self._connection = connection
 
     def keep(self, written: Writing) -> None:
-        """Store a whole snapshot in place of the rollout's last one; call inside a transaction."""
+        """Store a whole snapshot beside the rollout's others; call inside a transaction."""
         state, of = written.state(), written.of
         row = (of.rollout.id, of.seq, format_id(), hashlib.sha256(state).hexdigest(), state)
         self._connection.execute(
             "INSERT OR REPLACE INTO snapshots (rollout, seq, format, sha256, state) VALUES (?, ?, ?, ?, ?)", row
         )
+        if (spare := _spare(self._all_places(of.rollout.id))) is not None:
+            where = (of.rollout.id, spare)
+            self._connection.execute("DELETE FROM snapshots WHERE rollout = ? AND seq = ?", where)
 
     def newest(self, rollout: str) -> Snapshot | None:
-        """The newest snapshot of a rollout; None if there is none that this release can believe."""
-        query = "SELECT seq, format, sha256, state FROM snapshots WHERE rollout = ?"
-        row = self._connection.execute(query, (rollout,)).fetchone()
-        if row is None or row["format"] != format_id() or hashlib.sha256(row["state"]).hexdigest() != row["sha256"]:
-            return None
+        """The newest snapshot of a rollout that this release can believe; None if there is none."""
+        for place in reversed(self._all_places(rollout)):
+            if (found := self.at(rollout, place)) is not None:
+                return found
+        return None
+
+    def at(self, rollout: str, place: int) -> Snapshot | None:
+        """The snapshot after the event at this place; None if there is none that this release can believe."""
         try:
-            return Snapshot(row["seq"], read_rollout(zlib.decompress(row["state"])))
-        except (zlib.error, ValidationError):
+            state = self._state(rollout, place)
+            return None if state is None else Snapshot(place, read_rollout(state))
+        except ValidationError:
             return None
 
+    def state_sha256(self, rollout: str, place: int) -> str | None:
+        """The hash of the state in the snapshot at this place; None as for `at`."""
+        state = self._state(rollout, place)
+        return None if state is None else hashlib.sha256(state).hexdigest()
+
+    def places(self, rollout: str) -> list[int]:
+        """The places of a rollout's snapshots that are in the form of this release, oldest first."""
+        query = "SELECT seq FROM snapshots WHERE rollout = ? AND format = ? ORDER BY seq"
+        return [row["seq"] for row in self._connection.execute(query, (rollout, format_id()))]
+
     def size(self, rollout: str) -> int:
-        """How many bytes the snapshot of a rollout has; 0 if there is none."""
-        row = self._connection.execute("SELECT length(state) FROM snapshots WHERE rollout = ?", (rollout,)).fetchone()
+        """How many bytes the newest snapshot of a rollout has; 0 if there is none."""
+        query = "SELECT length(state) FROM snapshots WHERE rollout = ? ORDER BY seq DESC LIMIT 1"
+        row = self._connection.execute(query, (rollout,)).fetchone()
         return int(row[0]) if row else 0
 
     def forget(self, rollout: str) -> None:
         """Have none any more; call inside a transaction."""
         self._connection.execute("DELETE FROM snapshots WHERE rollout = ?", (rollout,))
+
+    def _all_places(self, rollout: str) -> list[int]:
+        query = "SELECT seq FROM snapshots WHERE rollout = ? ORDER BY seq"
+        return [row["seq"] for row in self._connection.execute(query, (rollout,))]
+
+    def _state(self, rollout: str, place: int) -> bytes | None:
+        query = "SELECT format, sha256, state FROM snapshots WHERE rollout = ? AND seq = ?"
+        row = self._connection.execute(query, (rollout, place)).fetchone()
+        if row is None or row["format"] != format_id() or hashlib.sha256(row["state"]).hexdigest() != row["sha256"]:
+            return None
+        try:
+            return zlib.decompress(row["state"])
+        except zlib.error:
+            return None
+
+
+def _spare(places: list[int]) -> int | None:
+    """Which one is given up where there are too many: never the newest, and so that the widest gap stays small."""
+    if len(places) <= KEPT:
+        return None
+    gaps = [(after - before, place) for before, place, after in zip([0, *places], places, places[1:], strict=False)]
+    return min(gaps)[1]

@@ -51,6 +51,14 @@ def state_bytes(rollout: Rollout) -> bytes:
     return b"\n".join(pieces(rollout))
 
 
+def state_sha256(rollout: Rollout) -> str:
+    """The hash of the whole state, each piece followed by a line's end."""
+    found = hashlib.sha256()
+    for piece in pieces(rollout):
+        found.update(piece + b"\n")
+    return found.hexdigest()
+
+
 def read_rollout(state: bytes) -> Rollout:
     """A rollout from the bytes of its state.
 

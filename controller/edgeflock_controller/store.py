@@ -25,6 +25,7 @@ from edgeflock_controller.freezes import Freezes
 from edgeflock_controller.journal import Journal
 from edgeflock_controller.measurements import Measurements
 from edgeflock_controller.prospects import Prospects
+from edgeflock_controller.reading import Reading, read_only
 from edgeflock_controller.registry import Registry
 from edgeflock_controller.schema import migrate
 from edgeflock_controller.snapshots import Snapshots
@@ -87,14 +88,13 @@ class Store:
         self._connection.execute(commit)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Journal]:
-        """The journal over a connection that only reads, for another thread: going through it may take a minute."""
+    def reading(self) -> Iterator[Reading]:
+        """The rollouts, for another thread than the one that owns the store."""
         if not self._file:  # a database in memory has one connection
-            yield self.journal
+            yield Reading(None, self.journal, self.snapshots)
             return
-        with contextlib.closing(sqlite3.connect(f"{Path(self._file).as_uri()}?mode=ro", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            yield Journal(connection)
+        with read_only(self._file) as rollouts:
+            yield rollouts
 
     def get_meta(self, key: str) -> str | None:
         """A single remembered value."""

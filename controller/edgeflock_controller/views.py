@@ -25,6 +25,7 @@ from edgeflock_deploy.rollout.events import (
     Superseded,
     WindowClosed,
 )
+from edgeflock_deploy.rollout.gates import stages_to_approve
 from edgeflock_deploy.rollout.state import Rollout
 
 Json = dict[str, Any]
@@ -72,25 +73,32 @@ def device_view(
     said: Mapping[str, ReportedModel],
     name: Callable[[str | None, str | None], str | None],
     freeze: Freeze | None,
+    *,
+    hears: bool,
 ) -> Json:
-    """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is."""
+    """A device and what it says it runs; `name` gives the label of a digest and the form of it that it is.
+
+    While the service itself hears nobody, its presence is unknown; `online` is then what was known last.
+    """
     models = {
         model: entry.model_dump(mode="json")
         | {"runs": name(entry.digest, entry.variant), "tries": name(entry.candidate, entry.candidate_variant)}
         for model, entry in said.items()
     }
     facts = {"id": row.device} | {key: value for key, value in row._asdict().items() if key != "device"}
+    facts["presence"] = "unknown" if not hears else "online" if row.online else "offline"
     return facts | {"frozen": None if freeze is None else freeze._asdict(), "models": models}
 
 
 def headline_view(rollout: Rollout) -> Json:
     """A rollout at one moment, without what there is of every single device."""
     whole = rollout.model_dump(mode="json", exclude={"evidence", "policy", "devices"})
+    to_approve = stages_to_approve(rollout)
     return whole | {
         "policy": rollout.policy.name,
         "stages": [
-            state | {"wants_approval": rules.approval}
-            for state, rules in zip(whole["stages"], rollout.policy.stage, strict=True)
+            state | {"wants_approval": rules.approval or number in to_approve}
+            for number, (state, rules) in enumerate(zip(whole["stages"], rollout.policy.stage, strict=True))
         ],
         "limits": [passage.text for passage in limits(rollout.policy)],
         "duration_s": None if rollout.ended_at is None else round(rollout.ended_at - rollout.started_at, 3),

@@ -9,7 +9,7 @@ LiteRT prints one line on stderr when its CPU delegate (XNNPACK) starts; it offe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,23 @@ class LoadedModel:
                 given, wanted = f"{array.dtype} {array.shape}", f"{info.dtype} {info.shape}"
                 raise InputMismatch(f"input '{info.name}' is {wanted}, the array is {given}")
             self._interpreter.set_tensor(info.index, array.reshape(info.shape))
+
+    def feed(self, arrays: Sequence[Array]) -> Callable[[], None]:
+        """What copies one item in, whatever these arrays hold by then; they are looked at now, and not again.
+
+        Raises:
+            InputMismatch: see `set_inputs`. What is returned raises the runtime's ValueError once the model has taken
+                on another size.
+        """
+        self.set_inputs(arrays)
+        set_tensor = self._interpreter.set_tensor
+        items = [(info.index, array.reshape(info.shape)) for info, array in zip(self.inputs, arrays, strict=True)]
+
+        def copy_in() -> None:
+            for index, array in items:
+                set_tensor(index, array)
+
+        return copy_in
 
     def _resize(self, arrays: Sequence[Array]) -> None:
         """Give open dimensions the sizes of these arrays; what is not open stays as it is."""

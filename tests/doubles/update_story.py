@@ -213,6 +213,9 @@ class PlayedProcess:
     def beat(self, within_s: float) -> None:
         pass
 
+    def recall(self) -> None:
+        pass
+
     def __enter__(self) -> PlayedProcess:
         return self
 

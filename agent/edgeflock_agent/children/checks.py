@@ -5,6 +5,7 @@ Decided here: how near is near enough, and the words of a refusal. Numbers only:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.reasons import Reason
 
 Array = NDArray[Any]
+
+_FEW = 64
 
 
 class Stop(Exception):
@@ -26,7 +29,11 @@ class Stop(Exception):
 
 def is_numbers(tensor: Array) -> bool:
     """Whether a tensor holds no NaN."""
-    return tensor.dtype.kind != "f" or not np.isnan(tensor).any()
+    if tensor.dtype.kind != "f":
+        return True
+    if tensor.size <= _FEW and not math.isnan(sum(tensor.ravel().tolist())):
+        return True  # half the time of numpy's machinery once that has gone cold, and every request waits for it
+    return not np.isnan(tensor).any()
 
 
 def refuse_nan(output: Array, what: str) -> None:

@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeflock_agent.children import sandbox
+from edgeflock_agent.children import lent, sandbox
+from edgeflock_agent.children.again import again
 from edgeflock_agent.children.answering import Answering, as_it_is
 from edgeflock_agent.children.checks import Stop, is_numbers
 from edgeflock_agent.children.confidence import top_probability
@@ -52,6 +53,7 @@ from edgeflock_deploy.runtime import LoadedModel, LoadFailed
 
 Array = NDArray[Any]
 Payload = bytearray | memoryview
+Answer = tuple[dict[str, Any], Sequence[Data]]
 Reply = tuple[dict[str, Any], Data | Sequence[Data]]
 
 _TELLING_BYTES = 256 << 20  # address space in which a load is tried again, to tell a small budget from a bad file
@@ -168,21 +170,43 @@ class Child:
 
         return {}, one_after_another(header["n"], header["max_ms"], once).tobytes()
 
-    def _infer(self, header: dict[str, Any], payload: Payload) -> Reply:
-        runs = self.runs
+    def _infer(self, header: dict[str, Any], payload: Payload) -> Answer:
+        begun, runs = time.perf_counter_ns(), self.runs
         runs.take_switches()
         if self._answering is not None:
             return self._answering.infer(header, payload)
-        begun = time.perf_counter_ns()
-        given, start, view = [], 0, memoryview(payload)
-        for dtype, shape, length in self._takes:
-            given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
-            start += length
-        latency_ms = runs.run(tuple(given))
+        given = self._arrays(payload)
+        latency_ms = runs.run(given)
         answer = runs.interpreters.model.outputs_now()
         outputs = [np.ascontiguousarray(output).reshape(-1).view(np.uint8).data for output in answer]
         times = {"latency_ms": latency_ms, "end_to_end_ms": (time.perf_counter_ns() - begun) / 1e6}
         return times | self._remarks(header, given, answer) | {"lengths": [len(output) for output in outputs]}, outputs
+
+    def allow_cpu(self) -> None:
+        """A further request may take its processor time."""
+        sandbox.allow_cpu(self._cpu_s)
+
+    def prepared(self, header: dict[str, Any], payload: memoryview) -> lent.Run:
+        """What runs the model on tensors that will lie in this memory; None where it is not as simple as that."""
+        if self._answering is None:
+            return again(self.runs.interpreters.model, self._arrays(payload))
+
+        def run() -> lent.Done | None:
+            try:
+                told, outputs = self._infer(header, payload)
+            except Exception:  # the agent asks for it again, and hears what is wrong
+                return None
+            return None if told.get("nan") else lent.Done(told["latency_ms"], told["end_to_end_ms"], outputs)
+
+        return run
+
+    def _arrays(self, payload: Payload) -> tuple[Array, ...]:
+        """An application's bytes as the model's inputs, not copied."""
+        given, start, view = [], 0, memoryview(payload)
+        for dtype, shape, length in self._takes:
+            given.append(np.frombuffer(view[start : start + length], dtype).reshape(shape))
+            start += length
+        return tuple(given)
 
     def _remarks(self, header: dict[str, Any], given: Sequence[Array], answer: Sequence[Array]) -> dict[str, Any]:
         """What is to be told of an answer beside it, from what the model's own tensors held."""
@@ -239,15 +263,19 @@ def serve(end: End) -> None:
     """Answer what comes to this end until the other one is closed; `rehearse` comes first."""
     channel = Channel(end, child=True, mapping=sandbox.allow_address_space)
     child = Child()
+    desk = lent.Desk(end.reader, child, sandbox.allow_address_space)
+    child.operations["lend"] = desk.lend
     channel.send({"ready": True})
     while True:
         try:
+            desk.answer_until_asked()
             request = channel.receive()
-            given = {"fd": request.files[0]} if request.files else {}
+            given = {"fd": request.files[0], "files": request.files} if request.files else {}
             channel.send(*child.answer(request.header | given, request.payload))
             for file in request.files:
                 os.close(file)  # a loaded model is mapped, and needs its descriptor no more
         except Ended:
+            desk.give_all_back()
             return
         except BadFrame as error:
             sys.exit(f"edgeflock_agent.children.child: {error}")

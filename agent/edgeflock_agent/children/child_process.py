@@ -18,6 +18,8 @@ from collections.abc import Sequence, Set
 from typing import IO, Any
 
 from edgeflock_agent.children import frames, sandbox
+from edgeflock_agent.children.failures import Closed, HardStop, InferenceFailed
+from edgeflock_agent.children.lending import Lending
 from edgeflock_deploy.reasons import Reason
 
 # Python, numpy and the runtime have to come up first; on a small board under load that takes a while, and is not the
@@ -25,27 +27,6 @@ from edgeflock_deploy.reasons import Reason
 _INTERPRETER_START_S = 60.0
 _CLOSE_S = 2.0
 _STDERR_TAIL_BYTES = 2048
-
-
-class HardStop(Exception):
-    """A variant must not run (any longer) on this device.
-
-    Args:
-        reason: the code that is reported.
-        detail: one sentence with the names and numbers.
-    """
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.value}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
-class InferenceFailed(Exception):
-    """The runtime refused one inference; the child lives and may answer the next."""
-
-
-class Closed(Exception):
-    """The child has been closed, or ended before: ask the one that serves now."""
 
 
 class ChildProcess:
@@ -62,6 +43,7 @@ class ChildProcess:
         self._closed = False
         self._answered_at_s = time.monotonic()
         self.failure: HardStop | None = None
+        self.lending = Lending(self.ask, lambda: self.timeout_s, self._hung)
 
     @classmethod
     def start(cls, timeout_s: float) -> ChildProcess:
@@ -165,10 +147,20 @@ class ChildProcess:
 
     def close(self) -> None:
         """End it after the request that it is answering. Closing twice is harmless."""
+        self.lending.end(self.timeout_s)
         with self._lock:
             if not self._hang_up():
                 return
         self._wait_until_gone()  # not under the lock: who waits for an answer is told at once to ask elsewhere
+
+    def _hung(self) -> None:
+        """It is at an application's request for too long: make sure that it is gone."""
+        if self._lock.acquire(blocking=False):  # else whoever waits for its answer finds that out
+            try:
+                if not self._closed:
+                    self._fatal(frames.TimedOut())
+            finally:
+                self._lock.release()
 
     def _read(self, timeout_s: float) -> frames.Frame:
         try:

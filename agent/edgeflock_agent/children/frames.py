@@ -117,7 +117,7 @@ class Channel:
         if self._child or needed < SHARED_FROM_BYTES or needed > PAYLOAD_MAX_BYTES or self._room() >= needed:
             return
         try:
-            handle, self._shared = _shared_memory(needed)
+            handle, self._shared = shared_memory(needed)
         except (OSError, AttributeError):
             return  # another system, or none of it to be had: everything goes through the pipes
         if self._unsent is not None:
@@ -254,7 +254,12 @@ class Channel:
         return count
 
 
-def _shared_memory(needed: int) -> tuple[int, mmap.mmap]:
+def shared_memory(needed: int) -> tuple[int, mmap.mmap]:
+    """A descriptor, which is the caller's, and a mapping of so many bytes or more, sealed against any other size.
+
+    Raises:
+        OSError, AttributeError: there is none to be had.
+    """
     handle = os.memfd_create("edgeflock-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(handle, -(-needed // mmap.PAGESIZE) * mmap.PAGESIZE)

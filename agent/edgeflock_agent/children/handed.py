@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeflock_agent.children.child_process import HardStop
+from edgeflock_agent.children.failures import HardStop
 from edgeflock_deploy.reasons import Reason
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from typing import Any, Literal, NamedTuple
 
-from edgeflock_agent.children.child_process import HardStop, InferenceFailed
+from edgeflock_agent.children.failures import HardStop, InferenceFailed
 from edgeflock_agent.children.frames import Frame
 from edgeflock_agent.children.sandbox import Sealed
 from edgeflock_agent.children.tensors import Inference, Tensor

@@ -8,14 +8,18 @@ Thread-safe: requests of an application and of a trial interleave, and each wait
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgeflock_agent.children import handed, replies
-from edgeflock_agent.children.child_process import ChildProcess, Closed, HardStop, InferenceFailed
+from edgeflock_agent.children.child_process import ChildProcess
 from edgeflock_agent.children.datatypes import DATATYPES
+from edgeflock_agent.children.failures import Closed, HardStop, InferenceFailed
+from edgeflock_agent.children.form import Form
+from edgeflock_agent.children.lending import Back
 from edgeflock_agent.children.replies import Answer, Block, ItemResult, Judged, Kind, Slice
 from edgeflock_agent.children.tensors import Data, Inference, Shape, Tensor, batch_of, joined, one_by_one
 from edgeflock_deploy.reasons import Reason
@@ -235,6 +239,18 @@ class ModelProcess:
         reply = self._child.ask({"op": "infer", "shapes": shapes, "judged": True}, inputs)
         answer = None if reply.header["answer"] is None else replies.item_result(reply.header)
         return Judged(replies.inference(reply, self.outputs), answer)
+
+    def lend(self, connection: socket.socket, form: Form, wanted: Callable[[], bool]) -> Back:
+        """Have the child answer the requests of a connection by itself while they are of one form; see `Lending.lend`.
+
+        Raises:
+            Lost: the child ended in the middle of a request.
+        """
+        return self._child.lending.lend(connection, form, wanted)
+
+    def recall(self) -> None:
+        """Have all connections come back; what applications send from now on is not answered by this child."""
+        self._child.lending.recall()
 
     def tell_confidence(self) -> None:
         """From now on have `infer` say how sure the variant is of each answer: for classifications.

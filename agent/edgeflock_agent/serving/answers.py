@@ -16,15 +16,17 @@ was asked for as JSON.
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgeflock_agent.children.lending import Back, Lost
 from edgeflock_agent.children.runner import Closed, HardStop, Inference, InferenceFailed, Tensor
 from edgeflock_agent.children.tensors import is_plain
-from edgeflock_agent.serving import inference, tensor_json
-from edgeflock_agent.serving.http_server import Request, Response, json_response, refusal
-from edgeflock_agent.serving.turns import Answered, ExpectedNow, Serving, ServingNow, Turns, Witness
+from edgeflock_agent.serving import inference, lending, tensor_json
+from edgeflock_agent.serving.http_server import Lend, Request, Response, json_response, refusal
+from edgeflock_agent.serving.turns import Answered, ExpectedNow, MayLend, Serving, ServingNow, Turns, Witness
 
 _MODEL = re.compile(r"/v2/models/([A-Za-z0-9._-]{1,64})(?:/versions/([A-Za-z0-9._-]{1,64}))?(/ready|/infer)?")
 _LENGTH_FIELD = inference.LENGTH_FIELD.lower()
@@ -39,8 +41,11 @@ class _Refused(Exception):
 class Answers:
     """The answer to each request; see `Endpoint.start` for the arguments."""
 
-    def __init__(self, serving: ServingNow, expected: ExpectedNow, witness: Witness, turns: Turns) -> None:
+    def __init__(
+        self, serving: ServingNow, expected: ExpectedNow, witness: Witness, turns: Turns, may_lend: MayLend
+    ) -> None:
         self._serving, self._expected, self._witness, self._turns = serving, expected, witness, turns
+        self._may_lend = may_lend
 
     def __call__(self, request: Request) -> Response:
         """The answer to one request; called from many threads."""
@@ -123,7 +128,31 @@ class Answers:
         except (InferenceFailed, ValueError) as error:
             raise _Refused(400, str(error)) from None
         self._witness(Answered(name, inputs, by, done, shapes, plain))
-        return _response(name, by, _named_as(now.process.outputs, by.process.outputs), asked, done)
+        response = _response(name, by, _named_as(now.process.outputs, by.process.outputs), asked, done)
+        if plain and by is now and self._lendable(name, now) and lending.has_form(asked, by.process):
+            assert asked.text is not None, "what has a form has a text"
+            return response._replace(alike=asked.text, lend=self._lend(name, now, asked, done))
+        return response
+
+    def _lendable(self, name: str, now: Serving) -> bool:
+        """Whether connections of this model's applications may be lent to what serves it."""
+        serving = self._serving(name)
+        return (
+            serving is not None
+            and serving.process is now.process
+            and self._turns(name) is None
+            and self._may_lend(name, now)
+        )
+
+    def _lend(self, name: str, now: Serving, asked: inference.InferRequest, done: Inference) -> Lend:
+        def lend(connection: socket.socket, said: bytes) -> Back:
+            form = lending.form_of(said, _header(name, now, asked, done), asked, now.process, done)
+            try:
+                return now.process.lend(connection, form, lambda: self._lendable(name, now))
+            except Lost as lost:
+                raise Lost(f"model '{name}' has no variant that can answer: {now.process.failure or lost}") from None
+
+        return lend
 
     def _exchanging(self, name: str) -> bool:
         turn = self._turns(name)
@@ -167,6 +196,20 @@ def _named_as(known: Sequence[Tensor], given: Sequence[Tensor]) -> Sequence[Tens
 def _response(
     name: str, by: Serving, outputs: Sequence[Tensor], asked: inference.InferRequest, done: Inference
 ) -> Response:
+    header = _header(name, by, asked, done)
+    wanted = inference.wanted_outputs(asked, outputs)
+    try:
+        text, binary = inference.response_parts(header, outputs, done.outputs, wanted, done.shapes)
+    except ValueError:
+        raise _Refused(500, "the variant's answer holds NaN or an infinity, which JSON cannot say") from None
+    if not binary:
+        return Response(200, (text,))
+    field = (inference.LENGTH_FIELD, str(len(text)))
+    return Response(200, (text, *binary), inference.BINARY, (field,))
+
+
+def _header(name: str, by: Serving, asked: inference.InferRequest, done: Inference) -> dict[str, Any]:
+    """What stands in an answer beside its outputs."""
     header: dict[str, Any] = {"model_name": name, "model_version": by.digest}
     if asked.id is not None:
         header["id"] = asked.id
@@ -179,12 +222,4 @@ def _response(
         header["parameters"]["variant"] = by.variant
     if done.restarted:
         header["parameters"]["sequence_restarted"] = True
-    wanted = inference.wanted_outputs(asked, outputs)
-    try:
-        text, binary = inference.response_parts(header, outputs, done.outputs, wanted, done.shapes)
-    except ValueError:
-        raise _Refused(500, "the variant's answer holds NaN or an infinity, which JSON cannot say") from None
-    if not binary:
-        return Response(200, (text,))
-    field = (inference.LENGTH_FIELD, str(len(text)))
-    return Response(200, (text, *binary), "application/octet-stream", (field,))
+    return header

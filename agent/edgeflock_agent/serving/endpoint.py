@@ -15,6 +15,7 @@ from edgeflock_agent.serving.http_server import HttpServer
 from edgeflock_agent.serving.turns import (
     Answered,
     ExpectedNow,
+    MayLend,
     RawInputs,
     Serving,
     ServingNow,
@@ -29,6 +30,11 @@ __all__ = ["Answered", "Endpoint", "RawInputs", "Serving", "Turn", "Witness", "e
 
 def _nobody(_answered: Answered) -> None:
     """Nobody looks at what applications ask."""
+
+
+def _never(_model: str, _serving: Serving) -> bool:
+    """Every request is answered here."""
+    return False
 
 
 def _no_turn(_model: str) -> None:
@@ -49,6 +55,7 @@ class Endpoint:
         *,
         witness: Witness = _nobody,
         turns: Turns = _no_turn,
+        may_lend: MayLend = _never,
         host: str = "127.0.0.1",
         port: int = 0,
         socket_path: Path | None = None,
@@ -60,6 +67,8 @@ class Endpoint:
             expected: the models that should be served; the endpoint is ready when all of them are.
             witness: is told of each answer before it is sent, on the request's own thread: it must be quick.
             turns: which trial has a say in a model's requests, or None; called from many threads.
+            may_lend: whether the child that serves a model may answer its applications by itself for a while, of which
+                the witness hears nothing; called from many threads, and once a second while it does.
             host: a loopback address.
             port: 0 takes a free one; the real one is in `url`.
             socket_path: where to listen on a Unix socket too.
@@ -75,7 +84,7 @@ class Endpoint:
             except BaseException:
                 at_port.close()
                 raise
-        return cls(HttpServer(sockets, Answers(serving, expected, witness, turns)), url, socket_path)
+        return cls(HttpServer(sockets, Answers(serving, expected, witness, turns, may_lend)), url, socket_path)
 
     def stop(self) -> None:
         """Stop listening, and remove the Unix socket."""

@@ -18,25 +18,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from edgeflock_agent.children.lending import Back, Lost
 from edgeflock_agent.children.time_limits import set_limit
-from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
+from edgeflock_agent.serving.http_wire import Broken, Ended, Fields, Head, Wire, body_length, response_head, stays_open
+from edgeflock_agent.serving.lending import Habit
 
 BODY_MAX_BYTES = 64 << 20
 CONNECTIONS_MAX = 128
 _IDLE_S = 30.0  # a connection that says nothing is closed
 _LINGER_S = 2.0  # what a refused application still sends is read for so long, that it may see why it was refused
-_WORDS = {
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    411: "Length Required",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +40,23 @@ class Request(NamedTuple):
     body: bytearray
 
 
+Lend = Callable[[socket.socket, bytes], Back]
+"""Lends a connection whose requests begin with these bytes, and waits until it is back; raises `Lost`."""
+
+
 class Response(NamedTuple):
-    """An answer: the parts of its body are sent one after the other, `fields` beside the usual ones."""
+    """An answer: the parts of its body are sent one after the other, `fields` beside the usual ones.
+
+    `lend`: to whom the connection may be lent for requests like this one, which begin with as much of their body as
+    `alike`.
+    """
 
     status: int
     parts: tuple[bytes, ...]
     content_type: str = "application/json"
-    fields: tuple[tuple[str, str], ...] = ()
+    fields: Fields = ()
+    alike: bytes = b""
+    lend: Lend | None = None
 
 
 Answer = Callable[[Request], Response]
@@ -135,18 +135,21 @@ class HttpServer:
         try:
             # An application that goes away, or says nothing for too long, is nobody's failure.
             with connection, contextlib.suppress(OSError, Ended):
-                wire = Wire(connection)
+                wire, habit = Wire(connection), Habit()
                 try:
-                    while self._exchange(wire):
+                    while self._exchange(wire, connection, habit):
                         pass
                 except Broken as broken:
                     _send(wire, refusal(broken.status, broken.text), keep=False)
+                    _linger(connection)
+                except Lost as lost:
+                    _send(wire, refusal(503, str(lost)), keep=False)
                     _linger(connection)
         finally:
             with self._lock:
                 self._connections.discard(connection)
 
-    def _exchange(self, wire: Wire) -> bool:
+    def _exchange(self, wire: Wire, connection: socket.socket, habit: Habit) -> bool:
         """Answer one request; whether another may follow."""
         head = wire.head()
         if head is None:
@@ -161,6 +164,13 @@ class HttpServer:
             response = refusal(500, "the agent failed to answer; its log says why")
         keep = stays_open(version, head.fields)
         _send(wire, response, keep=keep, body=method != "HEAD")
+        said = head.text + response.alike if response.lend is not None else b""
+        if habit.worth_lending(said) and response.lend is not None and keep and wire.empty:
+            back = response.lend(connection, said)
+            habit.came_back(back.answered, called=back.called)
+            if back.unsent:
+                wire.send(back.unsent)
+            wire.put_back(back.unread)
         return keep
 
 
@@ -179,12 +189,8 @@ def _body(wire: Wire, head: Head) -> bytearray:
 
 def _send(wire: Wire, response: Response, *, keep: bool, body: bool = True) -> None:
     length = sum(map(len, response.parts))
-    fields = "".join(f"{name}: {value}\r\n" for name, value in response.fields)
-    head = (
-        f"HTTP/1.1 {response.status} {_WORDS[response.status]}\r\nContent-Type: {response.content_type}\r\n"
-        f"Content-Length: {length}\r\n{fields}{'' if keep else 'Connection: close' + chr(13) + chr(10)}\r\n"
-    )
-    wire.send(head.encode("latin-1"), *(response.parts if body else ()))
+    head = response_head(response.status, response.content_type, length, response.fields, keep=keep)
+    wire.send(head, *(response.parts if body else ()))
 
 
 def _linger(connection: socket.socket) -> None:

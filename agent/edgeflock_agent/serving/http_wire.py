@@ -14,11 +14,29 @@ HEAD_MAX_BYTES = 16 << 10
 _READ_BYTES = 64 << 10
 _KNOWN_HEADS, _KNOWN_BYTES = 16, 1 << 10
 _PARTS_AT_ONCE = 64  # the kernel takes no more than 1,024 pieces in one call
+_WORDS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    411: "Length Required",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+Fields = tuple[tuple[str, str], ...]
 
 
 class Head(NamedTuple):
-    """The three words of the first line, and the fields by lower-case name: not to be changed, it may serve again."""
+    """A head as it came, the three words of its first line, and its fields by lower-case name.
 
+    Not to be changed: it may serve again.
+    """
+
+    text: bytes
     start: tuple[str, str, str]
     fields: dict[str, str]
 
@@ -60,11 +78,11 @@ class Wire:
                 if self._end > self._start:
                     raise Ended
                 return None
-        text = bytes(self._view[self._start : end])
+        text = bytes(self._view[self._start : end + 4])
         self._start = end + 4
         head = self._known.get(text)
         if head is None:
-            head = _parsed(text.decode("latin-1").split("\r\n"))
+            head = _parsed(text)
             if len(self._known) >= _KNOWN_HEADS:
                 self._known.clear()
             if len(text) <= _KNOWN_BYTES:
@@ -93,6 +111,20 @@ class Wire:
             view = view[count:]
         return data
 
+    @property
+    def empty(self) -> bool:
+        """Whether all that was received was asked for."""
+        return self._start == self._end
+
+    def put_back(self, data: bytes) -> None:
+        """Have these bytes come next; nothing else may wait here."""
+        assert self.empty, "what was received would be lost"
+        if len(data) > len(self._buffer):
+            self._buffer = bytearray(len(data))
+            self._view = memoryview(self._buffer)
+        self._start, self._end = 0, len(data)
+        self._view[: len(data)] = data
+
     def _receive(self) -> int:
         """Receive behind what is there; how many bytes came."""
         if self._start == self._end:
@@ -111,13 +143,26 @@ class Wire:
         Raises:
             OSError: the connection failed, or its time limit passed.
         """
+        sent = self._socket.sendmsg(parts[:_PARTS_AT_ONCE])
+        if sent == sum(map(len, parts)):
+            return
         views = [memoryview(part) for part in parts if len(part)]  # of bytes, all of them
-        while views:
-            sent = self._socket.sendmsg(views[:_PARTS_AT_ONCE])
+        while True:
             while views and sent >= len(views[0]):
                 sent -= len(views.pop(0))
-            if sent:
-                views[0] = views[0][sent:]
+            if not views:
+                return
+            views[0] = views[0][sent:]
+            sent = self._socket.sendmsg(views[:_PARTS_AT_ONCE])
+
+
+def response_head(status: int, content_type: str, length: int, fields: Fields = (), *, keep: bool = True) -> bytes:
+    """An answer's head; `fields` are those beside the usual ones."""
+    others = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return (
+        f"HTTP/1.1 {status} {_WORDS[status]}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {length}\r\n{others}{'' if keep else 'Connection: close' + chr(13) + chr(10)}\r\n"
+    ).encode("latin-1")
 
 
 def body_length(fields: dict[str, str]) -> int | None:
@@ -142,7 +187,8 @@ def stays_open(version: str, fields: dict[str, str]) -> bool:
     return wish != "close" if version == "HTTP/1.1" else wish == "keep-alive"
 
 
-def _parsed(lines: list[str]) -> Head:
+def _parsed(text: bytes) -> Head:
+    lines = text[:-4].decode("latin-1").split("\r\n")
     words = lines[0].split(" ", 2)
     if len(words) != 3 or not any(word.startswith("HTTP/1.") for word in (words[0], words[2])):
         raise Broken(400, "this is no HTTP/1 message")
@@ -154,4 +200,4 @@ def _parsed(lines: list[str]) -> Head:
             raise Broken(400, f"{line[:40]!r} is no field of a head")
         if fields.setdefault(key, value.strip()) != value.strip() and key == "content-length":
             raise Broken(400, "two different values of Content-Length")
-    return Head((words[0], words[1], words[2]), fields)
+    return Head(text, (words[0], words[1], words[2]), fields)

@@ -19,6 +19,7 @@ from edgeflock_agent.children.tensors import Data, Shape, Tensor
 from edgeflock_agent.serving import tensor_json
 
 LENGTH_FIELD = "Inference-Header-Content-Length"
+BINARY = "application/octet-stream"
 _SEQUENCE_ID_CHARACTERS = 128
 _REPEATED_BYTES = 4 << 10
 # Parameters that would change what a tensor means; others may be ignored, as the protocol says.
@@ -47,13 +48,18 @@ class Wanted(NamedTuple):
 
 
 class InferRequest(NamedTuple):
-    """A request that has the protocol's form; `outputs` None asks for all of them, binary if `all_binary`."""
+    """A request that has the protocol's form; `outputs` None asks for all of them, binary if `all_binary`.
+
+    `sequence`: key, start and end, where a parameter speaks of one. `text`: the JSON, where nothing but that and the
+    tensors behind it make the request.
+    """
 
     id: str | None
     inputs: tuple[Given, ...]
     outputs: tuple[Wanted, ...] | None
     all_binary: bool
-    sequence: dict[str, Any] | None = None  # key, start and end, where a parameter speaks of a sequence
+    sequence: dict[str, Any] | None = None
+    text: bytes | None = None
 
 
 def read_request(body: bytearray, json_length: str | None) -> InferRequest:
@@ -68,10 +74,8 @@ def read_request(body: bytearray, json_length: str | None) -> InferRequest:
     """
     length = _json_length(body, json_length)
     try:
-        known = length < len(body) and length <= _REPEATED_BYTES
-        request = (
-            _repeated(bytes(body[:length])) if known else json.loads(body if length == len(body) else body[:length])
-        )
+        text = bytes(body[:length]) if length < len(body) and length <= _REPEATED_BYTES else None
+        request = _repeated(text) if text is not None else json.loads(body if length == len(body) else body[:length])
     except (ValueError, RecursionError) as error:
         raise WrongRequest(f"the body is no JSON: {error}") from None
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
@@ -82,7 +86,9 @@ def read_request(body: bytearray, json_length: str | None) -> InferRequest:
     all_binary = _flag(parameters, "binary_data_output", default=False)
     inputs = _given(request["inputs"], memoryview(body)[length:])
     wanted = _wanted(request.get("outputs"), all_binary)
-    return InferRequest(request.get("id"), inputs, wanted, all_binary, _sequence(parameters))
+    if any(one.binary is None for one in inputs):
+        text = None
+    return InferRequest(request.get("id"), inputs, wanted, all_binary, _sequence(parameters), text)
 
 
 def input_shapes(request: InferRequest, tensors: Sequence[Tensor]) -> tuple[Shape, ...] | None:

@@ -72,6 +72,7 @@ ServingNow = Callable[[str], Serving | None]
 ExpectedNow = Callable[[], Collection[str]]
 Witness = Callable[[Answered], None]
 Turns = Callable[[str], Turn | None]
+MayLend = Callable[[str, Serving], bool]
 
 
 def end_turn(turns: MutableMapping[str, Turn], model: str) -> None:

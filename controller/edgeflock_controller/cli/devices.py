@@ -30,12 +30,14 @@ def devices(ctx: click.Context, store: Path | None, as_json: bool) -> None:
     from edgeflock_controller.client import Client
 
     with Client(home.store_folder(store)) as client:
-        found = client.devices()
+        found, cut_off = client.devices(), render.not_heard(client.status(), client.broker)
     if as_json:
         print_json(found)
     elif found:
         out = render.console()
         out.print(render.devices_table(found, out.width))
+        if cut_off:
+            out.print(cut_off, soft_wrap=True)
     else:
         click.echo("no device has reported yet; start one with `edgeflock-agent run`")
 
@@ -52,14 +54,17 @@ def show(outer: Path | None, device: str, store: Path | None, as_json: bool) -> 
     Example:
       edgeflock devices show pi-1
     """
+    from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
 
     with Client(home.store_folder(store or outer)) as client:
-        found = client.device(device)
+        found, cut_off = client.device(device), render.not_heard(client.status(), client.broker)
     if as_json:
         print_json(found)
     else:
         _print(found)
+        if cut_off:
+            click.echo(cut_off)
 
 
 @devices.command()

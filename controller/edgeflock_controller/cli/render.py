@@ -38,6 +38,7 @@ _COLOURS = {
     "FAILED": "red",
     "ABORTED": "red",
     "offline": "red",
+    "unknown": "yellow",
 }
 
 
@@ -115,10 +116,12 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
     runtime = not is_narrow(width)
     devices = list(devices)
     tagged = any(device["tags"] for device in devices)
+    unknown = any(device.get("presence") == "unknown" for device in devices)
     rows: list[list[str | Text]] = []
     for device in devices:
         runs_on = [device["runtime"]] * runtime
         head: list[str | Text] = [device["id"], device["device_class"], *runs_on, _presence(device)]
+        head += [clock(device["last_seen"])] if unknown else []
         head += [" ".join(f"{key}={value}" for key, value in device["tags"].items())] * tagged
         for model, said in device["models"].items() or [("-", None)]:
             if said is None:
@@ -129,13 +132,22 @@ def devices_table(devices: Iterable[Json], width: int) -> Table:
             why = f": {said['reason']}" if said["reason"] else ""
             rows.append([*head, runs + trying, coloured(said["state"]), (said["outcome"] or "-") + why])
             head = [""] * len(head)
-    columns = ["id", "class", *["runtime"] * runtime, "presence", *["tags"] * tagged, "runs", "state", "last outcome"]
+    columns = ["id", "class", *["runtime"] * runtime, "presence", *["last heard"] * unknown, *["tags"] * tagged]
+    columns += ["runs", "state", "last outcome"]
     return table("Devices", columns, rows)
 
 
+def not_heard(status: Json, broker: str) -> str | None:
+    """That the service hears no device, in one sentence; None while it does."""
+    since = status.get("deaf_since")
+    if since is None:
+        return None
+    return f"the service has no link to its broker {broker} since {clock(since)}: what devices said last stands here"
+
+
 def _presence(device: Json) -> Text:
-    """Whether a device is there, to be left alone, or had to drop what nobody heard; older words lack the last two."""
-    said = coloured("online" if device["online"] else "offline")
+    """Whether a device is there, to be left alone, or had to drop what nobody heard; a rollout's words say less."""
+    said = coloured(device.get("presence") or ("online" if device["online"] else "offline"))
     if device.get("frozen"):
         said.append(", frozen", style="cyan")
     if lost := device.get("windows_dropped", 0) + device.get("events_dropped", 0):

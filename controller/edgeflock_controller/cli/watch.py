@@ -62,8 +62,8 @@ def _frame(store: Path, out: Console, *, whole: bool = False) -> Group:
     with Client(store) as client:
         status, devices, rollouts = client.status(), client.devices(), client.rollouts()[-_ROLLOUTS_SHOWN:]
     head = f"{status['devices_online']} of {render.devices(status['devices'])} online, broker {client.broker}"
-    if not status["broker_connected"]:
-        head += " (not connected)"
+    if (since := status["deaf_since"]) is not None:
+        head = f"{render.devices(status['devices'])}, no link to the broker {client.broker} since {render.clock(since)}"
     if status["dead_letters"]:
         head += f", {status['dead_letters']} unreadable messages"
     verdicts = [

@@ -19,6 +19,10 @@ class LatencySketch(Frozen):
     relative_accuracy: float = 0.01
     bins: dict[int, int] = Field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        """Of equal ones the same. pydantic copies a default that has none, deeply, for every window that it reads."""
+        return hash((self.relative_accuracy, tuple(sorted(self.bins.items()))))
+
 
 class Outcomes(Frozen):
     """What a variant answered, counted in fixed bins: the mix of answers shows drift where no label does.

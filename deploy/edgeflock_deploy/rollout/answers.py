@@ -78,7 +78,8 @@ def _note(draft: Draft, event: DeviceSeen) -> None:
     draft.change_device(event.device, online=event.online, device_class=event.device_class, running=event.digest)
     if event.device_class != before.device_class:
         changed_class(draft, event.device)
-    draft.change_device(event.device, frozen=event.frozen)
+    form = draft.rollout.form_of(event.device, event.digest, event.variant)
+    draft.change_device(event.device, frozen=event.frozen, form=form)
     if draft.rollout.policy.window and event.utc_offset_s is not None:
         draft.change_device(event.device, utc_offset_s=event.utc_offset_s)
     if event.state is None or event.phase is None or event.phase is not before.desired:

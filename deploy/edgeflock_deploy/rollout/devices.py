@@ -74,6 +74,7 @@ class DeviceProgress(Frozen):
     outcome: Outcome | None = None
     reason: Reason | None = None
     detail: str | None = None
+    form: str | None = None  # of the candidate, that it runs in place of the one by which the bundle is called
 
 
 _FAILURES = (Outcome.FAILED, Outcome.REJECTED)

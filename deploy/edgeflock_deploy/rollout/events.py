@@ -4,7 +4,7 @@ Events are journaled as JSON, so they are versioned values; `at` is in seconds s
 
 Version history: 1, the first; since then the kinds `approved`, `joined`, `model_frozen` and `model_unfrozen`, and, each
 with a default: `StartedDevice.tags`, `utc_offset_s` and `frozen`; `Started.start_at`, `bundle_bytes` and `choice`;
-`DeviceSeen.utc_offset_s` and `frozen`; `Resumed.choices`.
+`DeviceSeen.utc_offset_s`, `frozen` and `variant`; `Resumed.choices`. Events of before `journaled` stand in full.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class DeviceSeen(_Event):
     detail: str | None = None
     utc_offset_s: int | None = None  # what the device's local time is ahead of UTC; None: it did not say
     frozen: bool = False  # an operator wants it left alone
+    variant: str | None = None  # the form of its bundle that `digest` runs as there; None: it did not say
 
 
 class WindowClosed(_Event):
@@ -170,6 +171,18 @@ _Any = (
 )
 RolloutEvent = Annotated[_Any, Field(discriminator="kind")]
 EVENTS: TypeAdapter[_Any] = TypeAdapter(RolloutEvent)
+
+
+def journaled(event: _Any) -> str:
+    """The event as JSON, as a journal keeps it.
+
+    Of the two kinds of which a journal has a million, what is as its default says is left out, but for version and
+    kind: it is read as the default again, so that no default of theirs is ever to be changed.
+    """
+    if not isinstance(event, (DeviceSeen, WindowClosed)):
+        return event.model_dump_json()
+    left = event.model_dump_json(exclude_defaults=True).removeprefix("{")
+    return f'{{"v":{event.v},"kind":"{event.kind}",{left}'
 
 
 class SetDesired(Frozen):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.remaining import somebody_left
 from edgeflock_deploy.rollout.state import PauseKind, Rollout, RolloutPhase, StagePhase
 
 
@@ -28,9 +29,24 @@ def may_go_on(draft: Draft, reason: str) -> bool:
 
 
 def wants_approval(rollout: Rollout) -> bool:
-    """Whether the current stage may not begin before a person has approved it."""
-    stage = rollout.stages[rollout.stage]
-    return rollout.policy.stage[rollout.stage].approval and stage.approved_by is None
+    """Whether a person is to approve the current stage before it begins; not where it can bring nobody anything."""
+    unapproved = rollout.stage in stages_to_approve(rollout)
+    return unapproved and somebody_left(rollout)
+
+
+def stages_to_approve(rollout: Rollout) -> list[int]:
+    """The stages, from the current one on, that want an approval which they have not got; from 0.
+
+    A stage that went by without its approval, there being nobody to give it for, leaves it to the one after it: nobody
+    who turns up later gets round it.
+    """
+    wanting, inherited = [], False
+    for number, (rules, state) in enumerate(zip(rollout.policy.stage, rollout.stages, strict=True)):
+        wants = rules.approval or (inherited and number <= rollout.stage)
+        inherited = wants and state.approved_by is None
+        if inherited and number >= rollout.stage:
+            wanting.append(number)
+    return wanting
 
 
 def _is_new(rollout: Rollout) -> bool:

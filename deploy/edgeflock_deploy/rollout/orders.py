@@ -18,7 +18,7 @@ from edgeflock_deploy.rollout.events import (
     Resumed,
     Superseded,
 )
-from edgeflock_deploy.rollout.gates import may_go_on
+from edgeflock_deploy.rollout.gates import may_go_on, stages_to_approve
 from edgeflock_deploy.rollout.halts import levels
 from edgeflock_deploy.rollout.judging import brake
 from edgeflock_deploy.rollout.stages import advance
@@ -28,11 +28,9 @@ from edgeflock_deploy.rollout.state import CANDIDATES, DeviceStatus, PauseKind, 
 def approve(draft: Draft, event: Approved) -> None:
     """Let a stage begin that wants approval: now, if the rollout waits for it, or when it comes to it."""
     rollout = draft.rollout
-    if not rollout.stage <= event.stage < len(rollout.stages) or not rollout.policy.stage[event.stage].approval:
+    if event.stage not in stages_to_approve(rollout):
         return
     stages = list(rollout.stages)
-    if stages[event.stage].approved_by is not None:
-        return
     stages[event.stage] = stages[event.stage].model_copy(update={"approved_by": event.by})
     draft.change(stages=tuple(stages))
     if rollout.phase is RolloutPhase.WAITING_FOR_APPROVAL:

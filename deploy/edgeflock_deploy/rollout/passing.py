@@ -6,13 +6,15 @@ evidence of their own; then the next one begins, unless something stands before 
 
 from __future__ import annotations
 
+from collections import Counter
 from math import ceil
 
 from edgeflock_deploy.judge.verdict import count
+from edgeflock_deploy.rollout import remaining
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.choosing import in_stage
 from edgeflock_deploy.rollout.draft import Draft
-from edgeflock_deploy.rollout.gates import may_go_on
+from edgeflock_deploy.rollout.gates import may_go_on, wants_approval
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase, StagePhase
 
 
@@ -38,6 +40,8 @@ def pass_when_due(draft: Draft) -> bool:
         what = f"{given} of its devices gave evidence, {wanted} are wanted"
         draft.hold(f"INCONCLUSIVE: stage {rollout.stage + 1} cannot pass: {what}")
         return False
+    if wants_approval(draft.rollout):  # somebody who sleeps turned up in it
+        return may_go_on(draft, draft.rollout.reason)
     draft.change_stage(phase=StagePhase.PASSED, ended_at=draft.at)
     return _next_stage(draft)
 
@@ -77,14 +81,17 @@ def _succeed(draft: Draft) -> None:
     rollout = draft.rollout
     run = "runs" if rollout.devices_committed == 1 else "run"
     reason = f"{rollout.devices_committed} of {count(len(rollout.devices), 'device')} {run} {rollout.brings}"
+    if forms := _forms(draft):
+        reason += f" ({forms})"
     if gone := _gone(draft):
         reason += f", {gone} of them offline now"
-    frozen = _frozen(draft)
-    suspect = _suspect(draft)  # what it showed speaks against giving it the candidate, on waking or ever
+    frozen = remaining.frozen(rollout)
+    apart = rollout.with_status(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
+    suspect = {device for device in apart if remaining.is_suspect(rollout, device)}
     left = sorted(set(rollout.with_status(DeviceStatus.WAITING)) - frozen - suspect)
     aside = sorted(set(rollout.with_status(DeviceStatus.SET_ASIDE)) - frozen - suspect)
-    held = [device for device in aside if rollout.digest_of(device) is None]  # there is nothing to leave for them
-    unproved = [device for device in aside if rollout.evidence.of(device).windows]  # it was tried, and did not pass
+    held = [device for device in aside if remaining.is_held(rollout, device)]
+    unproved = [device for device in aside if remaining.is_unproved(rollout, device)]
     aside = [device for device in aside if device not in {*held, *unproved}]
     asleep = len(left) + rollout.count(DeviceStatus.COMMITTING)
     if rollout.policy.window:  # nobody knows whether they wake, or are well again, inside their window
@@ -109,18 +116,14 @@ def _succeed(draft: Draft) -> None:
     draft.change(phase=RolloutPhase.SUCCEEDED, reason=reason, ended_at=draft.at)
 
 
+def _forms(draft: Draft) -> str:
+    """As what devices run it for which the form by which it is called did not do, with how many of each, most first."""
+    committed = draft.rollout.with_status(DeviceStatus.COMMITTED)
+    forms = Counter(form for device in committed if (form := draft.rollout.devices[device].form) is not None)
+    return ", ".join(f"{n} of them as {form}" for form, n in sorted(forms.items(), key=lambda one: (-one[1], one[0])))
+
+
 def _gone(draft: Draft) -> int:
     """How many devices were brought to it and cannot be heard now: asleep, or worse."""
     groups = draft.rollout.devices.groups(DeviceStatus.COMMITTED)
     return sum(len(members) for group, members in groups if group.told and not group.online)
-
-
-def _suspect(draft: Draft) -> set[str]:
-    evidence = draft.rollout.evidence
-    apart = draft.rollout.with_status(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
-    return {device for device in apart if device == evidence.suspect or device in evidence.oversized}
-
-
-def _frozen(draft: Draft) -> set[str]:
-    groups = draft.rollout.devices.groups(DeviceStatus.WAITING, DeviceStatus.SET_ASIDE)
-    return {device for group, members in groups if group.frozen for device in members}

@@ -27,6 +27,7 @@ from edgeflock_deploy.rollout.choosing import (
     next_opening,
 )
 from edgeflock_deploy.rollout.draft import Draft
+from edgeflock_deploy.rollout.gates import may_go_on, wants_approval
 from edgeflock_deploy.rollout.halts import halted
 from edgeflock_deploy.rollout.passing import begin_stage, pass_when_due, skip_stage
 from edgeflock_deploy.rollout.state import DeviceStatus, PauseKind, Rollout, RolloutPhase, StagePhase, StageState
@@ -126,7 +127,8 @@ def _work_on_stage(draft: Draft) -> bool:
     target = draft.stage.target
     if target == 0 and draft.rollout.devices:
         return skip_stage(draft)
-    _ask_some(draft)
+    if not _ask_some(draft):
+        return False
     rollout = draft.rollout
     if 0 < target <= committed_in_stage(rollout):
         return pass_when_due(draft)
@@ -188,17 +190,24 @@ def hold_if_late(draft: Draft) -> bool:
     return True
 
 
-def _ask_some(draft: Draft) -> None:
+def _ask_some(draft: Draft) -> bool:
+    """Ask as many as there is room for.
+
+    False if somebody turned up in a stage that began while it could bring nobody anything: now it wants its approval.
+    """
     rollout = draft.rollout
     room = draft.stage.target - committed_in_stage(rollout) - candidates_in_stage(rollout)
     if rollout.policy.max_in_trial is not None:
         room = min(room, rollout.policy.max_in_trial - rollout.candidates)
     if room <= 0:
-        return  # the usual case: a window moves nobody on
+        return True  # the usual case: a window moves nobody on
     choice = choose(rollout, room, draft.at)
+    if choice.devices and wants_approval(rollout):
+        return may_go_on(draft, rollout.reason)
     for device in choice.devices:
         draft.ask(device)
     draft.change(pace=choice.pace)
+    return True
 
 
 def _held_up(rollout: Rollout) -> list[str]:

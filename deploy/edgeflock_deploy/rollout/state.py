@@ -134,6 +134,16 @@ class Rollout(Frozen):
         progress = self.devices[device]
         return progress.candidate or self.choice.digest_for(progress.device_class)
 
+    def form_of(self, device: str, digest: str | None, variant: str | None) -> str | None:
+        """The form as which a device runs what it is brought to; None for the one by which the bundle is called."""
+        if digest is None or digest != self.digest_of(device):
+            return None
+        called = self.variant
+        if self.choice is not None:
+            chosen = self.choice.classes.get(self.devices[device].device_class)
+            called = chosen.variant or "" if chosen is not None and chosen.digest == digest else ""
+        return variant if variant != called else None
+
     def with_status(self, *statuses: DeviceStatus) -> list[str]:
         """The devices in any of these statuses, sorted."""
         return self.devices.with_status(*statuses)

@@ -10,6 +10,7 @@ from edgeflock_deploy.rollout.back import give_up_waiting
 from edgeflock_deploy.rollout.calendar import shown
 from edgeflock_deploy.rollout.draft import Draft
 from edgeflock_deploy.rollout.events import Ticked
+from edgeflock_deploy.rollout.gates import wants_approval
 from edgeflock_deploy.rollout.judging import settle_silences
 from edgeflock_deploy.rollout.orders import go_on
 from edgeflock_deploy.rollout.stages import advance, hold_if_late, window_still_shut
@@ -43,8 +44,12 @@ def tick_while_paused(draft: Draft, event: Ticked) -> None:
 
 
 def tick_while_waiting(draft: Draft, _event: Ticked) -> None:
-    """A night may pass before somebody approves: devices that fall silent meanwhile are evidence all the same."""
-    settle_silences(draft)
+    """A night may pass before somebody approves: devices that fall silent meanwhile are evidence all the same.
+
+    And it may leave nobody whom an approval could bring anything: then it is wanted no more.
+    """
+    if not settle_silences(draft) and not wants_approval(draft.rollout):
+        go_on(draft, "nobody is left for whom the stage wants approval")
 
 
 def tick_scheduled(draft: Draft, event: Ticked) -> None:

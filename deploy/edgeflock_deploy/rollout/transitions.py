@@ -21,15 +21,16 @@ _ENDED = "abort keep, superseded"
 
 ROLLOUT: Moves = {
     (R.WAITING_FOR_APPROVAL, R.SCHEDULED): "approved",
-    (R.WAITING_FOR_APPROVAL, R.RUNNING): "approved",
+    (R.WAITING_FOR_APPROVAL, R.RUNNING): "approved, nobody is left for it",
     (R.WAITING_FOR_APPROVAL, R.PAUSED): "operator, freeze",
     (R.WAITING_FOR_APPROVAL, R.ROLLING_BACK): _FAILED,
     (R.WAITING_FOR_APPROVAL, R.ABORTED): _ENDED,
+    (R.SCHEDULED, R.WAITING_FOR_APPROVAL): "somebody turned up for its stage",
     (R.SCHEDULED, R.RUNNING): "its time has come",
     (R.SCHEDULED, R.PAUSED): "operator, freeze",
     (R.SCHEDULED, R.ROLLING_BACK): "abort revert",
     (R.SCHEDULED, R.ABORTED): _ENDED,
-    (R.RUNNING, R.WAITING_FOR_APPROVAL): "the next stage wants approval",
+    (R.RUNNING, R.WAITING_FOR_APPROVAL): "the next stage wants approval, somebody turned up for it",
     (R.RUNNING, R.PAUSED): _HELD,
     (R.RUNNING, R.ROLLING_BACK): _FAILED,
     (R.RUNNING, R.SUCCEEDED): "the last stage passed",

@@ -13,27 +13,23 @@ from pathlib import Path
 from typing import Protocol
 
 from file_system import Tree, put_on_disk
-from mortal_agent import MortalAgent
 
 from edgeflock_agent.device import Identity
-from edgeflock_agent.machine.moves import WORKING
 from edgeflock_agent.machine.state import Now
 from edgeflock_agent.reports import last_will
-from edgeflock_agent.serving.capture import Capture
 from edgeflock_agent.storage.baked import Baked
-from edgeflock_deploy.keys import Trust
 from world.agenda import Agenda, Entry
 from world.board_law import BoardLaw
 from world.broker import Broker, Link
 from world.bundles import MODEL, Published
 from world.delivery import BaseLoss, SimulatedStore, own_image
 from world.disk import BoardDisk, PowerCut
-from world.fiber import Fiber
 from world.keeping import kept_inputs
-from world.played import EFFECTS, BoardLane, Climate, Effect, PlayedJobs, PlayedMeasurements
+from world.played import EFFECTS, BoardLane, Climate, Effect
+from world.simulated_agent import SimulatedAgent
+from world.waiting_job import WaitingJob
 
 WALL_S = 1_750_000_000.0  # when every world begins
-_LAZY_S = 6.0  # a board at work looks at its timers at least so often; the real one does each second
 
 
 class Watcher(Protocol):
@@ -47,42 +43,6 @@ class Watcher(Protocol):
 
     def struck(self, board: str, fault: str) -> None:
         """A fault struck."""
-
-
-class SimulatedAgent(MortalAgent):
-    """The real agent without threads."""
-
-    def __init__(
-        self, board: Board, identity: Identity, store: SimulatedStore, trust: Trust, capture: Capture | None
-    ) -> None:
-        self.board = board
-        super().__init__(
-            identity, store, trust, board.make_link, beat_s=board.beat_s, now=board.clocks, capture=capture
-        )
-        self._heartbeat.stop()
-        for lane in (self.delivery, self.bench, self.serving_lane):
-            lane.stop(0.0)
-        self.delivery = BoardLane(board, 0.05, waits=True)
-        self.bench, self.serving_lane = BoardLane(board, 8.0), BoardLane(board, 0.4, boots=True)
-        self.jobs = PlayedJobs.of(self.jobs, board)
-        self.measurements = PlayedMeasurements(self, self._remembered.measuring)
-        self.reporter.utc_offset_s = lambda: board.utc_offset_s
-        self.begun_at_s = board.now_s
-
-    def _take(self, timeout_s: float) -> None:
-        if self.board.booting and self._inbox.empty():
-            self.board.slack_s += timeout_s
-        super()._take(0.0)
-
-    def idle(self) -> bool:
-        return self._inbox.empty()
-
-    def due_s(self) -> float:
-        """When it has something to do by itself, on its monotonic clock."""
-        rests = [work.rest_until_s for work in self.work.values() if work.rest_until_s > self.now().mono_s]
-        working = any(state.state in WORKING for state in self.models.values())
-        lazy_s = self._tick_at_s + (_LAZY_S if working or self.loading else self._beat_s)
-        return min([self._beat_at_s, lazy_s, *rests])
 
 
 class Board:
@@ -132,9 +92,8 @@ class Board:
         self._agenda, self._broker, self._published, self._folder = agenda, broker, published, folder
         self._effects = effects
         self._windows: dict[str, int] = {}
-        self._fiber: Fiber | None = None
+        self._job: WaitingJob | None = None
         self._waking: Entry | None = None
-        self._timer: Entry | None = None
         self._on_since_s = 0.0
         self._disks = self._boards = 0
         self._left: Tree = {}  # what is on the disk of a board without power
@@ -151,7 +110,7 @@ class Board:
             put_on_disk(self._left, place)
             self.disk = BoardDisk(place, self._left)
         self.boots += 1
-        self._on_since_s, self.slack_s, self._fiber = self._agenda.now_s, 0.0, None
+        self._on_since_s, self.slack_s, self._job = self._agenda.now_s, 0.0, None
         self.enter(self._boot)
 
     def _boot(self) -> None:
@@ -212,22 +171,23 @@ class Board:
         self._boards += 1
 
     def _end(self, *, silently: bool) -> None:
-        fiber, self._fiber = self._fiber, None
+        job, self._job = self._job, None
         disk = self.disk
         was_dead = disk.dead if disk is not None else False
-        if fiber is not None and not fiber.over:
+        if job is not None and not job.over:
             if disk is not None:
                 disk.dead = True  # what a dying thread still does reaches no disk
             with contextlib.suppress(PowerCut):
-                fiber.resume(PowerCut())
+                job.throw(PowerCut())
             if disk is not None:
                 disk.dead = was_dead
         if self.link is not None:
             self.link.vanish(silently=silently)
-        for timer in (self._waking, self._timer):
-            if timer is not None:
-                timer.call_off()
-        self.agent = self.link = self._waking = self._timer = None
+        if job is not None:
+            job.put_off()
+        if self._waking is not None:
+            self._waking.call_off()
+        self.agent = self.link = self._waking = None
 
     # --- what the agent is given --------------------------------------------------------------------------------------
 
@@ -300,36 +260,29 @@ class Board:
             self.wake()
             return
 
-        self._lane = lane
-        self._fiber = Fiber(job)
-        self._go_on()
+        def ended() -> None:
+            if self._job is begun:
+                self._job = None
+                lane.done()
+                self.wake()
+
+        self._job = begun = WaitingJob(job, self._agenda, self._enter_and_go_on, ended)
+        begun.go_on()
 
     def wait(self, until_s: float, given_up: Callable[[], bool]) -> None:
         """Called by a job: wait for a message, until then, or until nobody wants its end any more."""
-        assert self._fiber is not None
-        self._given_up = given_up
-        if self._timer is not None:
-            self._timer.call_off()
-        self._timer = self._agenda.at(until_s, self._enter_and_go_on)
-        self._fiber.park()
+        assert self._job is not None
+        self._job.wait(until_s, given_up)
 
     def _enter_and_go_on(self) -> None:
         self.enter(self._go_on)
 
     def _go_on(self) -> None:
-        fiber = self._fiber
-        if fiber is None or self.agent is None:
-            return
-        fiber.resume()
-        if fiber.over and self._fiber is fiber:
-            self._fiber = None
-            if self._timer is not None:
-                self._timer.call_off()
-            self._lane.done()
-            self.wake()
+        if self._job is not None and self.agent is not None:
+            self._job.go_on()
 
     def _arrived(self) -> None:
-        if self._fiber is not None:
+        if self._job is not None:
             self._agenda.after(0.0, self._enter_and_go_on)
         if self.agent is not None and not self.booting:
             self.wake()
@@ -346,7 +299,7 @@ class Board:
                 agent.turn()
 
         if self.enter(turns) and self.agent is agent:
-            if self._fiber is not None and self._given_up():
+            if self._job is not None and self._job.is_given_up:
                 self.enter(self._go_on)
             if self.agent is agent:
                 self.wake(max(0.01, agent.due_s() - agent.now().mono_s))

@@ -6,7 +6,7 @@ the candidate does harm; no more candidates than the policy allows; after a FAIL
 and who can be reached is back within three beats; versions go down only by order or by need; what a board has
 acknowledged it does not forget; a generation means one thing, and what is said again is nothing new; boards follow what
 was said to them, and go back to what they had; what has ended stays ended. What operators permit is held in `permits`,
-what a PASS must rest on in `proof`, campaigns in `measuring_law`.
+what a PASS must rest on in `proof`, campaigns in `measuring_law`, what rollouts may do in `rollout_law`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from world.board import Board
 from world.bundles import MODEL, Published
 from world.measuring_law import MeasuringLaw
 from world.permits import Permits
+from world.rollout_law import RolloutLaw
 from world.trace import Trace
-from world.words import GIVEN, Word, WordLaw
+from world.words import Word, WordLaw
 
-BEATS_TO_GO_BACK = 3
 _ILL_S = 90.0  # so long a board that is up may be without anything that serves
 
 
@@ -63,8 +63,8 @@ class Checks:
         self.windows: dict[str, dict[tuple[str, str, int], proof.Heard]] = defaultdict(dict)
         self.boards: dict[str, Board] = {}
         self.forgetful: set[str] = set()
-        self._agenda, self._published, self._beat_s = agenda, published, beat_s
-        self.trace, self._lossy, self.permits = trace, lossy, permits
+        self._agenda, self._published = agenda, published
+        self.trace, self.permits = trace, permits
         self.measuring = MeasuringLaw()
         self.shown: dict[str, dict[str, Any]] = {}
         self.failed_at_s: dict[str, float] = {}
@@ -72,12 +72,12 @@ class Checks:
         self.ran: dict[str, set[str]] = defaultdict(set)  # what each board, by its name, ever served or held in a slot
         self.served: dict[str, list[str]] = defaultdict(list)
         self._words = WordLaw(self, agenda, published, harmed)
+        self._rollouts = RolloutLaw(self, agenda, beat_s, lossy=lossy)
         self._without_s: dict[str, float] = {}
         self._acknowledged: dict[str, int] = defaultdict(int)
         self._newest_report: dict[str, tuple[int, int]] = {}
-        self._run_then: dict[str, set[str | None]] = {}  # what boards ran when a rollout began
         self.reclassed: dict[str, tuple[str, float]] = {}  # the class that a board had before, and until when
-        self._inherited: dict[str, int] = {}  # the newest word that a replaced board had been told
+        self.inherited: dict[str, int] = {}  # the newest word that a replaced board had been told
 
     # --- what can be seen ---------------------------------------------------------------------------------------------
 
@@ -142,101 +142,18 @@ class Checks:
         for forgotten in (self.served, self._acknowledged, self._without_s, self.reports):
             forgotten.pop(board, None)
         self._newest_report[board] = (self.boards[board].boots, sys.maxsize)
-        self._inherited[board] = max(self.words[board], default=0)
+        self.inherited[board] = max(self.words[board], default=0)
 
     def rollouts(self, shown: list[dict[str, Any]], policies: Mapping[str, Policy]) -> None:
         """What headquarters shows of its rollouts, after a turn."""
-        self.policies.update(policies)
-        for rollout in shown:
-            name, phase = rollout["id"], rollout["phase"]
-            before = self.shown.get(name)
-            if before is None or before["phase"] != phase:
-                self.trace.note("rollout", f"{name} is {phase}: {rollout['reason']}")
-                if before is not None and before["phase"] in ("SUCCEEDED", "ROLLED_BACK", "ABORTED", "FAILED"):
-                    self.against(f"{name} had ended {before['phase']} and is {phase}")
-                if phase in ("ROLLING_BACK", "ROLLED_BACK") and name not in self.failed_at_s:
-                    self._begin_going_back(name)
-                if before is None:
-                    self._run_then[name] = self._run()
-                    self._chosen(rollout)
-            self.shown[name] = rollout
-            if name in policies and policies[name].guardrail:
-                self._candidates(name, policies[name])
-            elif before is not None and before["phase"] != phase and name in self.policies:
-                self._not_too_far(name, 0)
+        self._rollouts.look(shown, policies)
         self._words.look()
 
     # --- the law ------------------------------------------------------------------------------------------------------
 
-    def _chosen(self, rollout: Mapping[str, Any]) -> None:
-        calm = {name for name in self.boards if self.disturbed_at_s[name] < 0}
-        if not self._lossy:
-            self.violations += list(self.measuring.chosen(rollout, calm))
-
     def _only_measured(self, board: str, does: str, digest: str | None) -> None:
         if self.measuring.used(board, digest, {word.digest for word in self.words[board].values()}):
             self.against(f"{board} {does} {self.label(digest)}, which it was only told to measure")
-
-    def _candidates(self, rollout: str, policy: Policy) -> None:
-        newest = {board: words[max(words)] for board, words in self.words.items() if words}
-        has = {
-            board: last.rollout == rollout
-            and self.reports.get(board, {}).get("models", {}).get(MODEL, {}).get("digest") == last.digest
-            for board, last in newest.items()
-        }
-        trying = [  # one that had it already has nothing to try
-            board
-            for board, last in newest.items()
-            if last.rollout == rollout and last.phase == "trial" and not has[board]
-        ]
-        if policy.max_in_trial is not None and len(trying) > policy.max_in_trial:
-            self.against(f"{len(trying)} boards are to try {rollout}, {policy.max_in_trial} may")
-        running = [
-            board
-            for board, last in newest.items()
-            if has[board]
-            and last.phase == "commit"
-            and max(self.words[board]) > self._inherited.get(board, -1)  # a stage was filled up for the one before it
-        ]
-        self._not_too_far(rollout, len(trying) + len(running))
-        first = policy.stage[0].devices
-        if first is not None and len(policy.stage) > 1 and len(trying) > first and not self._passed(rollout):
-            self.against(f"{len(trying)} boards are to try {rollout} in its first stage, {first} may")
-
-    def _not_too_far(self, rollout: str, given: int) -> None:
-        if too_far := self.permits.too_far(rollout, self.shown[rollout], self.policies[rollout], given):
-            self.against(too_far)
-
-    def _passed(self, rollout: str) -> bool:
-        """Whether any board was told to commit for this rollout, or ran its bundle before."""
-        words = [word for told in self.words.values() for word in told.values() if word.rollout == rollout]
-        given = {word.digest for word in words if word.phase == "trial"}
-        return any(word.phase == "commit" for word in words) or bool(given & (self._run() | self._run_then[rollout]))
-
-    def _run(self) -> set[str | None]:
-        """What boards run, as far as they have said."""
-        return {said.get("models", {}).get(MODEL, {}).get("digest") for said in self.reports.values()}
-
-    def _begin_going_back(self, rollout: str) -> None:
-        self.failed_at_s[rollout] = since_s = self._agenda.now_s
-        due_s = BEATS_TO_GO_BACK * self._beat_s + 5.0
-        self._agenda.after(due_s, lambda: self._check_back(rollout, since_s))
-
-    def _check_back(self, rollout: str, since_s: float) -> None:
-        calm_since_s = since_s - 60.0
-        if self._lossy or any(self.disturbed_at_s[who] > calm_since_s for who in ("broker", "controller")):
-            return
-        for name, words in self.words.items():
-            newest = words[max(words)] if words else Word("", None, "")
-            board = self.boards[name]
-            given = {word.digest for word in words.values() if word.rollout == rollout and word.phase in GIVEN}
-            if newest.rollout != rollout or not given or self.disturbed_at_s[name] > calm_since_s:
-                continue
-            if board.link is None or not board.link.connected:
-                continue
-            said = self.reports.get(name, {}).get("models", {}).get(MODEL, {})
-            if board.serving in given - {newest.digest} or said.get("candidate") in given - {None}:
-                self.against(f"{name} is not back {self._agenda.now_s - since_s:.0f} s after {rollout} failed")
 
     def _reported(self, board: str, said: dict[str, Any]) -> None:
         boot, seq = int(said["boot_id"].rsplit("-", 1)[1]), said["seq"]

@@ -170,8 +170,8 @@ HEADQUARTERS_MISTAKES: tuple[Mistake, ...] = (
     one(
         "a stage begins without its approval",
         f"{_ROLLOUT}.gates",
-        "    return rollout.policy.stage[rollout.stage].approval and stage.approved_by is None\n",
-        "    return rollout.stage == 0 and rollout.policy.stage[0].approval and stage.approved_by is None\n",
+        "    unapproved = rollout.stage in stages_to_approve(rollout)\n",
+        "    unapproved = rollout.stage == 0 and rollout.stage in stages_to_approve(rollout)\n",
         needs="gates",
     ),
     one(

@@ -60,9 +60,11 @@ class Operator:
         number: int = newest["stage"] + 1 if stage is None else stage
         if stage is None and newest["phase"] != "WAITING_FOR_APPROVAL":
             return
-        self._world.checks.permits.approved(newest["id"], number)
+        new = self._world.checks.permits.approved(newest["id"], number)
         words = f"approve stage {number} of {newest['id']}"
-        self._hq.ask(words, lambda service: service.commands.approve(newest["id"], number, _BY))
+        done = self._hq.ask(words, lambda service: service.commands.approve(newest["id"], number, _BY), _DIED)
+        if done is None and new:
+            self._world.checks.permits.refused_to_approve(newest["id"], number)
 
     def tag(self, board: str, site: str | None) -> None:
         """Say where a board is; None: take back what was said."""

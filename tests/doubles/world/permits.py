@@ -1,7 +1,7 @@
 """What operators have permitted, held by an outsider: whom a rollout is for, at which hours, and which of its stages.
 
 A board that the selector does not mean is told nothing; where the policy has windows a board is asked in one of its own
-and is left nothing for a later hour; no stage begins without the approval that it wants.
+and is left nothing for a later hour; nobody gets anything by a stage without the approval that it wants.
 """
 
 from __future__ import annotations
@@ -45,9 +45,15 @@ class Permits:
         self._unsure: set[str] = set()
         self._approved: dict[str, set[int]] = defaultdict(set)
 
-    def approved(self, rollout: str, stage: int) -> None:
-        """Somebody approves a stage, from 1."""
+    def approved(self, rollout: str, stage: int) -> bool:
+        """Somebody approves a stage, from 1; whether nobody had before."""
+        new = stage not in self._approved[rollout]
         self._approved[rollout].add(stage)
+        return new
+
+    def refused_to_approve(self, rollout: str, stage: int) -> None:
+        """The first to approve a stage was refused."""
+        self._approved[rollout].discard(stage)
 
     def tagged(self, board: str, site: str | None) -> None:
         """Somebody says where a board is; None: takes back what was said."""
@@ -82,18 +88,29 @@ class Permits:
             yield f"{board} is told to try {rollout} outside its maintenance windows"
         if policy.window and said.phase == "commit" and (rollout, "trial") not in said.before:
             yield f"{board} is left something of {rollout} for an hour that nobody knows"
+        own = [phase for name, phase in said.before if name == rollout]
+        if said.phase == "commit" and own[-1:] not in (["trial"], ["commit"]):  # left for whoever has not passed
+            for number, stage in enumerate(policy.stage, start=1):
+                if stage.approval and not self._is_approved(rollout, policy, number):
+                    yield f"{board} is left something of {rollout}, whose stage {number} nobody approved"
 
     def too_far(self, rollout: str, shown: Mapping[str, Any], policy: Policy, given: int) -> str | None:
         """Whether so many boards have something of a rollout that a stage must have begun which nobody approved."""
         for number, stage in enumerate(policy.stage, start=1):
-            if stage.approval and number not in self._approved[rollout]:
+            if stage.approval and not self._is_approved(rollout, policy, number):
                 before = _target(policy.stage[number - 2], shown["devices_total"]) if number > 1 else 0
                 if given > before:
                     return f"{given} boards have something of {rollout}, whose stage {number} nobody approved"
-                if shown["phase"] == "SUCCEEDED":
-                    return f"{rollout} has succeeded, and nobody approved its stage {number}"
                 return None
         return None
+
+    def _is_approved(self, rollout: str, policy: Policy, stage: int) -> bool:
+        """Whether a stage was approved, from 1, or a later one in its place, which by itself wants no approval."""
+        given = self._approved[rollout]
+        unasked = [
+            number for number, rules in enumerate(policy.stage, start=1) if number > stage and not rules.approval
+        ]
+        return stage in given or not given.isdisjoint(unasked)
 
     def _meant(self, board: str, selector: str, since_s: float, until_s: float) -> bool:
         """Whether a selector meant a board at some time of a stretch."""

@@ -51,7 +51,7 @@ FOUND_BY: dict[str, int] = {
     "a service does not see that its store was taken over": 45,
     "a device that has not heard is not told again": 9,
     "maintenance windows are read in UTC": 2,
-    "a stage begins without its approval": 109,
+    "a stage begins without its approval": 221,
     "who turns up late need not be meant": 0,
     "a new tag brings a board into an older rollout": 129,
     "a class gets what was chosen for another one": 356,

@@ -81,6 +81,9 @@ class PlayedProcess:
     def beat(self, within_s: float) -> None:
         """It answers."""
 
+    def recall(self) -> None:
+        """It has no application's connection in hand."""
+
     def close(self) -> None:
         self.alive = False
 

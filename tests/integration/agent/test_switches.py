@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +46,14 @@ def test_of_each_moment_the_longest_wait_beyond_the_inference_counts() -> None:
     assert longest_waits_ms(requests, [0.005, 0.05, 0.11]) == pytest.approx([6.0, 18.0])
 
 
+def open_sockets(pid: int) -> int:
+    found = 0
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += "socket" in str(file.readlink())
+    return found
+
+
 def test_deployments_of_a_real_agent_under_load_lose_no_request(hq: Headquarters, board: Board, tmp_path: Path) -> None:
     path = tmp_path / "asked.sock"
     bundles = [hq.bundle("tiny.tflite", 1), hq.bundle("tiny_other.tflite", 2)]
@@ -65,6 +75,11 @@ def test_deployments_of_a_real_agent_under_load_lose_no_request(hq: Headquarters
     threads = [threading.Thread(target=ask, args=(seen,)) for seen in answers]
     for thread in threads:
         thread.start()
+    child = board.children()[0]
+    until_s = time.monotonic() + 20
+    while open_sockets(child) == 1 and time.monotonic() < until_s:
+        time.sleep(0.05)
+    assert open_sockets(child) > 1  # applications' connections are in its hand
     for generation, phase in ((2, Phase.COMMIT), (3, Phase.REVERT), (4, Phase.COMMIT), (5, Phase.REVERT)):
         digest = bundles[generation % 2 == 0]
         hq.want(board.device, phase, digest, generation, rollout=f"r{generation}")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,6 +211,34 @@ def test_captures_are_listed_exported_and_cleared_from_the_state_folder(
     assert run("list")[1] == "0 inputs kept\n"
     code, _, err = run("export", str(tmp_path / "out.npz"))
     assert (code, "has no kept inputs" in err) == (2, True)
+
+
+@contextlib.contextmanager
+def another_user(folder: Path) -> Iterator[None]:
+    """Somebody who may list the state folder, and not what is kept in it."""
+    folder.chmod(0o700 if os.geteuid() == 0 else 0)
+    try:
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        if os.geteuid() == 65534:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("clear",), ("export", "out.npz")])
+def test_to_another_user_no_inputs_are_shown_as_none(words: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory() as state:  # whose parents all may pass, as pytest's own may not be
+        Path(state).chmod(0o755)
+        kept = Path(state, "captures")
+        kept.mkdir()
+        with another_user(kept):
+            result = CliRunner().invoke(main, ["captures", words[0], "--state", state, *words[1:]])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        f"error: inputs kept under {state}: are for the eyes of the agent's own user; ask as"
+    )
 
 
 def test_inputs_of_several_models_are_exported_one_model_at_a_time_and_only_those_that_stack(

@@ -216,7 +216,8 @@ def test_turning_points_are_told_or_everything(store: Store) -> None:
 
 def test_a_journal_is_read_beside_the_service(store: Store) -> None:
     begun(store)
-    with store.reading() as journal:
+    with store.reading() as rollouts:
+        journal = rollouts.journal
         assert [entry.seq for entry in journal.read("r1")] == list(range(1, 8))
         assert [entry.seq for entry in journal.read("r1", after=2, upto=4)] == [3, 4]
         with pytest.raises(sqlite3.OperationalError):

@@ -9,6 +9,7 @@ from sqlite_utils import Database
 from edgeflock_controller.measurements import Result
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.schema import MIGRATIONS, VERSION
+from edgeflock_controller.state_bytes import format_id
 from edgeflock_controller.store import Store, StoreLock, TakenOver
 from edgeflock_deploy.bundle import BlobRole, Form, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
@@ -133,6 +134,15 @@ def test_devices_of_a_database_of_version_3_are_untagged_and_said_no_time_zone(t
     assert (device.first_seen, device.online, device.tags, device.utc_offset_s) == (7.0, True, {}, None)
     assert (device.windows_dropped, device.events_dropped) == (0, 0)
     assert store.audit.newest(10, {}) == []
+    store.close()
+
+
+def test_the_one_snapshot_that_a_database_of_version_8_has_of_a_rollout_is_kept(tmp_path: Path) -> None:
+    connection = database_of_version(8, tmp_path)
+    connection.execute("INSERT INTO snapshots VALUES ('r1', 7, ?, 'hash', x'00')", (format_id(),))
+    connection.close()
+    store = Store(tmp_path)
+    assert (store.snapshots.places("r1"), store.snapshots.size("r1")) == ([7], 1)
     store.close()
 
 

@@ -23,6 +23,7 @@ def test_every_quantile_is_within_the_relative_accuracy_of_the_exact_one(values:
 @given(LATENCIES, LATENCIES)
 def test_merging_equals_sketching_all_values_at_once_in_either_order(a: list[float], b: list[float]) -> None:
     assert merge(sketch_of(a), sketch_of(b)) == merge(sketch_of(b), sketch_of(a)) == sketch_of(a + b)
+    assert len({merge(sketch_of(a), sketch_of(b)), merge(sketch_of(b), sketch_of(a)), sketch_of(a + b)}) == 1
 
 
 @given(LATENCIES)

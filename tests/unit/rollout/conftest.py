@@ -222,8 +222,8 @@ class Fleet:
     def trial(self, device: str) -> tuple[SetDesired, ...]:
         return self.seen(device, DeviceState.TRIAL)
 
-    def commits(self, device: str) -> tuple[SetDesired, ...]:
-        return self.seen(device, DeviceState.COMMITTED, digest=NEW, outcome=Outcome.SUCCEEDED)
+    def commits(self, device: str, form: str | None = None) -> tuple[SetDesired, ...]:
+        return self.seen(device, DeviceState.COMMITTED, digest=NEW, outcome=Outcome.SUCCEEDED, variant=form)
 
     def goes_back(self, device: str) -> tuple[SetDesired, ...]:
         return self.seen(device, DeviceState.ROLLED_BACK, outcome=Outcome.ROLLED_BACK)
@@ -261,11 +261,11 @@ class Fleet:
         self.now += seconds
         return self.feed(Ticked(at=self.now))
 
-    def proves(self, device: str) -> None:
-        """The device goes through a harmless trial and commits."""
+    def proves(self, device: str, form: str | None = None) -> None:
+        """The device goes through a harmless trial and commits, as this form of the bundle."""
         self.trial(device)
         self.windows(device, 13)
-        self.commits(device)
+        self.commits(device, form)
 
     def pause(self) -> tuple[SetDesired, ...]:
         return self.feed(Paused(at=self.now, by="op"))

@@ -55,6 +55,83 @@ def test_a_stage_approved_in_advance_does_not_wait(fleet: MakeFleet, policy: Mak
     assert world.phase() is RolloutPhase.RUNNING
 
 
+def test_no_approval_is_waited_for_where_every_device_has_it_already(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(3, 100.0, **SECOND_APPROVED), "abc", current="bc")
+    world.proves("a")
+    assert (world.phase(), world.stage(1)) == (RolloutPhase.SUCCEEDED, StagePhase.PASSED)
+
+
+def test_a_stage_whose_devices_were_all_set_aside_is_held_with_the_reason_and_wants_approval_once_they_may_try_again(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(1, 100.0, **SECOND_APPROVED), "abc")
+    world.fails("a", Reason.DISK_FULL)
+    world.fails("b", Reason.DISK_FULL)
+    world.proves("c")
+    assert (world.phase(), world.rollout.paused_by) == (RolloutPhase.PAUSED, PauseKind.GUARDRAIL)
+    assert "a and 1 more could not take part, nobody is left to step in" in world.rollout.reason
+    world.resume()
+    assert world.phase() is RolloutPhase.WAITING_FOR_APPROVAL
+    assert world.asked(Phase.TRIAL) == []
+    world.approve(1)
+    assert world.asked(Phase.TRIAL) == ["a", "b"]
+
+
+def test_an_approval_is_waited_for_where_a_sleeping_device_would_get_it_on_waking(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(1, 100.0, **SECOND_APPROVED), "ab", offline="b")
+    world.proves("a")
+    world.tick(1e6)
+    assert world.phase() is RolloutPhase.WAITING_FOR_APPROVAL
+    world.freeze("b")  # left alone from here on: there is nobody to approve it for
+    world.tick(1)
+    assert world.phase() is RolloutPhase.SUCCEEDED
+    assert "b" not in world.desired
+
+
+def test_who_turns_up_in_a_stage_that_began_unapproved_is_asked_nothing_before_somebody_approves(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(2, 100.0, stages={1: {"approval": True, "bake_s": 600}}), "ab", current="b")
+    world.proves("a")
+    assert (world.phase(), world.stage(1)) == (RolloutPhase.RUNNING, StagePhase.BAKING)
+    world.joins("c")
+    assert (world.phase(), world.asked(Phase.TRIAL)) == (RolloutPhase.WAITING_FOR_APPROVAL, [])
+    world.approve(1)
+    assert world.asked(Phase.TRIAL) == ["c"]
+
+
+def test_who_is_unfrozen_asleep_in_a_stage_that_began_unapproved_is_left_nothing_before_somebody_approves(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    rules = policy(1, 100.0, stages={1: {"approval": True, "bake_s": 600}})
+    world = fleet(rules, "ab", offline="b", frozen="b")
+    world.proves("a")
+    assert (world.phase(), world.stage(1)) == (RolloutPhase.RUNNING, StagePhase.BAKING)
+    world.unfreeze("b")
+    world.tick(600)
+    assert (world.phase(), "b" in world.desired) == (RolloutPhase.WAITING_FOR_APPROVAL, False)
+    world.approve(1)
+    assert (world.phase(), world.asked(Phase.COMMIT)) == (RolloutPhase.SUCCEEDED, ["a", "b"])
+
+
+def test_an_approval_that_there_was_nobody_to_give_for_is_wanted_by_the_stage_after(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    of_none = {"approval": True, "classes": ("none",), "devices": None, "percent": None}
+    world = fleet(policy(1, 2, 100.0, stages={0: of_none, 2: {"approval": True}}), "abc")
+    assert (world.stage(0), world.phase()) == (StagePhase.SKIPPED, RolloutPhase.WAITING_FOR_APPROVAL)
+    assert world.rollout.reason == "stage 2 of 3 waits for approval"
+    world.approve(0)  # which is over
+    assert world.sent == []
+    world.approve(1)
+    assert world.asked(Phase.TRIAL) == ["a", "b"]
+    world.proves("a")
+    world.proves("b")
+    assert world.rollout.reason == "stage 3 of 3 waits for approval"
+
+
 def test_approving_what_needs_none_changes_nothing(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(1, 100.0))
     before = world.rollout

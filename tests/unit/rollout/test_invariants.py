@@ -137,14 +137,21 @@ class Watch:
                 assert not self.model_frozen
             if effect.phase is Phase.COMMIT and after.phase is RolloutPhase.SUCCEEDED:
                 assert effect.device not in self.world.frozen
+                self.check_approved(after)
             if effect.phase is Phase.TRIAL:
                 self.check_asked(after, effect.device)
+
+    def check_approved(self, after: Rollout) -> None:
+        """Every stage up to this one that wants an approval got it, or one after it did in its place."""
+        for number in range(after.stage + 1):
+            if after.policy.stage[number].approval:
+                assert self.approved.intersection(range(number, after.stage + 1))
 
     def check_asked(self, after: Rollout, device: str) -> None:
         """What must hold where a device is asked; times of day by the standard library, not by our own arithmetic."""
         now, policy = self.world.now, after.policy
         assert after.start_at is None or now >= after.start_at
-        assert not policy.stage[after.stage].approval or after.stage in self.approved
+        self.check_approved(after)
         assert device not in self.joined or after.stage == len(after.stages) - 1
         if policy.window:
             local = datetime.fromtimestamp(now, timezone(timedelta(seconds=self.world.offsets.get(device, 0))))

@@ -12,7 +12,7 @@ from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.policy.policy_file import parse_policy
 from edgeflock_deploy.policy.rules import Policy
-from edgeflock_deploy.rollout.events import EVENTS
+from edgeflock_deploy.rollout.events import EVENTS, journaled
 from edgeflock_deploy.rollout.machine import step
 from edgeflock_deploy.rollout.state import Rollout, RolloutPhase
 
@@ -77,7 +77,51 @@ def test_every_kind_of_event_survives_its_own_json(fleet: Callable[..., Fleet], 
     world.freeze_model("why")
     world.unfreeze_model()
     world.joins("z")
-    assert [EVENTS.validate_json(EVENTS.dump_json(event)) for event in world.journal] == world.journal
+    world.window("a", mode="serving", paired=False)
+    world.window("a")
+    kinds = {event.kind for event in world.journal}
+    assert kinds >= {"started", "device_seen", "window_closed", "approved", "model_frozen", "model_unfrozen", "joined"}
+    again = [EVENTS.validate_json(journaled(event)) for event in world.journal]
+    assert again == world.journal
+    assert [event.model_dump_json() for event in again] == [event.model_dump_json() for event in world.journal]
+
+
+# What a window and a report of a device say where nothing is written of it.
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("latency_ms_p50", "latency_ms_p90", "latency_ms_p95", "latency_ms_p99", "accuracy")
+)
+NOTHING |= dict.fromkeys(("peak_rss_bytes", "service_ms_p50", "service_ms_p95", "end_to_end_ms_p50"))
+NOTHING |= dict.fromkeys(("end_to_end_ms_p95",))
+NO_METER: dict[str, Any] = dict.fromkeys(
+    ("mj", "meter", "reason", "scope", "net_mj", "net_error_mj", "net_reason", "sample_hz")
+)
+SIDE = NOTHING | {
+    **dict.fromkeys(("errors", "crashes", "service_n", "end_to_end_n"), 0),
+    "sketch": {"relative_accuracy": 0.01, "bins": {}},
+    "energy": NO_METER | {"error_pct": None, "method": "none"},
+    "outcomes": {"classes": [], "confidence": [], "values": [], "low": None, "high": None},
+}
+CALM: dict[str, Any] = dict.fromkeys(
+    ("cpu_pressure_pct", "throttled", "frequency_mhz", "frequency_max_mhz", "temperature_c")
+)
+CONDITIONS = CALM | {"emulated": False, "contended": False, "involuntary_switches": 0, "governor": None}
+WINDOW = {"device": "a", "boot_id": "b", "seq": 0, "device_class": "pi", "rollout": "r1", "model": "m", "number": 0}
+WINDOW |= {"old_digest": "old", "new_digest": "new", "duration_s": 1.0, "pairs": 3}
+LEFT_OUT = {"v": 1, "kind": "window", "agreement": None, "paired": True, "mode": "shadow", "live_pairs": 0}
+SEEN = {"v": 1, "kind": "device_seen", "at": 1.0, "device": "a", "device_class": "pi", "online": True, "digest": None}
+SEEN_LEFT_OUT: dict[str, Any] = dict.fromkeys(
+    ("state", "phase", "outcome", "reason", "detail", "utc_offset_s", "variant")
+) | {"frozen": False}
+
+
+def test_what_a_journal_leaves_out_means_for_ever_what_it_meant() -> None:
+    closed, side = {"v": 1, "kind": "window_closed", "at": 1.0}, {"n": 3} | SIDE
+    bare = closed | {"window": WINDOW | {"old": {"n": 3}, "new": {"n": 3}}}
+    full = closed | {"window": WINDOW | LEFT_OUT | {"old": side, "new": side, "conditions": CONDITIONS}}
+    for left_out, written in ((bare, full), (SEEN, SEEN | SEEN_LEFT_OUT)):
+        event = EVENTS.validate_python(left_out)
+        assert event.model_dump(mode="json") == written
+        assert json.loads(journaled(event)) == left_out
 
 
 FULL = """

@@ -9,6 +9,7 @@ from edgeflock_deploy.judge.verdict import VerdictKind
 from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.messages.values import DeviceState, Outcome
 from edgeflock_deploy.policy.rules import Policy
+from edgeflock_deploy.rollout.choice import Choice, ClassChoice
 from edgeflock_deploy.rollout.state import DeviceStatus, RolloutPhase, StagePhase
 
 if TYPE_CHECKING:
@@ -121,6 +122,36 @@ def test_the_end_says_how_many_that_got_it_are_offline(fleet: MakeFleet, policy:
     world.proves("b")
     assert world.phase() is RolloutPhase.SUCCEEDED
     assert world.rollout.reason == "3 of 3 devices run small, 1 of them offline now"
+
+
+def test_the_end_says_as_which_forms_of_its_bundle_devices_run_it(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(100.0), "abcd", current="d")
+    world.seen("d", digest="new-digest", variant="float32")
+    for device, form in (("a", "small"), ("b", "float16"), ("c", "float32")):
+        world.proves(device, form)
+    assert world.rollout.reason == "4 of 4 devices run small (2 of them as float32, 1 of them as float16)"
+    assert fleet(policy(100.0), "a", current="a").rollout.reason == "1 of 1 device runs small"  # it did not say
+
+
+def test_a_form_of_another_bundle_says_nothing_of_the_rollouts_own(fleet: MakeFleet, policy: MakePolicy) -> None:
+    world = fleet(policy(100.0), "ab")
+    world.proves("a")
+    world.seen("b", DeviceState.IDLE, digest="old-digest", variant="float32")
+    assert world.rollout.devices["b"].form is None
+    world.proves("b", "float32")
+    assert world.rollout.devices["b"].form == "float32"
+    assert world.rollout.reason == "2 of 2 devices run small (1 of them as float32)"
+
+
+@pytest.mark.parametrize(("form", "words"), [("large", ""), ("small", " (1 of them as small)")])
+def test_where_each_class_has_its_variant_the_form_is_held_against_that(
+    fleet: MakeFleet, policy: MakePolicy, form: str, words: str
+) -> None:
+    large = ClassChoice(variant="large", digest="new-digest", why="measured")
+    choice = Choice(objective="min energy_mj", classes={"pi": large})
+    world = fleet(policy(100.0), "a", choice=choice)
+    world.proves("a", form)
+    assert world.rollout.reason == f"1 of 1 device runs their class's variant{words}"
 
 
 def test_with_everybody_asleep_it_waits_for_one_to_wake(fleet: MakeFleet, policy: MakePolicy) -> None:

@@ -208,6 +208,14 @@ def changing_class(fleet: MakeFleet, policy: MakePolicy) -> Fleet:
     return world
 
 
+def a_board_turns_up_for_a_stage_that_began_without_its_approval(fleet: MakeFleet, policy: MakePolicy) -> Fleet:
+    world = fleet(policy(100.0, stages={0: {"approval": True}}), "ab", current="ab", start_at=2000.0)
+    world.joins("c")
+    world.tick(1000)
+    assert world.phase() is RolloutPhase.WAITING_FOR_APPROVAL
+    return world
+
+
 STORIES: tuple[Story, ...] = (
     all_goes_well,
     approved_and_failed,
@@ -231,6 +239,7 @@ STORIES: tuple[Story, ...] = (
     one_shows_harm_after_its_commit,
     stranded_and_back_after_all,
     changing_class,
+    a_board_turns_up_for_a_stage_that_began_without_its_approval,
 )
 
 
