@@ -206,6 +206,7 @@ class _Turns(NamedTuple):
 def _turns(presence: Sequence[tuple[float, bool]], now: float) -> _Turns | None:
     if not presence:
         return None
+    presence = _without_blinks(presence)
     spent, ended = {True: 0.0, False: 0.0}, {True: 0, False: 0}
     ends = [*(at for at, _ in presence[1:]), now]
     for number, ((at, online), end) in enumerate(zip(presence, ends, strict=True)):
@@ -213,3 +214,16 @@ def _turns(presence: Sequence[tuple[float, bool]], now: float) -> _Turns | None:
         ended[online] += number + 1 < len(presence)
     stays_s = max(_SHORTEST_S, spent[True] / ended[True]) if ended[True] else math.inf
     return _Turns(stays_s, max(_SHORTEST_S, spent[False] / ended[False]) if ended[False] else None)
+
+
+def _without_blinks(presence: Sequence[tuple[float, bool]]) -> list[tuple[float, bool]]:
+    """The same comings and goings without those that were over at once: a broker that is back has all boards back."""
+    kept: list[tuple[float, bool]] = []
+    for at, online in presence:
+        if kept and kept[-1][1] == online:
+            continue
+        if len(kept) > 1 and online and at - kept[-1][0] < _SHORTEST_S:
+            kept.pop()  # it is here still
+        else:
+            kept.append((at, online))
+    return kept

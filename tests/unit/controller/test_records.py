@@ -112,6 +112,14 @@ def test_presence_is_the_mean_stretch_here_and_away() -> None:
     assert found.here_s == pytest.approx((100 + 300 + NOW - 800) / 2)
 
 
+def test_a_device_that_was_away_for_less_than_a_minute_was_not_away() -> None:
+    blinks = [(0.0, True), (100.0, False), (100.3, True), (300.0, False), (359.0, True)]
+    assert one({"a": {"presence": blinks}}).here_s is None
+    left = one({"a": {"presence": [*blinks, (500.0, False), (600.0, True)]}})
+    assert left.here_s == pytest.approx(500 + NOW - 600)
+    assert left.away_s == pytest.approx(100.0)
+
+
 def test_a_device_that_was_never_seen_to_leave_stays_and_one_that_sleeps_wakes_like_its_class() -> None:
     records = {
         "a": {"presence": [(0.0, True)]},
