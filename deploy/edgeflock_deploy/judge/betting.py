@@ -78,7 +78,18 @@ def staked(wealth: LogWealth, x: float) -> tuple[LogWealth, float]:
     w7 += floor(_UNIT * log1p(b7 * x))
     w8 += floor(_UNIT * log1p(b8 * x))
     after = w1, w2, w3, w4, w5, w6, w7, w8
-    return after, mixture(after)
+    top = max(after)
+    rest = (
+        exp((w1 - top) / UNIT)
+        + exp((w2 - top) / UNIT)
+        + exp((w3 - top) / UNIT)
+        + exp((w4 - top) / UNIT)
+        + exp((w5 - top) / UNIT)
+        + exp((w6 - top) / UNIT)
+        + exp((w7 - top) / UNIT)
+        + exp((w8 - top) / UNIT)
+    )
+    return after, top / UNIT + log(rest / 8)
 
 
 def purse(log_wealth: float) -> int:

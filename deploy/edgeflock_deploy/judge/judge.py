@@ -50,9 +50,9 @@ from edgeflock_deploy.judge.drift import drifted
 from edgeflock_deploy.judge.evidence import Change, DeviceEvidence, Evidence
 from edgeflock_deploy.judge.exact import beyond_margin
 from edgeflock_deploy.judge.observations import EXACT, NEED_NO_PAIRS, Bet, observations, pass_at
-from edgeflock_deploy.judge.pooled import MetricEvidence, harmless_bin
+from edgeflock_deploy.judge.pooled import ClassPooled, MetricEvidence, harmless_bin
 from edgeflock_deploy.messages.windows import Window
-from edgeflock_deploy.policy.rules import Metric, Policy
+from edgeflock_deploy.policy.rules import Policy
 
 PER_DEVICE = 20
 """Up to so many devices in a rollout each one PASSes by its own evidence alone."""
@@ -205,6 +205,7 @@ def first_missing(evidence: Evidence, device: str, policy: Policy, devices: int 
 
 def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: int) -> Iterator[str]:
     need, book = math.log(pass_needs(policy)), book_of(policy)
+    of_class, heard = evidence.classes.get(own.device_class, {}), evidence.heard.get(own.device_class, 0)
     for guardrail in book.emulated_passes if own.emulated else book.passes:
         name = guardrail.metric
         metric = own.metrics.get(name)
@@ -215,24 +216,20 @@ def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: i
             if metric.worst > pass_at(guardrail):
                 yield sentences.effect_of(EXACT, metric)
         elif metric.harmless_log < need:
-            together = _of_class(evidence, own, metric, name, need) if devices > PER_DEVICE else None
+            together = _of_class(of_class.get(name), metric, heard, need) if devices > PER_DEVICE else None
             if together is None or together < need:
                 said = f"{betting.shown(metric.harmless_log):,.3g} of {pass_needs(policy):,.0f} needed"
-                of_class = f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
-                yield f"{name} has evidence {said}{of_class if devices > PER_DEVICE else ''}"
+                also = f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
+                yield f"{name} has evidence {said}{also if devices > PER_DEVICE else ''}"
 
 
-def _of_class(
-    evidence: Evidence, own: DeviceEvidence, metric: MetricEvidence, name: Metric, need: float
-) -> float | None:
+def _of_class(pooled: ClassPooled | None, metric: MetricEvidence, heard: int, need: float) -> float | None:
     """Log of the class's evidence that few of it suffer; None: this device, or one of its class, speaks against it.
 
     Exact where it is below what a PASS needs.
     """
-    pooled = evidence.classes.get(own.device_class, {}).get(name)
     if pooled is None or pooled.strong or metric.harmless_log <= metric.harm_log:
         return None
-    heard = evidence.heard[own.device_class]
     return pooled.of_the_least(max(1, math.floor(heard * SUFFERING)), heard, need)
 
 

@@ -139,6 +139,8 @@ def _heard(evidence: Evidence, metric: Metric) -> dict[str, MetricEvidence]:
 def _of_fleet(evidence: Evidence, metric: Metric, blamed: list[str], numbers: str) -> str:
     heard = _heard(evidence, metric)
     shown = [_typical(metric, heard[device]) for device in blamed if device in heard]
+    if not shown:  # it weighs most of all, but nobody shows it; or who did has turned out to be emulated
+        return f"the guardrails show harm together, none alone ({numbers})"
     effect = shown_effect(metric, math.fsum(shown) / len(shown))
     windows = sum(seen.windows for seen in heard.values())
     words = effect_in_words(metric, effect)

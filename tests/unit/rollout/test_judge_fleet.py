@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeflock_deploy.judge import judge
 from edgeflock_deploy.judge.evidence import Evidence
+from edgeflock_deploy.messages.measurements import Conditions
 from edgeflock_deploy.messages.orders import Phase
 from edgeflock_deploy.messages.windows import Outcomes, VariantWindow, Window
 from edgeflock_deploy.policy.rules import Guardrail, Policy
@@ -37,6 +38,26 @@ def heard_of(window: MakeWindow, policy: Policy, ratios: list[float], windows: i
             heard = window(board(index), number, ratio=ratio * rng.lognormvariate(0, 0.05))
             evidence = judge.observe(evidence, heard, policy)
     return evidence
+
+
+def test_a_fleet_fails_in_words_although_no_board_shows_the_guardrail_that_weighs_most(
+    window: MakeWindow, policy: MakePolicy
+) -> None:
+    latency = Guardrail(metric="latency_ms_p50", fail_margin=0.05, pass_margin=0.1)
+    energy = Guardrail(metric="energy_mj", fail_margin=0.05, pass_margin=0.1, weight=10, where_measured=True)
+    rules = policy(alpha=0.9, guardrail=(latency, energy))
+    why = judge.failure(heard_of(window, rules, [2.0], 4), rules, 1)
+    assert (why or "").startswith("FAIL: the guardrails show harm together, none alone (evidence 1 of ")
+
+
+def test_a_fleet_fails_in_words_although_who_showed_harm_now_says_that_it_is_emulated(
+    window: MakeWindow, policy: MakePolicy
+) -> None:
+    rules = policy(alpha=0.05)
+    evidence = heard_of(window, rules, [2.0], 20)
+    emulated = judge.observe(evidence, window(board(0), 20, conditions=Conditions(emulated=True)), rules)
+    assert judge.failure(evidence, rules, 1) is not None
+    assert (judge.failure(emulated, rules, 1) or "").startswith("FAIL: the guardrails show harm together")
 
 
 def test_one_lying_board_fails_no_fleet_and_is_named(window: MakeWindow, policy: MakePolicy) -> None:
