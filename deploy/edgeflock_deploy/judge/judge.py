@@ -146,7 +146,7 @@ def _bet_on(evidence: Evidence, policy: Policy, devices: int, must_show: int) ->
     numbers = f"evidence {betting.shown(total):,.0f} of {fail_needs(policy):,.0f} needed"
     if must_show > 1:
         strongest, rest = weighing.rest(evidence, bets, devices, math.log(rest_needs(policy)))
-        said = f"{numbers}, {betting.shown(rest):,.2g} of {rest_needs(policy):,.2g} needed without {strongest}"
+        said = f"{numbers}, {_few(betting.shown(rest), 2)} of {_few(rest_needs(policy), 2)} needed without {strongest}"
         if rest < math.log(rest_needs(policy)):
             if rest > 0:  # the others begin to say it too: wait for them
                 return Finding()
@@ -218,9 +218,14 @@ def _missing(evidence: Evidence, own: DeviceEvidence, policy: Policy, devices: i
         elif metric.harmless_log < need:
             together = _of_class(of_class.get(name), metric, heard, need) if devices > PER_DEVICE else None
             if together is None or together < need:
-                said = f"{betting.shown(metric.harmless_log):,.3g} of {pass_needs(policy):,.0f} needed"
-                also = f", its class {'none' if together is None else f'{betting.shown(together):,.3g}'}"
+                said = f"{_few(betting.shown(metric.harmless_log), 3)} of {pass_needs(policy):,.0f} needed"
+                also = f", its class {'none' if together is None else _few(betting.shown(together), 3)}"
                 yield f"{name} has evidence {said}{also if devices > PER_DEVICE else ''}"
+
+
+def _few(number: float, digits: int) -> str:
+    """A number with so many digits, or whole."""
+    return f"{number:,.0f}" if number >= 10**digits else f"{number:.{digits}g}"
 
 
 def _of_class(pooled: ClassPooled | None, metric: MetricEvidence, heard: int, need: float) -> float | None:
