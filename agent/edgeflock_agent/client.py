@@ -18,14 +18,13 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeflock_agent import client_arrays
 from edgeflock_agent.children.datatypes import NUMPY_NAMES
 from edgeflock_agent.children.time_limits import set_limit
 from edgeflock_agent.client_arrays import Layout
-from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire, body_length, stays_open
+from edgeflock_agent.serving.http_wire import Broken, Ended, Head, Wire
 
 _JSON_BYTES = "Inference-Header-Content-Length"
 _JSON_FIELD = _JSON_BYTES.lower()
@@ -180,7 +179,7 @@ class Client:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
             self._known[like] = before
-        return self._answer(*self._ask(before, *[array.reshape(-1).view(np.uint8).data for array in arrays]))
+        return self._answer(*self._ask(before, *map(client_arrays.sent, arrays)))
 
     def _answer(self, status: int, text: bytearray, binary: memoryview) -> Answer:
         layout = self._layout
@@ -252,8 +251,8 @@ class Client:
             if not old:
                 raise Ended("it closed the connection")
             return self._exchange(parts)
-        body = wire.body(body_length(head.fields) or 0)
-        if not stays_open(head.start[0], head.fields):
+        body = wire.body(head.body_bytes or 0)
+        if not head.stays_open:
             self.close()
         return head, body
 

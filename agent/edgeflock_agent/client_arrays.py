@@ -54,6 +54,11 @@ def little_endian(given: ArrayLike) -> NDArray[Any]:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
 
 
+def sent(array: NDArray[Any]) -> memoryview:
+    """The bytes of an array that lies as it is sent."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 class Place(NamedTuple):
     """Where an output lies behind an answer's JSON, and what it is; `dtype` None: labels."""
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from edgeflock_agent.children.lending import Back, Lost
 from edgeflock_agent.children.time_limits import set_limit
-from edgeflock_agent.serving.http_wire import Broken, Ended, Fields, Head, Wire, body_length, response_head, stays_open
+from edgeflock_agent.serving.http_wire import Broken, Ended, Fields, Head, Wire, response_head
 from edgeflock_agent.serving.lending import Habit
 
 BODY_MAX_BYTES = 64 << 20
@@ -154,7 +154,7 @@ class HttpServer:
         head = wire.head()
         if head is None:
             return False
-        method, target, version = head.start
+        method, target, _ = head.start
         asks = "GET" if method == "HEAD" else method  # what watches a board may ask for the head alone
         request = Request(asks, target.partition("?")[0], head.fields, _body(wire, head))
         try:
@@ -162,7 +162,7 @@ class HttpServer:
         except Exception:
             log.exception("a request could not be answered")
             response = refusal(500, "the agent failed to answer; its log says why")
-        keep = stays_open(version, head.fields)
+        keep = head.stays_open
         _send(wire, response, keep=keep, body=method != "HEAD")
         said = head.text + response.alike if response.lend is not None else b""
         if habit.worth_lending(said) and response.lend is not None and keep and wire.empty:
@@ -175,7 +175,7 @@ class HttpServer:
 
 
 def _body(wire: Wire, head: Head) -> bytearray:
-    length = body_length(head.fields)
+    length = head.body_bytes
     if length is None and head.start[0] == "POST":
         raise Broken(411, "Content-Length must be given")
     if length is not None and length > BODY_MAX_BYTES:

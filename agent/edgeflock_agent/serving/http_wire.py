@@ -31,14 +31,21 @@ Fields = tuple[tuple[str, str], ...]
 
 
 class Head(NamedTuple):
-    """A head as it came, the three words of its first line, and its fields by lower-case name.
+    """The head of a message; not to be changed, it may serve again.
 
-    Not to be changed: it may serve again.
+    Args:
+        text: as it came.
+        start: the three words of its first line.
+        fields: by lower-case name.
+        body_bytes: how long it says that the body is; None: it does not.
+        stays_open: whether the connection serves for a further message.
     """
 
     text: bytes
     start: tuple[str, str, str]
     fields: dict[str, str]
+    body_bytes: int | None
+    stays_open: bool
 
 
 class Broken(Exception):
@@ -67,7 +74,7 @@ class Wire:
         """The next head, or None when the other end closed after the last message.
 
         Raises:
-            Broken: it is too long or no head.
+            Broken: it is too long, no head, or says nonsense of its body.
             Ended: the other end closed in the middle of it.
             OSError: the connection failed, or its time limit passed.
         """
@@ -165,12 +172,7 @@ def response_head(status: int, content_type: str, length: int, fields: Fields = 
     ).encode("latin-1")
 
 
-def body_length(fields: dict[str, str]) -> int | None:
-    """What a head says of the length of its body, in bytes; None: nothing.
-
-    Raises:
-        Broken: the length is no number, or the body comes in chunks.
-    """
+def _body_bytes(fields: dict[str, str]) -> int | None:
     if "transfer-encoding" in fields:
         raise Broken(411, "bodies in chunks are not understood: give Content-Length")
     said = fields.get("content-length")
@@ -181,8 +183,7 @@ def body_length(fields: dict[str, str]) -> int | None:
     return int(said)
 
 
-def stays_open(version: str, fields: dict[str, str]) -> bool:
-    """Whether the connection serves for a further message."""
+def _stays_open(version: str, fields: dict[str, str]) -> bool:
     wish = fields.get("connection", "").lower()
     return wish != "close" if version == "HTTP/1.1" else wish == "keep-alive"
 
@@ -200,4 +201,5 @@ def _parsed(text: bytes) -> Head:
             raise Broken(400, f"{line[:40]!r} is no field of a head")
         if fields.setdefault(key, value.strip()) != value.strip() and key == "content-length":
             raise Broken(400, "two different values of Content-Length")
-    return Head(text, (words[0], words[1], words[2]), fields)
+    version = words[0] if words[0].startswith("HTTP/") else words[2]
+    return Head(text, (words[0], words[1], words[2]), fields, _body_bytes(fields), _stays_open(version, fields))
