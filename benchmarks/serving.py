@@ -54,8 +54,8 @@ class Shape(NamedTuple):
 SHAPES = (
     Shape("0.1 ms", "float32", (1, 49, 10, 1), 1, 16, 8, 400),
     Shape("1 ms", "float32", (1, 96, 96, 1), 2, 16, 17, 200),
-    Shape("10 ms", "uint8", (1, 224, 224, 3), 2, 16, 30, 60),
-    Shape("10 ms, float input", "float32", (1, 224, 224, 3), 2, 16, 30, 60),
+    Shape("10 ms", "uint8", (1, 224, 224, 3), 2, 16, 30, 150),
+    Shape("10 ms, float input", "float32", (1, 224, 224, 3), 2, 16, 30, 150),
 )
 
 
