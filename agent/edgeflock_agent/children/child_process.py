@@ -109,7 +109,7 @@ class ChildProcess:
         """
         with self._lock:
             if self._closed:
-                raise self.failure or Closed("the inference child is closed")
+                raise self._gone()
             try:
                 self._channel.send(header, payload, files, self.timeout_s)
             except (frames.Ended, frames.TimedOut) as error:
@@ -168,7 +168,7 @@ class ChildProcess:
         except (frames.Ended, frames.TimedOut, frames.BadFrame) as error:
             raise self._fatal(error) from None
 
-    def _fatal(self, error: Exception) -> HardStop:
+    def _fatal(self, error: Exception) -> HardStop | Closed:
         """The child hangs or is gone: make sure that it is gone, and say why."""
         if isinstance(error, frames.TimedOut):  # said before `alive` turns False, upon which somebody asks why
             self.failure = HardStop(Reason.HUNG, f"no answer within {self.timeout_s:g} s")
@@ -181,7 +181,13 @@ class ChildProcess:
             self._wait_until_gone()
         if self.failure is None:
             self.failure = HardStop(Reason.CRASHED, f"ended {_ending(self._popen.returncode)}{last_words}")
-        return self.failure
+        return self._gone()
+
+    def _gone(self) -> HardStop | Closed:
+        """Why nobody answers; made anew, for an exception that is raised again and again holds all who met it."""
+        if self.failure is None:
+            return Closed("the inference child is closed")
+        return HardStop(self.failure.reason, self.failure.detail)
 
     def _hang_up(self) -> bool:
         """Take no more requests; False if that was so already."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from edgeflock_agent.children.failures import Closed, HardStop, InferenceFailed
 from edgeflock_agent.children.form import Form
 from edgeflock_agent.children.frames import shared_memory
-from edgeflock_agent.children.lent import READING, RETURN, SLOTS, Stamps
+from edgeflock_agent.children.lent import RETURN, SENDING, SLOTS, Stamps
 from edgeflock_agent.children.time_limits import set_limit
 
 LARGEST_BYTES = 2 << 20  # of a request: the child has a buffer for each connection
@@ -49,6 +49,10 @@ class Back(NamedTuple):
 
 class Lost(Exception):
     """The child ended with an application's request in its hand."""
+
+
+class Torn(Exception):
+    """The child ended while it sent an answer: what were sent now could be taken for the rest of it."""
 
 
 class Lending:
@@ -79,6 +83,7 @@ class Lending:
 
         Raises:
             Lost: the child ended in the middle of a request.
+            Torn: it ended in the middle of an answer.
         """
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -148,7 +153,7 @@ class Lending:
         while not poll.poll(1e3 * min(self._limit_s(), _LOOK_S)):
             assert self._stamps is not None
             now_s, (doing, answered_ns) = time.monotonic(), self._stamps.of(slot)
-            if doing > READING and now_s - doing / 1e9 > self._limit_s():
+            if doing > SENDING and now_s - doing / 1e9 > self._limit_s():
                 self._hung()
             elif called_at_s is not None:
                 if now_s - called_at_s > self._limit_s() + _LOOK_S:
@@ -168,7 +173,10 @@ class Lending:
             return Back(answered, _exactly(control, unsent), _exactly(control, unread), slot in self._called)
         except OSError:
             assert self._stamps is not None
-            if self._stamps.of(slot)[0]:
+            doing, _ = self._stamps.of(slot)
+            if doing == SENDING:
+                raise Torn from None
+            if doing:
                 raise Lost("its child ended in the middle of a request") from None
             return Back(called=True)  # nobody's wish, but not the application's either
 

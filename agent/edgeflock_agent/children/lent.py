@@ -23,8 +23,11 @@ from edgeflock_agent.children.form import TIME_CHARACTERS, Form
 from edgeflock_agent.children.frames import Data
 
 SLOTS = 8  # connections in hand at once: a child may have few descriptors
-READING = 1
-"""In a slot's first word: bytes of a request were taken. Larger: it runs since then (monotonic nanoseconds). 0: no."""
+READING, SENDING = 1, 2
+"""In a slot's first word, each before it is so: bytes of a request are taken, or of an answer sent.
+
+0: neither is in hand. Larger: a request runs since then (monotonic nanoseconds).
+"""
 RETURN = struct.Struct("<QII")
 """What comes back first: how many requests were answered, bytes of an answer not sent yet, bytes of a request read."""
 _ALIGNED = 64
@@ -162,22 +165,22 @@ class Desk:
     def _go_on(self, lent: _Lent) -> None:
         """Read what there is; answer a request that is whole."""
         have, form = lent.counts[0], lent.form
+        assert self._stamps is not None, "stamps come with the first connection"
+        self._stamps.mark(lent.slot, READING)
         try:
             count = lent.connection.recv_into(lent.view[have:], 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
+            self._stamps.mark(lent.slot, READING if have else 0)
             return
         except OSError:
             count = 0
         lent.counts[0] = have = have + count
-        assert self._stamps is not None, "stamps come with the first connection"
         if not count:
             self._give_back(lent)
         elif have == form.request_bytes and lent.buffer.startswith(form.request, lent.start):
             self._stamps.mark(lent.slot, time.monotonic_ns())
             self._answer(lent)
-        elif have < form.request_bytes and form.request.startswith(lent.view[: min(have, len(form.request))]):
-            self._stamps.mark(lent.slot, READING)
-        else:
+        elif have == form.request_bytes or not form.request.startswith(lent.view[: min(have, len(form.request))]):
             self._give_back(lent)
 
     def _answer(self, lent: _Lent) -> None:
@@ -189,6 +192,8 @@ class Desk:
         answer[latency_at : latency_at + TIME_CHARACTERS] = _TIME % done.latency_ms
         answer[end_to_end_at : end_to_end_at + TIME_CHARACTERS] = _TIME % done.end_to_end_ms
         parts = (answer, *[done.outputs[number] for number in form.wanted])
+        assert self._stamps is not None
+        self._stamps.mark(lent.slot, SENDING)
         try:
             sent = lent.connection.sendmsg(parts, (), socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -197,11 +202,11 @@ class Desk:
             sent = -1  # it left: the agent will see that too
         lent.counts[0] = 0
         lent.counts[1] += 1
-        assert self._stamps is not None
-        self._stamps.clear(lent.slot, time.monotonic_ns())
-        self._model.allow_cpu()  # for the next request: this one has been answered
-        if sent != lent.answer_bytes:
+        if sent == lent.answer_bytes:
+            self._stamps.clear(lent.slot, time.monotonic_ns())
+        else:
             self._give_back(lent, b"".join(parts)[sent:] if sent >= 0 else b"")
+        self._model.allow_cpu()  # for the next request: this one has been answered
 
     def _give_back(self, lent: _Lent, unsent: bytes = b"") -> None:
         del self._by_connection[lent.connection.fileno()], self._by_control[lent.control.fileno()]

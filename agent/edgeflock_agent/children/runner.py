@@ -245,6 +245,7 @@ class ModelProcess:
 
         Raises:
             Lost: the child ended in the middle of a request.
+            Torn: it ended in the middle of an answer.
         """
         return self._child.lending.lend(connection, form, wanted)
 

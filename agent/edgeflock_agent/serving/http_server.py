@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from edgeflock_agent.children.lending import Back, Lost
+from edgeflock_agent.children.lending import Back, Lost, Torn
 from edgeflock_agent.children.time_limits import set_limit
 from edgeflock_agent.serving.http_wire import Broken, Ended, Fields, Head, Wire, response_head
 from edgeflock_agent.serving.lending import Habit
@@ -41,7 +41,7 @@ class Request(NamedTuple):
 
 
 Lend = Callable[[socket.socket, bytes], Back]
-"""Lends a connection whose requests begin with these bytes, and waits until it is back; raises `Lost`."""
+"""Lends a connection whose requests begin with these bytes, and waits until it is back; raises `Lost`, `Torn`."""
 
 
 class Response(NamedTuple):
@@ -145,6 +145,8 @@ class HttpServer:
                 except Lost as lost:
                     _send(wire, refusal(503, str(lost)), keep=False)
                     _linger(connection)
+                except Torn:
+                    _linger(connection)
         finally:
             with self._lock:
                 self._connections.discard(connection)
@@ -164,7 +166,8 @@ class HttpServer:
             response = refusal(500, "the agent failed to answer; its log says why")
         keep = head.stays_open
         _send(wire, response, keep=keep, body=method != "HEAD")
-        said = head.text + response.alike if response.lend is not None else b""
+        lendable = response.lend is not None and "expect" not in head.fields  # nobody else says that it may go on
+        said = head.text + response.alike if lendable else b""
         if habit.worth_lending(said) and response.lend is not None and keep and wire.empty:
             back = response.lend(connection, said)
             habit.came_back(back.answered, called=back.called)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,17 +15,22 @@ from typing import Any
 import pytest
 
 from edgeflock_agent.children.form import Form
-from edgeflock_agent.children.lending import Back, Lending, Lost
-from edgeflock_agent.children.lent import RETURN, Desk, Done
+from edgeflock_agent.children.lending import Back, Lending, Lost, Torn
+from edgeflock_agent.children.lent import READING, RETURN, SENDING, Desk, Done, Stamps
 from edgeflock_agent.serving.lending import Habit
 
 PATIENCE_S = 20.0
 
 
 class Desked:
-    """A desk in a thread of its own, and a model that takes as long as it is told."""
+    """A desk in a thread of its own, and a model that takes as long as it is told.
 
-    def __init__(self) -> None:
+    Args:
+        called: is told which built-in functions have returned in that thread.
+    """
+
+    def __init__(self, called: Callable[[str], None] = lambda _: None) -> None:
+        self._called = called
         self.go_on, self.begun = threading.Event(), threading.Event()
         self._asked, self._ask = os.pipe()
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -57,6 +64,7 @@ class Desked:
         os.close(self._ask)
 
     def _serve(self) -> None:
+        sys.setprofile(lambda _frame, event, of: self._called(of.__name__) if event == "c_return" else None)
         while True:
             self._desk.answer_until_asked()
             os.read(self._asked, 1)
@@ -110,6 +118,55 @@ def test_a_child_that_gives_back_what_it_never_got_is_not_believed(ends: tuple[s
         lending.lend(ends[1], FORM, lambda: True)
     lending.end(1.0)
     assert lending.lend(ends[1], FORM, lambda: True) == Back()  # nothing is lent any more
+
+
+def stamps_in(memory: int) -> Stamps:
+    return Stamps(mmap.mmap(memory, mmap.PAGESIZE))
+
+
+def test_whenever_a_child_dies_its_stamp_says_what_it_had_taken_or_sent(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    found: list[tuple[str, int]] = []
+    stamps: list[Stamps] = []
+
+    def called(name: str) -> None:
+        if name in {"recv_into", "sendmsg"}:
+            found.append((name, stamps[0].of(0)[0]))
+
+    desk = Desked(called)
+
+    def ask(header: dict[str, Any], payload: tuple[bytes, bytes], files: tuple[int, ...]) -> None:
+        stamps.append(stamps_in(files[2]))
+        desk.ask(header, payload, files)
+
+    desk.go_on.set()
+    lending = Lending(ask, lambda: PATIENCE_S, lambda: None)
+    waiting = threading.Thread(target=lending.lend, args=(ends[1], FORM, lambda: True))
+    waiting.start()
+    for _ in range(2):
+        ends[0].sendall(b"form:abcd")
+        assert ends[0].recv(100)[40:] == b"abcd"
+    lending.end(PATIENCE_S)
+    waiting.join()
+    desk.end()
+    assert found == 2 * [("recv_into", READING), ("sendmsg", SENDING)]
+
+
+@pytest.mark.parametrize(("doing", "becomes"), [(0, None), (READING, Lost), (12345, Lost), (SENDING, Torn)])
+def test_what_a_child_had_in_hand_when_it_died_decides_what_its_application_is_told(
+    ends: tuple[socket.socket, socket.socket], doing: int, becomes: type[Exception] | None
+) -> None:
+    def dies(_header: dict[str, Any], _payload: Any, files: tuple[int, ...]) -> None:
+        stamps_in(files[2]).mark(0, doing)
+
+    lending = Lending(dies, lambda: 1.0, lambda: None)
+    if becomes is None:
+        assert lending.lend(ends[1], FORM, lambda: True) == Back(called=True)
+    else:
+        with pytest.raises(becomes):
+            lending.lend(ends[1], FORM, lambda: True)
+    lending.end(1.0)
 
 
 def test_an_application_that_changes_its_mind_is_lent_to_less_and_less() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeflock_agent.children.lending import Back, Lost, Torn
 from edgeflock_agent.serving import http_server, listening
 from edgeflock_agent.serving.http_server import HttpServer, Request, Response
 from edgeflock_deploy.errors import BadInput
@@ -151,6 +152,50 @@ def test_a_bug_is_500_and_the_server_goes_on(asked: Asked, caplog: pytest.LogCap
     assert status_of(asked.say(b"GET /bug HTTP/1.1\r\n\r\n")) == 500
     assert "a bug" in caplog.text
     assert status_of(asked.say(b"GET / HTTP/1.1\r\n\r\n")) == 200
+
+
+@pytest.mark.parametrize(("raised", "wanted"), [(Lost("a crash"), b"HTTP/1.1 503 "), (Torn(), b"")])
+def test_of_a_lost_request_an_application_is_told_and_behind_half_an_answer_comes_nothing(
+    tmp_path: Path, raised: Exception, wanted: bytes
+) -> None:
+    def lend(_connection: socket.socket, _said: bytes) -> Back:
+        raise raised
+
+    server = HttpServer([listening.unix(tmp_path / "s")], lambda _: Response(200, (b"{}",), lend=lend))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE_S)
+        connection.connect(str(tmp_path / "s"))
+        got = b""
+        for _ in range(8):
+            connection.sendall(b"GET /a HTTP/1.1\r\n\r\n")
+            got += connection.recv(1000)
+        connection.shutdown(socket.SHUT_WR)
+        got += b"".join(iter(lambda: connection.recv(1000), b""))
+    *before, after = got.split(b"\r\n\r\n{}")
+    assert (len(before), after[:13]) == (8, wanted)
+    server.stop()
+
+
+def test_who_waits_to_be_told_to_go_on_is_not_lent_to_anybody_else(tmp_path: Path) -> None:
+    lent: list[bytes] = []
+
+    def lend(_connection: socket.socket, said: bytes) -> Back:
+        lent.append(said)
+        return Back()
+
+    server = HttpServer([listening.unix(tmp_path / "s")], lambda _: Response(200, (b"{}",), lend=lend))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE_S)
+        connection.connect(str(tmp_path / "s"))
+        for expect in (b"Expect: 100-continue\r\n", b""):
+            for _ in range(12):
+                connection.sendall(b"POST /a HTTP/1.1\r\nContent-Length: 1\r\n" + expect + b"\r\n")
+                if expect:
+                    assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+                connection.sendall(b"x")
+                assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+    server.stop()
+    assert [b"Expect" in said for said in lent] == [False]
 
 
 def test_who_ends_in_the_middle_harms_nobody(asked: Asked) -> None:

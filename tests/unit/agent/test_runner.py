@@ -215,6 +215,7 @@ def test_a_crash_says_by_which_signal_and_every_further_request_says_so_too(tiny
     assert not tiny.alive
     assert tiny.failure is not None
     assert tiny.failure.reason is Reason.CRASHED
+    assert tiny.failure.__traceback__ is None  # which would hold all that met it, with their tensors
 
 
 def test_a_model_file_that_is_cut_short_ends_the_process_that_has_it_mapped_and_nothing_else(tmp_path: Path) -> None:
