@@ -41,7 +41,12 @@ def bake(state: Path, to: Path) -> None:
     for model in serving.values():
         digest = model.slots.active or ""
         files |= dict(store.bundle_files(digest, trust, model.form_of(digest)))
-    baked.bake(files.items(), to)
+    try:
+        baked.bake(files.items(), to)
+    except OSError as error:
+        raise BadInput(
+            str(error.filename or to), f"cannot be copied or written ({error.strerror})", "name another new folder"
+        ) from None
     for name, model in sorted(serving.items()):
         digest = model.slots.active or ""
         facts = model.bundles.get(digest)

@@ -28,6 +28,7 @@ from edgeflock_agent.measure.throughput import inferences_per_s
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_agent.warming import closed_loop, end_to_end
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.given_numbers import FloatRange
 from edgeflock_deploy.peak_memory import peak_rss_bytes
 from edgeflock_deploy.quantiles import P99_SAMPLES, latency_quantiles
 
@@ -125,8 +126,8 @@ def open_model(path: Path, threads: int) -> ModelProcess:
     Raises:
         BadInput: the file does not load or run here.
     """
-    if not path.is_file():
-        raise BadInput(str(path), "is no file", "give a .tflite file")
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's own raises where the folder may not be looked into
+        raise BadInput(str(path), "is no file, or lies where it cannot be seen", "give a .tflite file")
     try:
         process = ModelProcess.start(path, threads=threads)
     except HardStop as stop:
@@ -151,7 +152,7 @@ def _unusable(path: Path, error: Exception) -> BadInput:
 @click.option(
     "--max-seconds",
     "max_s",
-    type=click.FloatRange(1),
+    type=FloatRange(1),
     default=120.0,
     show_default=True,
     help="The most that the comparison may take.",

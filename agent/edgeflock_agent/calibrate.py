@@ -20,6 +20,7 @@ from edgeflock_agent.measure.power_model import PowerModel, Reading, busy_core_s
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_agent.storage.disk import Disk
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.given_numbers import FloatRange
 
 _MOST_WATTS = 10_000
 _LONGEST_S = 3600
@@ -120,10 +121,10 @@ def described(model: PowerModel) -> str:
     help="State folder of the agent.",
 )
 @click.option("--watts", help="What the meter showed idle, with one core busy, with all busy, e.g. 2.7,3.6,6.1.")
-@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Per step, before asking.")
+@click.option("--seconds", type=FloatRange(1), default=20.0, show_default=True, help="Per step, before asking.")
 @click.option(
     "--resolution",
-    type=click.FloatRange(0),
+    type=FloatRange(0),
     default=0.1,
     show_default=True,
     help="The smallest step of the power meter, in watts.",
@@ -151,5 +152,5 @@ def calibrate(state: Path, watts: str | None, seconds: float, resolution: float)
 
 
 def _ask(question: str) -> float:
-    value: float = click.prompt(question, type=click.FloatRange(0, min_open=True))
+    value: float = click.prompt(question, type=FloatRange(0, min_open=True))
     return value

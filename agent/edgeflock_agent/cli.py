@@ -20,6 +20,7 @@ from edgeflock_agent import logs
 from edgeflock_agent.logs import Format
 from edgeflock_agent.state_folder import DEFAULT_STATE
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.given_numbers import FloatRange
 
 # What a running agent does not need is imported when it is asked for.
 _RARE = ("bake", "bench", "calibrate", "captures", "install")
@@ -67,7 +68,7 @@ def main() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="trust.json of `edgeflock keys init`; the first start keeps a copy.",
 )
-@click.option("--beat", "beat_s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds per beat.")
+@click.option("--beat", "beat_s", type=FloatRange(0.1), default=10.0, show_default=True, help="Seconds per beat.")
 @click.option(
     "--http", default="127.0.0.1:0", show_default=True, help="Where applications ask; port 0 takes a free one"
 )
@@ -96,12 +97,12 @@ def main() -> None:
 )
 @click.option(
     "--capture-mb",
-    type=click.FloatRange(0.1),
+    type=FloatRange(0.1),
     help="Keep inputs of low confidence, and those on which two variants differ, in so many MB. Off if left out.",
 )
 @click.option(
     "--capture-below",
-    type=click.FloatRange(0, 1),
+    type=FloatRange(0, 1),
     default=0.6,
     show_default=True,
     help="The probability of the first class below which an input is kept.",
@@ -109,7 +110,7 @@ def main() -> None:
 @click.option(
     "--capture-every",
     "capture_every_s",
-    type=click.FloatRange(0),
+    type=FloatRange(0),
     default=10.0,
     show_default=True,
     help="Seconds between inputs that are kept for the same model and reason; a flash wears out.",

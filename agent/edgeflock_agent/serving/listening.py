@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeflock_deploy.errors import BadInput
 
-_WAITING = 64  # connections that the kernel holds until they are accepted
+_WAITING = 512  # connections that the kernel holds until they are accepted; a Unix socket turns more away at once
 _PATH_MAX_BYTES = 107  # of a Unix socket's address, on Linux
 _SOCKET_MODE = 0o660  # the agent's user and group may ask
 

@@ -56,7 +56,7 @@ class RecordFile:
         """The newest whole record; None if there is none.
 
         Raises:
-            BadInput: a newer release of the agent wrote it.
+            BadInput: a newer release of the agent wrote it, or it may not be read.
         """
         newest = _parse(self.path)
         self._current_is_whole = newest is not None
@@ -93,7 +93,9 @@ def _parse(path: Path) -> AgentRecord | None:
     except OSError as error:
         if error.errno == errno.EIO:  # as good as torn
             return None
-        raise
+        raise BadInput(
+            str(path), f"cannot be read ({error.strerror})", "ask as the user whose agent it is, or as root"
+        ) from None
     if rest or sha256_hex(line).encode() != checksum:
         return None
     try:

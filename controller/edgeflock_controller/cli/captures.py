@@ -10,6 +10,7 @@ import click
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import store_option
 from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.given_numbers import FloatRange
 
 _POLL_S = 0.2
 
@@ -19,7 +20,7 @@ _POLL_S = 0.2
 @click.argument("model")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .npz to write.")
 @click.option(
-    "--wait", "wait_s", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to wait for the board."
+    "--wait", "wait_s", type=FloatRange(0), default=60.0, show_default=True, help="Seconds to wait for the board."
 )
 @store_option
 def captures(device: str, model: str, out: Path, wait_s: float, store: Path | None) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeflock_deploy.given_numbers import FloatRange
+
 if TYPE_CHECKING:
     from edgeflock_compression.pipeline import Progress
     from edgeflock_compression.variant import Variant
@@ -26,7 +28,7 @@ _EXAMPLE = "\b\nExample:\n  edgeflock compress lenet.keras --data data.npz --rec
     "--threads", type=click.IntRange(1), default=2, show_default=True, help="For training; part of the result."
 )
 @click.option("--metric", help="What is certified: accuracy, top_K, auc, f1, r2, mse, mae or FILE.py:FUNCTION.")
-@click.option("--margin", type=click.FloatRange(0), help="The loss to certify against, in the metric's unit.")
+@click.option("--margin", type=FloatRange(0), help="The loss to certify against, in the metric's unit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records of the variants as JSON.")
 def compress(
     model: Path,

@@ -9,6 +9,7 @@ import click
 from edgeflock_controller import home
 from edgeflock_controller.cli.chatter import native_chatter_hidden
 from edgeflock_controller.cli.options import json_option, keys_option, print_json, store_option
+from edgeflock_deploy.given_numbers import FloatRange
 
 
 @click.command()
@@ -44,8 +45,8 @@ from edgeflock_controller.cli.options import json_option, keys_option, print_jso
     metavar="VARIANT",
     help="What a board takes where a variant does not fit it; repeat it, in order. Beside a .tflite: another one.",
 )
-@click.option("--max-latency-ms", type=click.FloatRange(min=0, min_open=True), help="A p95 above it does not fit.")
-@click.option("--max-memory-mb", type=click.FloatRange(min=0, min_open=True), help="Peak memory above it does not fit.")
+@click.option("--max-latency-ms", type=FloatRange(min=0, min_open=True), help="A p95 above it does not fit.")
+@click.option("--max-memory-mb", type=FloatRange(min=0, min_open=True), help="Peak memory above it does not fit.")
 @keys_option
 @store_option
 @json_option

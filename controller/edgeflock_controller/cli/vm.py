@@ -9,6 +9,7 @@ import click
 
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, keys_option, print_json, store_option
+from edgeflock_deploy.given_numbers import FloatRange
 
 if TYPE_CHECKING:
     from edgeflock_controller.machines import Machine, Machines
@@ -29,7 +30,7 @@ def vm() -> None:
 
 @vm.command()
 @click.option("--count", type=click.IntRange(1, 64), default=1, show_default=True, help="How many shall run.")
-@click.option("--beat", "beat_s", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds per beat.")
+@click.option("--beat", "beat_s", type=FloatRange(0.1), default=10.0, show_default=True, help="Seconds per beat.")
 @store_option
 @keys_option
 @json_option

@@ -10,6 +10,7 @@ import click
 
 from edgeflock_controller import home
 from edgeflock_controller.cli.options import json_option, print_json, store_option
+from edgeflock_deploy.given_numbers import FloatRange
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -19,7 +20,7 @@ _ROLLOUTS_SHOWN = 8
 
 @click.command()
 @click.option("--once", is_flag=True, help="Show the present state and end.")
-@click.option("--every", default=1.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between looks.")
+@click.option("--every", default=1.0, show_default=True, type=FloatRange(min=0.1), help="Seconds between looks.")
 @store_option
 @json_option
 def watch(once: bool, every: float, store: Path | None, as_json: bool) -> None:

@@ -44,6 +44,40 @@ def test_a_bad_option_is_one_line_with_its_mend_and_code_2(tmp_path: Path, chang
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--id", "a", "--broker", "mqtt://127.0.0.1:9", "--beat"],
+        ["run", "--id", "a", "--broker", "mqtt://127.0.0.1:9", "--capture-mb"],
+        ["run", "--id", "a", "--broker", "mqtt://127.0.0.1:9", "--capture-below"],
+        ["calibrate", "--watts", "1,2,3", "--resolution"],
+        ["bench", "none.tflite", "--max-seconds"],
+    ],
+)
+def test_what_is_no_finite_number_is_refused_before_anything_is_done(command: list[str], value: str) -> None:
+    code, out, err = run(*command, value)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"Error: Invalid value for '{command[-1]}': ")
+
+
+@pytest.mark.parametrize("command", [["status"], ["bake"], ["run", "--id", "a", "--broker", "mqtt://127.0.0.1:9"]])
+def test_a_record_that_cannot_be_read_is_one_line(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "record").mkdir()
+    (tmp_path / "trust.json").write_text(Trust(keys=(SigningKey.generate("publish").public,)).model_dump_json())
+    to = [str(tmp_path / "image")] if command == ["bake"] else []
+    code, out, err = run(*command, "--state", str(tmp_path), *to)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "record: cannot be read (Is a directory)" in err
+
+
+def test_a_model_in_no_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("none.tflite", "file/none.tflite", "x" * 300):
+        code, _, err = run("bench", str(tmp_path / name))
+        assert (code, len(err.splitlines()), "is no file" in err) == (2, 1, True)
+
+
 def test_status_of_a_folder_without_an_agent_is_bad_input(tmp_path: Path) -> None:
     code, _, err = run("status", "--state", str(tmp_path))
     assert (code, err.startswith("error: state folder")) == (2, True)

@@ -332,6 +332,8 @@ def test_bake_copies_what_an_agent_serves_and_says_what_it_was(world: World, fol
     assert Baked(tmp_path / "image").bundles(world.trust) == {MODEL: BakedBundle(world.digests["c"], 3, 0, ("c",))}
     again = CliRunner().invoke(main, ["bake", "--state", str(folder), image])
     assert (again.exit_code, again.output.count("\n")) == (2, 1)
+    nowhere = CliRunner().invoke(main, ["bake", "--state", str(folder), "/proc/nowhere/image"])
+    assert (nowhere.exit_code, nowhere.output.count("\n"), "cannot be copied" in nowhere.output) == (2, 1, True)
     status = CliRunner().invoke(main, ["status", "--state", str(folder), "--json"])
     disk = json.loads(status.output)["disk"]
     assert disk["used_bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

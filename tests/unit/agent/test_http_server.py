@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -251,6 +252,15 @@ def test_a_socket_that_a_dead_agent_left_is_replaced_and_one_in_use_is_not(tmp_p
         with pytest.raises(BadInput, match="in use by another process"):
             listening.unix(path)
     assert path.is_socket()
+
+
+def test_as_many_applications_as_may_be_connected_may_come_all_at_once(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as held:
+        held.enter_context(listening.unix(tmp_path / "s"))  # nobody accepts yet
+        for _ in range(2 * http_server.CONNECTIONS_MAX):
+            connection = held.enter_context(socket.socket(socket.AF_UNIX))
+            connection.setblocking(False)
+            connection.connect(str(tmp_path / "s"))
 
 
 def test_a_path_that_cannot_be_a_socket_is_one_clear_line(tmp_path: Path) -> None:
