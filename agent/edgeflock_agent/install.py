@@ -101,23 +101,41 @@ def _put(path: Path, file: File) -> None:
     fresh.replace(path)
 
 
-def check_options(options: Iterable[str], known: Iterable[str]) -> None:
+def check_options(options: Iterable[str], known: Iterable[click.Parameter]) -> None:
     """Refuse what would keep a service from ever starting.
 
     Args:
         options: for `edgeflock-agent run`, each a word.
-        known: the names of its options.
+        known: its options.
 
     Raises:
-        BadInput: one is none of them, or a unit could not pass it on.
+        BadInput: one is none of them, has a value that it does not take, or a unit could not pass it on.
     """
-    names = frozenset(known)
+    by_name = {name: parameter for parameter in known for name in parameter.opts}
     for option in options:
         if not re.fullmatch(r"--[^\s\"'\\$]+", option):
             raise BadInput(f"--option {option!r}", "is no option that a unit can pass on", "write --option --threads=4")
-        if option.partition("=")[0] not in names:
-            mend = "see `edgeflock-agent run --help`"
-            raise BadInput(f"--option {option!r}", "is none that `edgeflock-agent run` has", mend)
+        name, equals, value = option.partition("=")
+        wrong = _wrong(by_name.get(name), value if equals else None)
+        if wrong is not None:
+            raise BadInput(f"--option {option!r}", wrong, "see `edgeflock-agent run --help`")
+
+
+def _wrong(parameter: click.Parameter | None, value: str | None) -> str | None:
+    """What is wrong with an option and its value, if anything is."""
+    if parameter is None:
+        return "is none that `edgeflock-agent run` has"
+    if getattr(parameter, "is_flag", False):
+        return None if value is None else "takes no value"
+    if value is None:
+        return "has no value"
+    if isinstance(parameter.type, click.Path):  # on the board, which may not be this machine
+        return None
+    try:
+        parameter.type.convert(value, parameter, None)
+    except click.BadParameter as bad:
+        return f"is refused by `edgeflock-agent run` ({bad.message.rstrip('.')})"
+    return None
 
 
 def find_program(prefix: Path | None, root: Path) -> str:
@@ -185,7 +203,7 @@ def install(
 
     topics.check_device_id(device)
     parse_broker(broker)
-    check_options(options, (name for parameter in run.params for name in parameter.opts))
+    check_options(options, run.params)
     kept = Trust.read(trust)
     program = find_program(prefix, root)
     wanted = files(device, broker, kept.model_dump_json().encode() + b"\n", program, options)
