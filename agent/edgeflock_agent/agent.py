@@ -7,6 +7,7 @@ in `effects`, long work in `jobs`, what there is by model in `in_hand`, what out
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import time
@@ -247,7 +248,10 @@ class Agent:
                 self.serving_gone(model, serving, self.stopped(serving, stop))
             if work is not None and work.child is not None and (stop := self.watch.look(work.child)):
                 self.handle(model, HardStopped(work.digest, stop.reason, stop.detail))
-            self.handle(model, Ticked(self.now()))
+            now = self.now()
+            if serving is not None and not self._in_trial(model) and self.watch.doubts(model, serving, now.mono_s):
+                self.serving_lane.submit(functools.partial(self.watch.prove, model, serving))
+            self.handle(model, Ticked(now))
             self.next_window(model)
         self.measurements.look()
         rot.look(self)
@@ -289,9 +293,11 @@ class Agent:
 
         Not while somebody here wants to see each request: a trial, the capture of inputs, the watch after a NaN.
         """
+        return self.capture is None and not self._in_trial(model) and self.watch.is_clean(model, serving)
+
+    def _in_trial(self, model: str) -> bool:
         work = self.work.get(model)
-        in_trial = work is not None and (work.child is not None or work.alternates)
-        return self.capture is None and not in_trial and self.watch.is_clean(model, serving)
+        return work is not None and (work.child is not None or work.alternates)
 
     def persist(self) -> None:
         """Make every model's state durable."""

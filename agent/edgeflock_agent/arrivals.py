@@ -17,6 +17,7 @@ from edgeflock_agent.storage.disk import DiskFull
 from edgeflock_agent.trial.board import Exchanged
 from edgeflock_agent.trial.window import WindowSides
 from edgeflock_agent.windows import Closed
+from edgeflock_deploy.reasons import Reason
 
 if TYPE_CHECKING:
     from edgeflock_agent.agent import Agent
@@ -94,10 +95,15 @@ def _exchanged(agent: Agent, message: Exchanged) -> None:
 
 
 def _misbehaved(agent: Agent, message: Misbehaved) -> None:
-    """What serves answers, but not rightly: it goes on until something else is loaded."""
+    """What serves answers, but not rightly: it goes on until something else is loaded. Or it answers nothing."""
     now = agent.serving.get(message.model)
-    if now is not None and now.process is message.serving.process:
-        agent.handle(message.model, agent.stopped(message.serving, message.stop))
+    if now is None or now.process is not message.serving.process:
+        return
+    event = agent.stopped(message.serving, message.stop)
+    if message.stop.reason is Reason.NAN_OUTPUT:
+        agent.handle(message.model, event)
+    else:
+        agent.serving_gone(message.model, now, event)
 
 
 def _end(agent: Agent, _message: End) -> None:

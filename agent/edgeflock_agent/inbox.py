@@ -25,7 +25,7 @@ class Happened:
 
 @dataclass(frozen=True)
 class Misbehaved:
-    """What serves a model answers, but not rightly."""
+    """What serves a model answers not rightly, or nothing at all."""
 
     model: str
     serving: Serving

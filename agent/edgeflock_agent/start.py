@@ -94,6 +94,7 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
             agent.serving.get,
             agent.expected,
             witness=each_of(agent.watch.answered, agent.live, *([capture.answered] if capture is not None else [])),
+            refused=agent.watch.refused,
             turns=agent.turns.get,
             may_lend=agent.may_lend,
             host=host,

@@ -65,7 +65,6 @@ def start(manifest: Manifest, files: Mapping[BlobRole, Path], here: Surroundings
     )
     try:
         _check_golden(child, manifest, files["golden"], here.runtime)
-        child.open_golden(files["golden"])
         if here.tell_confidence and manifest.task.kind == "classification":
             child.tell_confidence()
     except BaseException:

@@ -1,35 +1,44 @@
-"""What is watched of a variant that serves: answers that are no numbers, and memory that grows without end.
+"""What is watched of a variant that serves: answers that are no numbers, none at all, memory that grows on and on.
 
 Decided here: how many NaN answers, and how much growth, are too many. An application may send what it likes: only NaN
-that came of numbers counts, and one alone is no verdict. Not known here: what becomes of a variant that is found out.
+that came of numbers counts, and one alone is no verdict; requests that the runtime refuses one after the other are held
+against a variant only if it does not give its golden outputs any more. Not known here: what becomes of a variant that
+is found out.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from edgeflock_agent.children.runner import HardStop, ModelProcess
+from edgeflock_agent.children.runner import Closed, HardStop, ModelProcess
 from edgeflock_agent.serving.endpoint import Answered, Serving
 from edgeflock_deploy.reasons import Reason
 
 NAN_IN_A_ROW = 8
 NAN_OF_64 = 32
+REFUSED_IN_A_ROW = 8
+DOUBTED_EVERY_S = 60.0
 MEMORY_SPARE_BYTES = 64 << 20
 _RECENT = (1 << 64) - 1
 _ROW = (1 << NAN_IN_A_ROW) - 1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class _Seen:
-    """Of what serves a model: its last 64 answers as bits (1: NaN), and whether it was told on."""
+    """Of what serves a model: its last 64 answers as bits (1: NaN), whether it was told on, refusals in a row."""
 
     serving: Serving
     recent: int = 0
     told: bool = False
+    refused: int = 0
+    doubted_at_s: float = float("-inf")
 
 
 class Watch:
@@ -48,6 +57,7 @@ class Watch:
     def answered(self, answered: Answered) -> None:
         """An application got an answer; called from many threads."""
         seen = self._of(answered.model, answered.by)
+        seen.refused = 0
         if not answered.inference.nan and not seen.recent:
             return
         self.nan_answers += answered.inference.nan
@@ -58,6 +68,33 @@ class Watch:
             if recent & _ROW != _ROW:
                 detail = f"{bin(recent).count('1')} of its last 64 answers to applications were NaN"
             self._tell(answered.model, answered.by, HardStop(Reason.NAN_OUTPUT, detail))
+
+    def refused(self, model: str, serving: Serving) -> None:
+        """The runtime refused an application's request; called from many threads."""
+        self._of(model, serving).refused += 1
+
+    def doubts(self, model: str, serving: Serving, now_s: float) -> bool:
+        """Whether it is time to hold what serves against its golden cases again: it refuses all that it is asked."""
+        seen = self._seen.get(model)
+        if seen is None or seen.serving.process is not serving.process or seen.refused < REFUSED_IN_A_ROW:
+            return False
+        if now_s - seen.doubted_at_s < DOUBTED_EVERY_S:
+            return False
+        seen.doubted_at_s = now_s
+        return True
+
+    def prove(self, model: str, serving: Serving) -> None:
+        """Hold what serves against its golden cases, and tell on it if they do not come out; takes their inferences."""
+        try:
+            serving.process.check_golden_again()
+            log.warning("%s: the runtime refuses what applications ask, and runs the golden cases as ever", model)
+        except Closed:
+            pass
+        except HardStop as stop:
+            if serving.process.alive:  # what became of one that is gone is seen by `look`
+                refused = self._of(model, serving).refused
+                detail = f"it refused {refused} requests of applications in a row, and then: {stop.detail}"
+                self._tell(model, serving, HardStop(Reason.CRASHED, detail))
 
     def is_clean(self, model: str, serving: Serving) -> bool:
         """Whether none of the last 64 answers that were told of was NaN."""

@@ -101,6 +101,8 @@ class LoadedModel:
 
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
+        self.complaints = ""
+        """All that the runtime ever said of failed runs: it keeps that, and says all of it each time."""
         self._look()
 
     def _look(self) -> None:
@@ -177,7 +179,7 @@ class LoadedModel:
             for info in before:
                 self._interpreter.resize_tensor_input(info.index, info.shape)
             self._interpreter.allocate_tensors()
-            raise InputMismatch(f"the model takes no such size ({' '.join(str(error).split())})") from None
+            raise InputMismatch(f"the model takes no such size ({self._newest(error)})") from None
         self._look()
 
     def forget(self) -> None:
@@ -205,9 +207,16 @@ class LoadedModel:
         """Run once on the inputs that are set: the call that is timed, with nothing around it.
 
         Raises:
-            RuntimeError: the runtime's own, when an operator fails.
+            RuntimeError: an operator failed; with the runtime's words.
         """
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise RuntimeError(self._newest(error)) from None
+
+    def _newest(self, error: Exception) -> str:
+        before, self.complaints = self.complaints, str(error)
+        return " ".join((self.complaints.removeprefix(before) or before).split())
 
     def outputs_now(self) -> tuple[Array, ...]:
         """Copies of the outputs, each with its batch of 1, in the shapes that they have now."""

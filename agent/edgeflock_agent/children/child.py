@@ -47,7 +47,7 @@ from edgeflock_deploy import runtime
 from edgeflock_deploy.cases import Evaluation, Golden, read_evaluation, read_golden, write_evaluation, write_golden
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.heap import give_back_freed
-from edgeflock_deploy.operators import State, hidden_state, missing_operator
+from edgeflock_deploy.operators import hidden_state, missing_operator
 from edgeflock_deploy.reasons import Reason
 from edgeflock_deploy.runtime import LoadedModel, LoadFailed
 
@@ -134,7 +134,7 @@ class Child:
             raise Stop(Reason.LOAD_FAILED, detail) from None
         if budget is not None and (over := self._own_memory("VmRSS") - rss - budget) > 0:
             raise Stop(Reason.MEMORY_OVER_BUDGET, f"the loaded model is {over} bytes over its budget")
-        again = path if state is State.NONE else sandbox.by_descriptor(os.dup(file))  # some are loaded again later
+        again = sandbox.by_descriptor(os.dup(file))  # it may be loaded again later
         runs = self._runs = TimedRuns(Interpreters(model, again, threads, state))
         self._own = OwnItems(runs, first_ms)
         self.operations |= self._own.operations

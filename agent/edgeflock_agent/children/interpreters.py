@@ -1,8 +1,10 @@
 """The interpreters of one model in a child: the one that serves, and one beside it for what must not touch it.
 
 Decided here: how a model forgets what it keeps inside (variable tensors are set back; resource variables are forgotten
-by a fresh interpreter only), and that items of our own, golden cases and measurements, never run in the interpreter
-whose inner state belongs to an application's sequence. The file is mapped, so a second interpreter costs its buffers.
+by a fresh interpreter only), that items of our own, golden cases and measurements, never run in the interpreter whose
+inner state belongs to an application's sequence, and that one which failed often is replaced: the runtime keeps its
+words of each failure, and an application may send all day what fails. The file is mapped, so a second interpreter costs
+its buffers.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from pathlib import Path
 
 from edgeflock_agent.children.sequences import Inside
 from edgeflock_deploy.operators import State
-from edgeflock_deploy.runtime import LoadedModel
+from edgeflock_deploy.runtime import LoadedModel, LoadFailed
+
+MOST_COMPLAINTS = 1 << 16  # characters, of some thousand failed runs
 
 
 class Interpreters:
@@ -38,6 +42,13 @@ class Interpreters:
         if self.state is State.TENSORS:
             self.model.forget()
         elif self.state is State.RESOURCES:
+            self.model = LoadedModel.load(self._path, self._threads)
+
+    def failed(self) -> None:
+        """A run of `model` failed: take a fresh interpreter if there were many, and no sequence runs in this one."""
+        if len(self.model.complaints) < MOST_COMPLAINTS or (self.inside is not None and self.inside.in_use):
+            return
+        with contextlib.suppress(LoadFailed):  # no memory for two: this one goes on
             self.model = LoadedModel.load(self._path, self._threads)
 
     @contextlib.contextmanager

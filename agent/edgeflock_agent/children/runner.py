@@ -58,6 +58,7 @@ class ModelProcess:
         self.first_values = int(loaded["first_values"])  # of the file's first output: as many classes as there may be
         self.processed = bool(loaded["processed"])  # the bundle declares steps before or after it
         self.sealed = replies.sealed(loaded["sealed"])
+        self._golden: list[dict[str, Any]] = []  # a request for each case
         self.slice: Slice | None = None
         self.slice_path: Path | None = None
 
@@ -147,12 +148,20 @@ class ModelProcess:
             HardStop: GOLDEN_MISMATCH with the first differing case and numbers, NAN_OUTPUT, MANIFEST_INVALID for a file
                 that is no golden cases of this model, CRASHED, HUNG.
         """
-        cases = self.open_golden(path)
+        tolerance = {"atol": atol, "rtol": rtol, "steps": steps, "exact": exact}
+        self._golden = [{"op": "golden_case", "case": case} | tolerance for case in range(self.open_golden(path))]
+        self.check_golden_again()
+
+    def check_golden_again(self) -> None:
+        """Run the golden cases of the last `check_golden` once more, beside whatever else is asked.
+
+        Raises:
+            HardStop: see `check_golden`.
+            Closed: the child has been closed.
+        """
         try:
-            for case in range(cases):
-                self._child.ask(
-                    {"op": "golden_case", "case": case, "atol": atol, "rtol": rtol, "steps": steps, "exact": exact}
-                )
+            for case in self._golden:
+                self._child.ask(case)
         except InferenceFailed as error:
             raise HardStop(Reason.GOLDEN_MISMATCH, f"a golden case did not run: {error}") from None
 

@@ -19,6 +19,7 @@ from edgeflock_agent.children.interpreters import Interpreters
 from edgeflock_deploy.errors import Untrusted
 from edgeflock_deploy.operators import State
 from edgeflock_deploy.reasons import Reason
+from edgeflock_deploy.runtime import InputMismatch
 
 Array = NDArray[Any]
 Item = tuple[Array, ...]
@@ -36,13 +37,22 @@ class TimedRuns:
         self._switches = 0  # involuntary context switches within timed calls, since the last reply that told
 
     def run(self, item: Item) -> float:
-        """Run once; only the call of the interpreter is timed (milliseconds)."""
+        """Run once; only the call of the interpreter is timed (milliseconds).
+
+        Raises:
+            RuntimeError: an operator failed.
+            InputMismatch: see `LoadedModel.set_inputs`.
+        """
         model = self.interpreters.model
-        model.set_inputs(item)
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        start = time.perf_counter_ns()
-        model.invoke()
-        latency_ms = (time.perf_counter_ns() - start) / 1e6
+        try:
+            model.set_inputs(item)
+            switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+            start = time.perf_counter_ns()
+            model.invoke()
+            latency_ms = (time.perf_counter_ns() - start) / 1e6
+        except (RuntimeError, InputMismatch):
+            self.interpreters.failed()
+            raise
         self._switches += resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
         return latency_ms
 

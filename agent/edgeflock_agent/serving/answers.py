@@ -26,7 +26,7 @@ from edgeflock_agent.children.runner import Closed, HardStop, Inference, Inferen
 from edgeflock_agent.children.tensors import is_plain
 from edgeflock_agent.serving import inference, lending, tensor_json
 from edgeflock_agent.serving.http_server import Lend, Request, Response, json_response, refusal
-from edgeflock_agent.serving.turns import Answered, ExpectedNow, MayLend, Serving, ServingNow, Turns, Witness
+from edgeflock_agent.serving.turns import Answered, ExpectedNow, MayLend, Refused, Serving, ServingNow, Turns, Witness
 
 _MODEL = re.compile(r"/v2/models/([A-Za-z0-9._-]{1,64})(?:/versions/([A-Za-z0-9._-]{1,64}))?(/ready|/infer)?")
 _LENGTH_FIELD = inference.LENGTH_FIELD.lower()
@@ -42,10 +42,16 @@ class Answers:
     """The answer to each request; see `Endpoint.start` for the arguments."""
 
     def __init__(
-        self, serving: ServingNow, expected: ExpectedNow, witness: Witness, turns: Turns, may_lend: MayLend
+        self,
+        serving: ServingNow,
+        expected: ExpectedNow,
+        witness: Witness,
+        refused: Refused,
+        turns: Turns,
+        may_lend: MayLend,
     ) -> None:
-        self._serving, self._expected, self._witness, self._turns = serving, expected, witness, turns
-        self._may_lend = may_lend
+        self._serving, self._expected, self._witness, self._refused = serving, expected, witness, refused
+        self._turns, self._may_lend = turns, may_lend
 
     def __call__(self, request: Request) -> Response:
         """The answer to one request; called from many threads."""
@@ -126,6 +132,8 @@ class Answers:
                 answered, now = None, turn.incumbent(arrived_s) or now
             by, done = answered or (now, now.process.infer(inputs, shapes, asked.sequence))
         except (InferenceFailed, ValueError) as error:
+            if isinstance(error, InferenceFailed) and turn is None:  # a trial counts for itself
+                self._refused(name, now)
             raise _Refused(400, str(error)) from None
         self._witness(Answered(name, inputs, by, done, shapes, plain))
         response = _response(name, by, _named_as(now.process.outputs, by.process.outputs), asked, done)

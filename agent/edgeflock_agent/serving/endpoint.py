@@ -17,6 +17,7 @@ from edgeflock_agent.serving.turns import (
     ExpectedNow,
     MayLend,
     RawInputs,
+    Refused,
     Serving,
     ServingNow,
     Turn,
@@ -30,6 +31,10 @@ __all__ = ["Answered", "Endpoint", "RawInputs", "Serving", "Turn", "Witness", "e
 
 def _nobody(_answered: Answered) -> None:
     """Nobody looks at what applications ask."""
+
+
+def _unheard(_model: str, _serving: Serving) -> None:
+    """Nobody counts what the runtime refuses."""
 
 
 def _never(_model: str, _serving: Serving) -> bool:
@@ -54,6 +59,7 @@ class Endpoint:
         expected: ExpectedNow = tuple,
         *,
         witness: Witness = _nobody,
+        refused: Refused = _unheard,
         turns: Turns = _no_turn,
         may_lend: MayLend = _never,
         host: str = "127.0.0.1",
@@ -66,6 +72,7 @@ class Endpoint:
             serving: which variant serves a model now, or None; called from many threads.
             expected: the models that should be served; the endpoint is ready when all of them are.
             witness: is told of each answer before it is sent, on the request's own thread: it must be quick.
+            refused: is told where the runtime refused a request, in the same way.
             turns: which trial has a say in a model's requests, or None; called from many threads.
             may_lend: whether the child that serves a model may answer its applications by itself for a while, of which
                 the witness hears nothing; called from many threads, and once a second while it does.
@@ -84,7 +91,7 @@ class Endpoint:
             except BaseException:
                 at_port.close()
                 raise
-        return cls(HttpServer(sockets, Answers(serving, expected, witness, turns, may_lend)), url, socket_path)
+        return cls(HttpServer(sockets, Answers(serving, expected, witness, refused, turns, may_lend)), url, socket_path)
 
     def stop(self) -> None:
         """Stop listening, and remove the Unix socket."""

@@ -71,6 +71,7 @@ class Turn(Protocol):
 ServingNow = Callable[[str], Serving | None]
 ExpectedNow = Callable[[], Collection[str]]
 Witness = Callable[[Answered], None]
+Refused = Callable[[str, Serving], None]
 Turns = Callable[[str], Turn | None]
 MayLend = Callable[[str, Serving], bool]
 

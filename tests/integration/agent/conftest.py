@@ -82,15 +82,17 @@ class Headquarters:
         model_bytes: bytes | None = None,
         device_classes: tuple[str, ...] | None = None,
         cases_of: str | None = None,
+        case_scale: float = 1.0,
     ) -> str:
         """Publish a bundle, retained, and return its digest.
 
         `padding` makes the model file longer; `model_bytes` take its place, while the golden outputs stay the model's.
-        `cases_of` names the model that the golden cases are made with, for one that does not run here.
+        `cases_of` names the model that the golden cases are made with, for one that does not run here; their inputs
+        are normal with a standard deviation of `case_scale`.
         """
         path = DATA / model_file
         loaded = LoadedModel.load(DATA / (cases_of or model_file))
-        inputs = np.random.default_rng(0).normal(size=(4, *loaded.inputs[0].shape[1:])).astype("float32")
+        inputs = np.random.default_rng(0).normal(0, case_scale, (4, *loaded.inputs[0].shape[1:])).astype("float32")
         outputs = np.stack([loaded.run(item[None])[0][0] for item in inputs]) + float(wrong_golden)
         encoded: dict[BlobRole, EncodedBlob] = {
             "model": encode_blob((model_bytes or path.read_bytes()) + padding),

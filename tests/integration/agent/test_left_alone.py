@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import time
 import urllib.error
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from edgeflock_agent.storage.disk import Disk
@@ -41,14 +43,14 @@ def until(what: str, check: Callable[[], Any]) -> Any:
 
 
 def ask(board: Board, first: float = 0.1) -> str | None:
-    """The digest that answered; None for an answer that JSON cannot say."""
+    """The digest that answered; None for an answer that JSON cannot say, or a request that the model refused."""
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 8], "data": [first] + [0.1] * 7}
     body = json.dumps({"inputs": [tensor]}).encode()
     try:
         with urllib.request.urlopen(f"{board.endpoint}/v2/models/digits/infer", data=body, timeout=30) as reply:
             return str(json.load(reply)["parameters"]["digest"])
     except urllib.error.HTTPError as error:
-        if error.code == 500:
+        if error.code in (400, 500):
             return None
         raise
 
@@ -59,9 +61,9 @@ def remembered(board: Board) -> ModelState:
     return record.models["digits"]
 
 
-def left_alone(hq: Headquarters, board: Board, bad: str) -> tuple[str, str]:
+def left_alone(hq: Headquarters, board: Board, bad: str, case_scale: float = 1.0) -> tuple[str, str]:
     """A board that committed tiny, then the bad one, and then lost its broker; their digests."""
-    old, new = hq.bundle("tiny.tflite", 1), hq.bundle(bad, 2)
+    old, new = hq.bundle("tiny.tflite", 1), hq.bundle(bad, 2, case_scale=case_scale)
     board.start()
     for generation, digest in enumerate((old, new), 1):
         hq.want(board.device, Phase.COMMIT, digest, generation)
@@ -142,3 +144,24 @@ def test_a_variant_that_eats_memory_goes_back_offline(hq: Headquarters, board: B
     state = remembered(board)
     assert state.reason in {Reason.MEMORY_OVER_BUDGET, Reason.CRASH_LOOP}
     assert new in state.known_bad
+
+
+def test_a_variant_that_refuses_all_and_its_golden_cases_too_is_started_anew(hq: Headquarters, board: Board) -> None:
+    _, new = left_alone(hq, board, "tiny_bomb.tflite", case_scale=6.0)  # one case takes 14 MB
+    (child,) = board.children()
+    held = psutil.Process(child).memory_info().vms + (2 << 20)
+    resource.prlimit(child, resource.RLIMIT_AS, (held, held))  # as if it had leaked what it may have
+    for _ in range(10):
+        assert ask(board, 20.0) is None
+    until("another process serves", lambda: board.children() not in ([child], []) and ask(board, 20.0) == new)
+    assert remembered(board).known_bad == ()
+
+
+def test_a_variant_is_not_to_blame_for_requests_that_nobody_could_answer(hq: Headquarters, board: Board) -> None:
+    _, new = left_alone(hq, board, "tiny_bomb.tflite")
+    (child,) = board.children()
+    for _ in range(10):
+        assert ask(board, 1e9) is None
+    until("it was looked into", lambda: "runs the golden cases as ever" in board.log_path.read_text())
+    assert ask(board) == new
+    assert board.children() == [child]

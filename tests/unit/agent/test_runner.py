@@ -16,6 +16,7 @@ import pytest
 
 from edgeflock_agent.children import frames
 from edgeflock_agent.children.runner import Closed, HardStop, InferenceFailed, ModelProcess
+from edgeflock_agent.watch import private_bytes
 from edgeflock_deploy.cases import Evaluation, Golden, write_evaluation, write_golden
 from edgeflock_deploy.reasons import Reason
 
@@ -205,6 +206,21 @@ def test_an_item_that_fails_leaves_the_child_alive(shared: ModelProcess) -> None
     with pytest.raises(InferenceFailed, match="IndexError"):
         shared.run_item(64)
     assert shared.run_item(63).correct
+
+
+def test_inputs_that_fail_all_day_do_the_child_no_harm_and_each_is_told_its_own_error() -> None:
+    """The runtime keeps what it says of each failure, and says all of it at the next."""
+    with ModelProcess.start(DATA / "tiny_bomb.tflite", memory_budget_bytes=64 << 20) as process:
+        held, said = private_bytes(process.pid), set()
+        for _ in range(5000):
+            with pytest.raises(InferenceFailed) as refused:
+                process.infer([struct.pack("<8f", 1000.0, *[0.1] * 7)])
+            said.add(str(refused.value))
+        assert len(said) == 1
+        assert len(said.pop()) < 200
+        grown = (private_bytes(process.pid) or 0) - (held or 0)
+        assert grown < 2 << 20
+        assert process.infer([struct.pack("<8f", *[0.1] * 8)]).outputs
 
 
 def test_a_crash_says_by_which_signal_and_every_further_request_says_so_too(tiny: ModelProcess) -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from edgeflock_agent.children.runner import HardStop, Inference, ModelProcess
 from edgeflock_agent.serving.endpoint import Answered, Serving
-from edgeflock_agent.watch import NAN_IN_A_ROW, Watch, allowed_bytes, private_bytes, too_much_nan
+from edgeflock_agent.watch import (
+    DOUBTED_EVERY_S,
+    NAN_IN_A_ROW,
+    REFUSED_IN_A_ROW,
+    Watch,
+    allowed_bytes,
+    private_bytes,
+    too_much_nan,
+)
+from edgeflock_deploy.cases import Golden, write_golden
 from edgeflock_deploy.reasons import Reason
 
 DATA = Path(__file__).parents[2] / "data"
@@ -114,3 +126,48 @@ def test_private_memory_leaves_out_what_files_stand_behind() -> None:
     assert held is not None
     assert 1 << 20 < held < 8 << 30
     assert allowed_bytes(held) > 2 * held
+
+
+def refuse(watch: Watch, serving: Serving, times: int) -> None:
+    for _ in range(times):
+        watch.refused("digits", serving)
+
+
+def test_refusals_in_a_row_are_doubted_once_a_minute_and_an_answer_ends_the_row(watch: Watch, serving: Serving) -> None:
+    refuse(watch, serving, REFUSED_IN_A_ROW - 1)
+    feed(watch, serving, False)
+    refuse(watch, serving, REFUSED_IN_A_ROW - 1)
+    assert not watch.doubts("digits", serving, 0.0)
+    refuse(watch, serving, 1)
+    doubted = [second for second in range(130) if watch.doubts("digits", serving, float(second))]
+    assert doubted == [0, DOUBTED_EVERY_S, 2 * DOUBTED_EVERY_S]
+
+
+def test_a_variant_that_gives_its_golden_outputs_is_not_told_on(
+    watch: Watch, told: list[tuple[str, Serving, HardStop]]
+) -> None:
+    with ModelProcess.start(DATA / "tiny.tflite") as process:
+        process.check_golden(DATA / "tiny_golden.npz", atol=1e-4, rtol=1e-3, steps=1, exact=False)
+        watch.prove("digits", Serving("d" * 64, process))
+    watch.prove("digits", Serving("d" * 64, process))  # closed meanwhile
+    assert told == []
+
+
+def test_a_variant_that_fails_at_its_golden_cases_too_is_told_on(
+    tmp_path: Path, watch: Watch, told: list[tuple[str, Serving, HardStop]]
+) -> None:
+    x = np.full((1, 8), 40.0, np.float32)  # takes 152 MB
+    golden = tmp_path / "golden.npz"
+    with ModelProcess.start(DATA / "tiny_bomb.tflite") as process:
+        y = np.frombuffer(process.infer([x.tobytes()]).outputs[0], np.float32).reshape(1, 3)
+        golden.write_bytes(write_golden(Golden((x,), (y,))))
+        process.check_golden(golden, atol=1e-4, rtol=1e-3, steps=1, exact=False)
+        serving = Serving("d" * 64, process)
+        process.infer([item(1.0)])  # which gives the memory back
+        held = psutil.Process(process.pid).memory_info().vms + (8 << 20)
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (held, held))  # as if it had leaked what it may have
+        refuse(watch, serving, 9)
+        watch.prove("digits", serving)
+    ((_, by, stop),) = told
+    assert (by, stop.reason) == (serving, Reason.CRASHED)
+    assert "refused 9 requests of applications in a row, and then: a golden case did not run" in stop.detail
