@@ -12,29 +12,21 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgeflock_agent import logs
 from edgeflock_agent.logs import Format
 from edgeflock_agent.state_folder import DEFAULT_STATE
-from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.given_numbers import FloatRange
+from edgeflock_deploy.one_line import OneLineGroup
 
 # What a running agent does not need is imported when it is asked for.
 _RARE = ("bake", "bench", "calibrate", "captures", "install")
 
 
-class _Group(click.Group):
-    """Prints what the user got wrong as one line and exits with code 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BadInput as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
+class _Group(OneLineGroup):
+    """Imports what is rare when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *_RARE])

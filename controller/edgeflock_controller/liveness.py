@@ -1,7 +1,8 @@
 """Who has fallen silent: a device of which nothing was heard for three beats counts as offline.
 
 A last will alone does not do: a broker that dies, or is cut off with the device, publishes none. Silence proves nothing
-while the service itself cannot hear, so that everyone gets the whole grace again whenever it begins to listen. Pure:
+while the service itself cannot hear, so that everyone gets the whole grace again whenever it begins to listen; and a
+broker that hangs, or a line that swallows everything, must be known for one before anybody's grace is over. Pure:
 monotonic seconds come in as arguments. What is done about a silent device is not decided here.
 """
 
@@ -11,6 +12,9 @@ from collections.abc import Iterable
 
 BEATS = 3
 LEAST_S = 15.0  # a beat may be short; a busy board is still allowed a hiccup
+LINK_KEEPALIVE_S = 4
+"""Of the service's own link, which notices within twice that, and a second, that nothing comes through it any more:
+less than is left of any device's grace when its next beat is due."""
 _UNKNOWN_BEAT_S = 10.0  # until a device has named its own
 
 

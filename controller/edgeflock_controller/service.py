@@ -25,6 +25,7 @@ from edgeflock_controller.api import make_app
 from edgeflock_controller.broker import EmbeddedBroker
 from edgeflock_controller.commands import Commands
 from edgeflock_controller.core import Core
+from edgeflock_controller.liveness import LINK_KEEPALIVE_S
 from edgeflock_controller.store import Store, StoreLock
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import SigningKey, Trust
@@ -83,7 +84,7 @@ def serve(settings: Settings, stopping: threading.Event, ready: Callable[[Runnin
         name = f"edgeflock-controller-{key.public.keyid}"
         core = Core(
             store,
-            lambda on_connect: Link(broker_url, name, on_connect=on_connect),
+            lambda on_connect: link_to(broker_url, name, on_connect),
             key,
             time.time,
             time.monotonic,
@@ -106,6 +107,11 @@ def serve(settings: Settings, stopping: threading.Event, ready: Callable[[Runnin
     if embedded is not None:
         embedded.stop()
     return not core.failed.is_set()
+
+
+def link_to(broker_url: str, name: str, on_connect: Callable[[], None]) -> Link:
+    """The service's own connection; a broker that hangs is found out before devices are taken for silent."""
+    return Link(broker_url, name, on_connect=on_connect, keepalive_s=LINK_KEEPALIVE_S)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -75,6 +75,7 @@ class Link:
         on_connect: called after each (re)connect, when the subscriptions have been renewed.
         spread_s: over what the first reconnects of many clients like this one are spread; see `backoff_s`.
         max_queued: messages that wait for their acknowledgement at most; one more is dropped. 0: no bound.
+        keepalive_s: a broker that says nothing for so long is asked, and is gone if it says nothing for as long again.
 
     Raises:
         BadInput: the url is not an MQTT address, or this Python cannot speak to a broker reliably.
@@ -89,10 +90,12 @@ class Link:
         on_connect: Callable[[], None] | None = None,
         spread_s: float = _BACKOFF_FIRST_S,
         max_queued: int = 0,
+        keepalive_s: int = KEEPALIVE_S,
     ) -> None:
         if getattr(mqtt, "ssl", None) is None:  # paho's thread would end at the first read that has to wait
             raise BadInput("this Python", "has no working ssl, which the MQTT client needs", "use one that has")
         self._spread_s, self._dropped_by_us = spread_s, False
+        self._keepalive_s = keepalive_s
         self._host, self._port = parse_broker(url)
         self._on_connect = on_connect
         self._handlers: dict[str, Handler] = {}
@@ -128,7 +131,7 @@ class Link:
 
     def start(self) -> None:
         """Begin connecting; returns at once."""
-        self._client.connect_async(self._host, self._port, KEEPALIVE_S)
+        self._client.connect_async(self._host, self._port, self._keepalive_s)
         self._client.loop_start()
 
     def wait_connected(self, timeout_s: float) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from edgeflock_deploy.errors import BadInput
+from edgeflock_deploy.one_line import OneLineGroup
 
 
 class _Entry(NamedTuple):
@@ -45,7 +45,7 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(OneLineGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
         return list(_COMMANDS)
 
@@ -65,9 +65,6 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BadInput as error:
-            click.echo(f"error: {error}", err=True)
-            raise click.exceptions.Exit(2) from None
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(130) from None

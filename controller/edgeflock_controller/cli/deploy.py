@@ -98,7 +98,9 @@ def _say(rollout: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(rollout)
     else:
-        click.echo(f"{rollout['id']} started; follow it with `edgeflock watch`, ask `edgeflock why {rollout['id']}`")
+        # One that waits for its time, for an approval or a window has not begun: what it waits for is said.
+        begun = "started" if rollout["phase"] == "RUNNING" else f"is {rollout['phase']}: {rollout['reason']}"
+        click.echo(f"{rollout['id']} {begun}; follow it with `edgeflock watch`, ask `edgeflock why {rollout['id']}`")
         for one in rollout.get("overtakes", ()):  # a service of before does not say
             back = f", and {one['going_back']} that got its variant go back" if one["going_back"] else ""
             click.echo(f"{one['rollout']} ends for it{back}")

@@ -57,8 +57,8 @@ def resume(draft: Draft, event: Resumed) -> None:
     for device, progress in draft.rollout.devices.items():
         if progress.status in CANDIDATES:
             used = draft.rollout.evidence.of(device).windows
-            more = draft.rules.max_windows if used >= progress.windows_allowed else 0
-            draft.change_device(device, windows_allowed=progress.windows_allowed + more)
+            if used >= progress.windows_allowed:  # counted from now: windows are heard while it is held, too
+                draft.change_device(device, windows_allowed=used + draft.rules.max_windows)
         elif progress.status is DeviceStatus.SET_ASIDE and not progress.late:
             held = draft.rollout.digest_of(device) is None  # its class has no variant: it is gone on without
             status = DeviceStatus.SET_ASIDE if held else DeviceStatus.WAITING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from edgeflock_controller.commands import Commands
 from edgeflock_controller.core import HOUSEKEEPING_S, Core
 from edgeflock_controller.expiry import LIFE_S
 from edgeflock_controller.intake import check_bundle, take_container
+from edgeflock_controller.liveness import LINK_KEEPALIVE_S
 from edgeflock_controller.registry import Bundle
+from edgeflock_controller.service import link_to
 from edgeflock_controller.store import Store
 from edgeflock_deploy import topics
 from edgeflock_deploy.bundle import Blob, EncodedBlob, Manifest, Task, Tolerance, encode_blob, seal_manifest
@@ -50,7 +53,7 @@ class Headquarters:
         name = f"edgeflock-controller-{CONTROLLER.public.keyid}"
         self.core = Core(
             self.store,
-            lambda on_connect: Link(url, name, on_connect=on_connect),
+            lambda on_connect: link_to(url, name, on_connect),
             CONTROLLER,
             clock,
             clock,
@@ -253,3 +256,15 @@ def test_each_connection_of_the_service_is_a_session_of_its_own(hq: Headquarters
     hq.core.link.drop()
     wait_for("another session", lambda: len(set(sessions)) == 2)
     link.stop()
+
+
+def test_the_service_asks_a_broker_that_says_nothing_before_devices_count_as_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        link = link_to(f"mqtt://127.0.0.1:{server.getsockname()[1]}", "hq", lambda: None)
+        link.start()
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(20)
+            assert int.from_bytes(connection.recv(100)[10:12], "big") == LINK_KEEPALIVE_S
+        link.stop()

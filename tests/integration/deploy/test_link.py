@@ -209,3 +209,19 @@ def test_a_message_whose_topic_is_no_text_is_dropped_and_the_next_one_arrives() 
             connection.sendall(b"\x30\x04\x00\x02\xff\xff" + b"\x30\x04\x00\x01ab")  # PUBLISH, twice
             assert heard.get(timeout=WAIT_S) == b"b"
             link.stop()
+
+
+def test_a_broker_that_says_nothing_is_left_after_two_of_the_keepalives_that_were_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(WAIT_S)
+        link = Link(f"mqtt://127.0.0.1:{server.getsockname()[1]}", "a", keepalive_s=1)
+        link.start()
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(WAIT_S)
+            assert connection.recv(100)[10:12] == b"\x00\x01"  # CONNECT tells the broker, too
+            connection.sendall(b"\x20\x02\x00\x00")  # CONNACK
+            assert link.wait_connected(WAIT_S)
+            assert connection.recv(10) == b"\xc0\x00"  # PINGREQ, which stays without an answer
+            assert connection.recv(10) == b""  # it hangs up
+        link.stop()

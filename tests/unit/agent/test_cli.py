@@ -58,7 +58,7 @@ def test_a_bad_option_is_one_line_with_its_mend_and_code_2(tmp_path: Path, chang
 def test_what_is_no_finite_number_is_refused_before_anything_is_done(command: list[str], value: str) -> None:
     code, out, err = run(*command, value)
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith(f"Error: Invalid value for '{command[-1]}': ")
+    assert err.startswith(f"error: invalid value for '{command[-1]}': ")
 
 
 @pytest.mark.parametrize("command", [["status"], ["bake"], ["run", "--id", "a", "--broker", "mqtt://127.0.0.1:9"]])
@@ -128,3 +128,18 @@ def test_help_shows_every_command() -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert all(command in out for command in ("run", "status", "bench"))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("run", "--beat", "-1"), "'--beat': -1.0 is not in the range x>=0.1; see `edgeflock-agent run --help`"),
+        (("nope",), "no such command 'nope'; see `edgeflock-agent --help`"),
+    ],
+)
+def test_words_that_no_command_understands_are_one_line_and_code_2(words: tuple[str, ...], line: str) -> None:
+    result = CliRunner().invoke(main, words, prog_name="edgeflock-agent")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.endswith(f"{line}\n")
+    assert result.stderr.count("\n") == 1

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeflock_controller.cli import main
+from edgeflock_controller.cli.deploy import _say
 from edgeflock_controller.cli.follow import changes
 
 COMMANDS = sorted(main.list_commands(None))  # type: ignore[arg-type]
@@ -148,3 +149,35 @@ def test_a_deployment_that_cannot_be_read_is_refused_before_anybody_is_asked(com
     assert "is not running; start it with `edgeflock serve`" in error("digits", "--variant", "v")
     if command == "rehearse":
         assert "cannot be rehearsed" in error("digits", "--variant", "v", "--regression", "speed +5%")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("nope",), "no such command 'nope'; see `edgeflock --help`"),
+        (("--verison",), "see `edgeflock --help`"),
+        (("rehearse", "m", "--runs", "-5"), "'--runs': -5 is not in the range x>=1; see `edgeflock rehearse --help`"),
+        (("rollouts", "approve"), "missing argument 'ROLLOUT'; see `edgeflock rollouts approve --help`"),
+        (("unfreeze",), "Choose from: device, model; see `edgeflock unfreeze --help`"),
+    ],
+)
+def test_words_that_no_command_understands_are_one_line_and_exit_code_2(words: tuple[str, ...], line: str) -> None:
+    result = CliRunner().invoke(main, words, prog_name="edgeflock")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.endswith(f"{line}\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_group_without_a_command_shows_its_help() -> None:
+    result = CliRunner().invoke(main, ["policy"])
+    assert "Usage:" in result.output
+    assert "Commands:" in result.output
+
+
+def test_a_deployment_that_has_not_begun_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    _say({"id": "r1", "phase": "RUNNING", "reason": "stage 1 of 3, to 1 device"}, False)
+    _say({"id": "r2", "phase": "SCHEDULED", "reason": "starts at 2026-11-23 02:00 UTC"}, False)
+    begun, scheduled = capsys.readouterr().out.splitlines()
+    assert begun.startswith("r1 started; ")
+    assert scheduled.startswith("r2 is SCHEDULED: starts at 2026-11-23 02:00 UTC; ")

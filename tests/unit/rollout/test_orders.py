@@ -45,6 +45,22 @@ def test_resuming_restarts_the_clocks(fleet: MakeFleet, policy: MakePolicy) -> N
     assert world.asked(Phase.TRIAL) == ["a"]
 
 
+def test_resuming_gives_as_many_windows_again_however_many_came_while_it_was_held(
+    fleet: MakeFleet, policy: MakePolicy
+) -> None:
+    world = fleet(policy(1, 100.0))
+    more = world.rollout.policy.stage[0].max_windows
+    world.trial("a")
+    world.windows("a", 5 * more, paired=False)  # no evidence; most of them while it is held for that
+    assert world.phase() is RolloutPhase.PAUSED
+    world.resume()
+    assert world.phase() is RolloutPhase.RUNNING
+    world.windows("a", more - 1, paired=False)
+    assert world.phase() is RolloutPhase.RUNNING
+    world.window("a", paired=False)
+    assert world.phase() is RolloutPhase.PAUSED
+
+
 def test_pausing_what_is_held_already_keeps_why_it_was_held(fleet: MakeFleet, policy: MakePolicy) -> None:
     world = fleet(policy(100.0), "ab")
     world.fails("a", Reason.DISK_FULL)
