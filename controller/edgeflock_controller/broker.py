@@ -104,7 +104,12 @@ class EmbeddedBroker:
         url = f"mqtt://127.0.0.1:{port}"
         _wait_until_up(folder, process, port)
         record = {"v": 1, "pid": process.pid, "pid_started": pid_started(process.pid), "url": url}
-        _write_atomically(folder / "broker.json", json.dumps(record))
+        try:
+            _write_atomically(folder / "broker.json", json.dumps(record))
+        except OSError:
+            process.kill()  # nobody would find it again
+            process.wait()
+            raise
         return cls(folder, process.pid, url, process)
 
     @property

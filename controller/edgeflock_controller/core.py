@@ -21,7 +21,7 @@ from edgeflock_controller.entrants import late_comers
 from edgeflock_controller.fleet import Fleet
 from edgeflock_controller.publishing import BrokerLink, Publisher
 from edgeflock_controller.rollouts import Rollouts
-from edgeflock_controller.store import Store
+from edgeflock_controller.store import Store, disk_refuses
 from edgeflock_deploy import topics
 from edgeflock_deploy.keys import SigningKey
 from edgeflock_deploy.messages.reports import AgentEvent, CapturePiece, Presence, Reported
@@ -149,8 +149,12 @@ class Core:
             going = True
             while going:
                 going = self.turn()
-        except Exception:
-            log.exception("the service stops: its state could not be stored, or a fault of ours struck")
+        except Exception as error:
+            if disk_refuses(error):
+                mend = "make room or mend the disk, and start it again: it goes on from what is stored"
+                log.error("the service stops: its state could not be stored (%s); %s", error, mend)
+            else:
+                log.exception("the service stops: a fault of ours struck")
             self.failed.set()
 
     def turn(self, wait_s: float = _POLL_S) -> bool:
@@ -225,6 +229,8 @@ class Core:
                     self._deaf_since = None
         except Exception as error:
             self.rollouts.restore(before)
+            if not self.store.in_transaction:
+                raise  # the whole turn is gone: nothing that comes after it in the turn may be stored
             if isinstance(item, _Call):
                 turn.answers.append((item.future, error))
             elif isinstance(item, _Message):

@@ -16,7 +16,10 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from edgeflock_controller.replay import Entry, sealed
+from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.rollout.events import EVENTS, RolloutEvent, journaled
 
 _AT_ONCE = 2_000  # rows in memory while a journal is read
@@ -44,13 +47,17 @@ class Journal:
         return int(written.lastrowid or 0)
 
     def read(self, rollout: str, after: int = 0, upto: int | None = None) -> Iterator[Entry]:
-        """The events of a rollout, oldest first: those after one place in the journal, up to another."""
+        """The events of a rollout, oldest first: those after one place in the journal, up to another.
+
+        Raises:
+            BadInput: one cannot be read, when it is reached.
+        """
         rows = "SELECT seq, event, decided, seal FROM journal WHERE rollout = ? AND seq > ? ORDER BY seq LIMIT ?"
         while found := self._connection.execute(rows, (rollout, after, _AT_ONCE)).fetchall():
             for after, text, decided, seal in found:
                 if upto is not None and after > upto:
                     return
-                yield Entry(after, EVENTS.validate_json(text), text, decided, seal)
+                yield Entry(after, _event(rollout, after, text), text, decided, seal)
 
     def seal_at(self, rollout: str, seq: int) -> str | None:
         """The seal of a row."""
@@ -98,3 +105,12 @@ class Journal:
         """What is shown of each rollout, oldest first, as of its last change of phase."""
         rows = self._connection.execute("SELECT summary FROM rollouts ORDER BY began")
         return [json.loads(row["summary"]) for row in rows]
+
+
+def _event(rollout: str, seq: int, text: str) -> RolloutEvent:
+    try:
+        return EVENTS.validate_json(text)
+    except ValidationError as error:
+        wrong = f"cannot be read ({error.errors()[0]['msg']}): it was damaged, or written by a later release"
+        mend = "use that release, or put back a copy of the store's edgeflock.db from before"
+        raise BadInput(f"event {seq} of the journal, of rollout {rollout}", wrong, mend) from None

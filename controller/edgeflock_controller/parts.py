@@ -29,6 +29,7 @@ from edgeflock_controller.replay import replay
 from edgeflock_controller.snapshots import Snapshot
 from edgeflock_controller.state_bytes import state_sha256
 from edgeflock_controller.telling import Telling, Told
+from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.lifeline import die_with_parent
 
 log = logging.getLogger(__name__)
@@ -88,15 +89,18 @@ def proved(
 
 
 def folded(rollouts: Reading, part: Part, everything: bool) -> Outcome | None:
-    """Replay one part; None if the snapshot before it cannot be believed, or it has no event."""
+    """Replay one part; None if the snapshot before it cannot be believed, an event cannot be read, or it has none."""
     before = rollouts.snapshots.at(part.rollout, part.after) if part.after else None
     if part.after and before is None:
         return None
     telling = Telling(everything)
     entries = rollouts.journal.read(part.rollout, part.after, part.upto)
     seal = rollouts.journal.seal_at(part.rollout, part.after)
-    for step in replay(entries, None if before is None else before.rollout, seal):
-        telling.take(step)
+    try:
+        for step in replay(entries, None if before is None else before.rollout, seal):
+            telling.take(step)
+    except BadInput:
+        return None
     return None if telling.rollout is None else Outcome(telling.told(), state_sha256(telling.rollout))
 
 

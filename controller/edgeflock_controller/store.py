@@ -41,6 +41,15 @@ class TakenOver(EdgeflockError):
     """Another service works on this store: this one must store nothing and say nothing any more."""
 
 
+def disk_refuses(error: BaseException) -> bool:
+    """Whether it is the disk that would not take or give something: full, failing, read-only."""
+    words = ("disk is full", "disk I/O", "readonly", "unable to open")
+    said = str(error)
+    return isinstance(error, OSError) or (
+        isinstance(error, sqlite3.OperationalError) and any(word in said for word in words)
+    )
+
+
 class Store:
     """An open store.
 
@@ -70,6 +79,11 @@ class Store:
         self.prospects = Prospects(self._connection, self.twins, self.comings, self.measurements)
         self.captures = Captures(folder / "captures", self)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether one is open; not, inside `transaction`, where the disk refused and SQLite took everything back."""
+        return self._connection.in_transaction
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside is stored, or nothing is. Nests: an inner one that fails takes back only itself."""
@@ -81,10 +95,13 @@ class Store:
         try:
             yield
         except BaseException:
-            self._connection.execute(rollback)
-            if rollback != "ROLLBACK":
-                self._connection.execute(commit)
+            if self._connection.in_transaction:  # where the disk refuses, SQLite has taken everything back by itself
+                self._connection.execute(rollback)
+                if rollback != "ROLLBACK":
+                    self._connection.execute(commit)
             raise
+        if not self._connection.in_transaction:
+            raise sqlite3.OperationalError("the disk is full or fails: SQLite took everything back")
         self._connection.execute(commit)
 
     @contextlib.contextmanager

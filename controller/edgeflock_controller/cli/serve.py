@@ -32,6 +32,7 @@ def serve(broker: str, address: str, store: Path | None, keys_folder: Path | Non
     """
     from edgeflock_controller.service import Running, Settings
     from edgeflock_controller.service import serve as run
+    from edgeflock_controller.store import disk_refuses
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its comings and goings are not news
@@ -50,5 +51,12 @@ def serve(broker: str, address: str, store: Path | None, keys_folder: Path | Non
         click.echo(f"a board joins with: edgeflock-agent run --id NAME --broker {running.broker} ", nl=False)
         click.echo(f"--state DIR --trust {settings.keys / 'trust.json'}")
 
-    if not run(settings, stopping, ready):
+    try:
+        ended_well = run(settings, stopping, ready)
+    except Exception as error:
+        if not disk_refuses(error):
+            raise
+        mend = "make room or mend the disk, and start it again"
+        raise BadInput(f"--store {settings.store}", f"cannot be written ({error})", mend) from None
+    if not ended_well:
         raise click.exceptions.Exit(1)

@@ -268,3 +268,20 @@ def test_the_service_asks_a_broker_that_says_nothing_before_devices_count_as_sil
             connection.settimeout(20)
             assert int.from_bytes(connection.recv(100)[10:12], "big") == LINK_KEEPALIVE_S
         link.stop()
+
+
+def test_a_disk_that_is_full_stops_the_service_in_a_line_that_says_what_to_do(
+    hq: Headquarters, caplog: pytest.LogCaptureFixture
+) -> None:
+    hq.ask(lambda: hq.store.set_meta("before", "1"))
+    hq.ask(lambda: hq.store._connection.execute("PRAGMA max_page_count = 1"))  # no more than there are already
+    hq.core.call(lambda: hq.store.set_meta("much", "x" * 1_000_000))
+    hq.core.call(lambda: hq.store.set_meta("after", "1"))  # would fit
+    assert hq.core.failed.wait(20)
+    (said,) = (record for record in caplog.records if "the service stops" in record.message)
+    assert "disk is full" in said.message
+    assert "make room or mend the disk, and start it again" in said.message
+    assert said.exc_info is None
+    again = Store(hq.store.folder)
+    assert (again.get_meta("before"), again.get_meta("much"), again.get_meta("after")) == ("1", None, None)
+    again.close()

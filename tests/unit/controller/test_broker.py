@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -47,3 +48,12 @@ def test_a_reused_pid_is_not_taken_for_the_broker(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(BadInput, match="is taken"):
         EmbeddedBroker.start(tmp_path, other.getsockname()[1])
+
+
+def test_a_broker_of_which_no_record_can_be_written_is_not_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "broker.new").mkdir()  # where the record is written first: the disk refuses it, as a full one does
+    with pytest.raises(IsADirectoryError):
+        EmbeddedBroker.start(tmp_path, dies_with_parent=True)
+    port = int((tmp_path / "broker.toml").read_text().partition('listen = "127.0.0.1:')[2].partition('"')[0])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED

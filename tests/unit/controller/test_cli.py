@@ -79,6 +79,15 @@ def test_a_service_without_keys_or_with_a_wrong_address_is_refused(tmp_path: Pat
     assert "is not on loopback" in CliRunner().invoke(main, ["serve", "--http", "0.0.0.0:0", *options]).stderr
 
 
+def test_a_store_that_the_disk_refuses_is_one_line_with_what_to_do(tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["keys", "init", "--keys", str(tmp_path)]).exit_code == 0
+    (tmp_path / "broker.toml").mkdir()  # an OSError on the way, as a full disk gives one
+    result = CliRunner().invoke(main, ["serve", "--keys", str(tmp_path), "--store", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: --store {tmp_path}: cannot be written (")
+    assert result.stderr.endswith("; make room or mend the disk, and start it again\n")
+
+
 def test_following_a_rollout_tells_causes_before_what_they_led_to() -> None:
     waiting, asked = ({"status": status, "reason": None, "detail": None} for status in ("WAITING", "ASKED"))
     before = {

@@ -192,6 +192,14 @@ def test_a_restart_says_that_the_journal_was_changed(store: Store, caplog: pytes
     assert "event 4 of the journal is not as it was written" in caplog.text
 
 
+def test_a_restart_says_which_event_cannot_be_read_and_an_earlier_moment_is_still_told(store: Store) -> None:
+    begun(store)
+    change(store, "UPDATE journal SET event = '{rotten' WHERE seq = 6")
+    with pytest.raises(BadInput, match="event 6 of the journal, of rollout r1: cannot be read"):
+        recovered(store)
+    assert why_view(store.journal.read("r1"), at=103.5)["events"] == 4
+
+
 def test_as_it_was_at_a_moment(store: Store) -> None:
     rollouts = begun(store)
     found = why_view(store.journal.read("r1"), live(rollouts), at=103.5)

@@ -18,6 +18,7 @@ from edgeflock_controller.snapshots import KEPT, Snapshot
 from edgeflock_controller.state_bytes import pieces
 from edgeflock_controller.store import Store
 from edgeflock_controller.telling import Told
+from edgeflock_deploy.errors import BadInput
 
 EVENTS = 120
 
@@ -105,6 +106,13 @@ def test_an_event_that_was_changed_proves_nothing_and_is_named(store: Store, now
     change(store, "UPDATE journal SET event = replace(event, '0.99', '0.98') WHERE seq = 66")
     assert in_parts(store, now) is None
     assert why_view(store.journal.read("r1"))["proof"]["faults"][0]["seq"] == 66
+
+
+def test_an_event_that_cannot_be_read_proves_nothing_and_is_named(store: Store, now: Snapshot) -> None:
+    change(store, "UPDATE journal SET event = '{rotten' WHERE seq = 66")
+    assert in_parts(store, now) is None
+    with pytest.raises(BadInput, match="event 66 of the journal, of rollout r1: cannot be read"):
+        Case(store, now, 0).why(None, False)
 
 
 def test_a_snapshot_that_rotted_and_a_process_that_ended_early_prove_nothing(store: Store, now: Snapshot) -> None:

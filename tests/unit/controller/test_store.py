@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from edgeflock_controller.measurements import Result
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.schema import MIGRATIONS, VERSION
 from edgeflock_controller.state_bytes import format_id
-from edgeflock_controller.store import Store, StoreLock, TakenOver
+from edgeflock_controller.store import Store, StoreLock, TakenOver, disk_refuses
 from edgeflock_deploy.bundle import BlobRole, Form, Manifest, Task, Tolerance, encode_blob
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.messages.reports import Measured
@@ -182,3 +183,27 @@ def test_a_service_whose_term_is_over_may_decide_nothing(store: Store) -> None:
     store.check_term(second)
     with pytest.raises(TakenOver, match="term 1 is over"):
         store.check_term(first)
+
+
+@pytest.mark.parametrize(
+    ("error", "refuses"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (sqlite3.OperationalError("database or disk is full"), True),
+        (sqlite3.OperationalError("attempt to write a readonly database"), True),
+        (sqlite3.OperationalError("no such column: sea"), False),
+        (ValueError("disk is full"), False),
+    ],
+)
+def test_what_the_disk_refuses_is_told_from_a_fault_of_ours(error: Exception, refuses: bool) -> None:
+    assert disk_refuses(error) is refuses
+
+
+def test_a_transaction_that_the_disk_refused_in_its_midst_is_not_taken_for_stored(store: Store) -> None:
+    store._connection.execute("PRAGMA max_page_count = 1")  # no more than there are already
+    with pytest.raises(sqlite3.OperationalError, match="took everything back"), store.transaction():
+        store.set_meta("a", "1")
+        with contextlib.suppress(sqlite3.OperationalError), store.transaction():
+            store.set_meta("much", "x" * 1_000_000)
+    assert not store.in_transaction
+    assert store.get_meta("a") is None
