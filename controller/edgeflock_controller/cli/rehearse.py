@@ -45,13 +45,15 @@ def rehearse(target: Target, worse: str | None, runs: int, seed: int, store: Pat
     from edgeflock_controller.cli.foresee import ask_subject
     from edgeflock_controller.rehearsal.outcomes import outcomes
     from edgeflock_controller.rehearsal.plan import plot_of
+    from edgeflock_controller.rehearsal.power import unjudged
     from edgeflock_controller.rehearsal.regression import HARMLESS, parse_regression
     from edgeflock_controller.rehearsal.subject import sources_in_words
     from edgeflock_controller.rehearsal.unchosen import rehearsable
 
     regression = HARMLESS if worse is None else parse_regression(worse)
     subject, left_out = rehearsable(ask_subject(home.store_folder(store), target))
-    ended = _run_all(plot_of(subject, target.policy, target.selector, target.start_at, regression), seed, runs)
+    plot = plot_of(subject, target.policy, target.selector, target.start_at, regression)
+    ended = _run_all(plot, seed, runs)
     found = {
         "model": subject.candidate.model,
         "version": subject.candidate.version,
@@ -60,6 +62,7 @@ def rehearse(target: Target, worse: str | None, runs: int, seed: int, store: Pat
         "left_out": [one._asdict() | {"sentence": str(one)} for one in left_out],
         "policy": target.policy.name,
         "regression": regression.text,
+        "unjudged": unjudged(plot),
         "devices": len(subject.boards),
         "devices_online": sum(board.online for board in subject.boards),
         "seed": seed,
@@ -111,6 +114,8 @@ def _print(found: dict[str, Any]) -> None:
         out.print(f"by class: {', '.join(f'{name}: {variant}' for name, variant in gets.items())}")
     if found["left_out"]:
         out.print(f"not rehearsed: {'; '.join(one['sentence'] for one in found['left_out'])}")
+    if found["unjudged"]:
+        out.print(found["unjudged"])
     for sentence in found["sources"]:
         out.print(sentence)
     if found["approvals"]:

@@ -78,6 +78,17 @@ def detects(plot: Plot, guardrail: Guardrail, seeds: int, opening: Opening | Non
     return _measured(search, high, guardrail, seeds)
 
 
+def unjudged(plot: Plot) -> str | None:
+    """Why what the regression makes worse is judged nowhere in this rollout, in words; None: it is."""
+    worse = plot.regression.sizes
+    watched = [guardrail.metric for guardrail in plot.policy.guardrail if guardrail.metric in worse]
+    if not worse or any(_is_measured(plot, metric) for metric in watched):
+        return None
+    if watched:
+        return f"no board here measures {', '.join(watched)}"
+    return f"no guardrail of policy {plot.policy.name} looks at {' or '.join(worse)}"
+
+
 def _is_measured(plot: Plot, metric: str) -> bool:
     if metric == "energy_mj":
         return any(board.measures_energy for board in plot.given)

@@ -14,6 +14,7 @@ from edgeflock_controller.rehearsal.boards import Unlike, paired_logs
 from edgeflock_controller.rehearsal.candidate import Candidate
 from edgeflock_controller.rehearsal.outcomes import outcomes, reason_in_short
 from edgeflock_controller.rehearsal.plot import Plot
+from edgeflock_controller.rehearsal.power import unjudged
 from edgeflock_controller.rehearsal.regression import HARMLESS, Regression, parse_regression
 from edgeflock_controller.rehearsal.run import Run, rehearse
 from edgeflock_controller.rehearsal.windows import Windows, pairs_in_window, window_s
@@ -243,3 +244,11 @@ def test_like_reasons_are_counted_together() -> None:
     said = "FAIL: latency_ms_p50 is {} % above the incumbent's on 1 of 1 device ({} windows, evidence 433 of 300)"
     assert reason_in_short(said.format(24, 19)) == reason_in_short(said.format(31, 12))
     assert reason_in_short("FAIL: a is up") != reason_in_short("FAIL: b is up")
+
+
+def test_a_regression_that_nothing_of_the_rollout_judges_is_said() -> None:
+    standard = load_policy("standard")
+    assert unjudged(plot(2, "energy_mj +25%", standard)) == "no board here measures energy_mj"
+    assert unjudged(plot(2, "energy_mj +25%", standard, measures_energy=True)) is None
+    assert unjudged(plot(2, "errors +2%")) == "no guardrail of policy p50 looks at errors"
+    assert [unjudged(plot(2, text)) for text in (None, "latency +25%", "crash")] == [None, None, None]
