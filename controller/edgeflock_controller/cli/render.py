@@ -240,13 +240,13 @@ def _from_now(at: float, now: float) -> str:
     return f"in {duration(at - now)} ({clock(at)})" if at > now else f"now ({clock(at)})"
 
 
-def rollout_devices_table(rollout: Json) -> Table:
-    """The devices of a rollout."""
+def rollout_devices_table(rollout: Json, *, hears: bool = True) -> Table:
+    """The devices of a rollout; while the service hears nobody, their presence is unknown."""
     rows: list[list[str | Text]] = [
         [
             name,
             device["device_class"],
-            _presence(device),
+            _presence(device if hears else device | {"presence": "unknown"}),
             coloured(device["status"]),
             device["state"] or "-",
             (device["reason"] or "-") + (f": {device['detail']}" if device["detail"] else ""),

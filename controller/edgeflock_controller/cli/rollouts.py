@@ -55,14 +55,15 @@ def show(outer: Path | None, rollout: str, store: Path | None, as_json: bool) ->
     Example:
       edgeflock rollouts show r3
     """
+    from edgeflock_controller.cli import render
     from edgeflock_controller.client import Client
 
     with Client(home.store_folder(store or outer)) as client:
-        found = client.rollout(rollout)
+        found, cut_off = client.rollout(rollout), render.not_heard(client.status(), client.broker)
     if as_json:
         print_json(found)
     else:
-        _print(found)
+        _print(found, None if found["ended_at"] is not None else cut_off)
 
 
 @rollouts.command()
@@ -154,7 +155,7 @@ def _tell(found: dict[str, Any], wish: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _print(rollout: dict[str, Any]) -> None:
+def _print(rollout: dict[str, Any], cut_off: str | None) -> None:
     from edgeflock_controller.cli import choices, render
 
     out = render.console()
@@ -169,7 +170,9 @@ def _print(rollout: dict[str, Any]) -> None:
     for number, stage in enumerate(rollout["stages"], start=1):
         out.print(f"stage {number}: {render.stage_in_words(stage)}")
     choices.print_choice(rollout)
-    out.print(render.rollout_devices_table(rollout))
+    out.print(render.rollout_devices_table(rollout, hears=cut_off is None))
+    if cut_off:
+        out.print(cut_off, soft_wrap=True)
     if rollout["verdict"]:
         out.print(f"verdict: {rollout['verdict']['sentence']}")
         if rollout["verdict"]["evidence"]:

@@ -84,6 +84,13 @@ def test_what_a_device_says_is_shown_as_it_is(said: str, capsys: pytest.CaptureF
     assert capsys.readouterr().out.count(said) == 2
 
 
+def test_of_a_rollouts_devices_nobody_is_online_while_the_service_hears_nobody() -> None:
+    device = {"device_class": "a", "online": True, "status": "TRIAL", "state": None, "reason": None, "detail": None}
+    for hears, word in ((True, "online"), (False, "unknown")):
+        table = render.rollout_devices_table({"devices": {"pi-1": device}}, hears=hears)
+        assert shown(table, 80).splitlines()[2].split()[:3] == ["pi-1", "a", word]
+
+
 def test_a_table_of_devices_shows_tags_where_there_are_any_and_says_which_are_frozen() -> None:
     plain: dict[str, Any] = {"id": "pi-1", "device_class": "a", "runtime": "r", "online": True, "models": {}}
     plain |= {"tags": {}, "frozen": None, "windows_dropped": 0, "events_dropped": 0}
