@@ -1,12 +1,14 @@
 """What the user got wrong is told in one line, with exit code 2, by both commands.
 
 The law of this file: it knows how an error reaches the terminal, and no command. `BadInput` is ours; what click finds
-in the words themselves (a number out of range, an unknown option) it would tell in four lines, and is told alike.
+in the words themselves (a number out of range, an unknown option) it would tell in four lines, and is told alike. So is
+a command whose packages are not installed here, as those of headquarters on a board.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +42,13 @@ def _told() -> Iterator[None]:
         yield
     except BadInput as error:
         line = str(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extras = _extras_with(package)
+        if not extras:
+            raise
+        line = f"this command needs the package {package}, which is not installed here; "
+        line += f"pip install 'edgeflock[{extras[0]}]'"
     except click.UsageError as error:
         if isinstance(error, _HELP):
             raise
@@ -49,3 +58,15 @@ def _told() -> Iterator[None]:
         return
     click.echo(f"error: {line}", err=True)
     raise click.exceptions.Exit(2)
+
+
+def _extras_with(package: str) -> list[str]:
+    """The extras of this package that bring another one, by the name that is imported."""
+    import importlib.metadata  # only where something is missing
+
+    try:
+        requirements = importlib.metadata.requires("edgeflock") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    named = re.compile(rf"{re.escape(package.replace('_', '-'))}\b(?!-).*\bextra == ['\"](\w+)['\"]", re.IGNORECASE)
+    return [found[1] for requirement in requirements if (found := named.match(requirement)) and found[1] != "dev"]

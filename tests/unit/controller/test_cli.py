@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,19 @@ def test_a_deployment_that_has_not_begun_says_what_it_waits_for(capsys: pytest.C
     begun, scheduled = capsys.readouterr().out.splitlines()
     assert begun.startswith("r1 started; ")
     assert scheduled.startswith("r2 is SCHEDULED: starts at 2026-11-23 02:00 UTC; ")
+
+
+@pytest.mark.parametrize(("words", "missing"), [(["serve"], "uvicorn"), (["devices"], "rich")])
+def test_a_command_whose_packages_are_not_installed_names_the_extra_that_brings_them(
+    words: list[str], missing: str, tmp_path: Path
+) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from edgeflock_controller.cli import main; main({words})"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"EDGEFLOCK_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = f"error: this command needs the package {missing}, which is not installed here; "
+    assert (ran.returncode, ran.stderr) == (2, f"{said}pip install 'edgeflock[controller]'\n")
