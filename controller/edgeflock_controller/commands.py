@@ -17,7 +17,7 @@ from edgeflock_controller.entrants import entrant
 from edgeflock_controller.explanation import Case
 from edgeflock_controller.foresight import Foresight
 from edgeflock_controller.naming import check_model, check_policy, device_named, existing, selected
-from edgeflock_controller.offers import check_offer
+from edgeflock_controller.offers import check_offer, check_version
 from edgeflock_controller.registry import Bundle
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.errors import BadInput
@@ -173,6 +173,7 @@ class Commands:
         devices = selected(self._store, selector)
         published = [one.manifest for one in self._store.registry.bundles(model)]
         check_offer(bundle.manifest, list(devices.values()), selector, published)
+        check_version(bundle.manifest, [self._committed_version(device, model) for device in devices])
         return bundle, devices
 
     def rollback(self, model: str, selector: str, by: str) -> Json:
@@ -304,6 +305,11 @@ class Commands:
     def _label(self, digest: str | None, form: str | None) -> str | None:
         bundle = self._store.registry.bundle(digest) if digest else None
         return None if bundle is None else views.label(bundle.manifest, form)
+
+    def _committed_version(self, device: str, model: str) -> int | None:
+        digest = self._store.twins.committed(device, model)
+        bundle = None if digest is None else self._store.registry.bundle(digest)
+        return None if bundle is None else bundle.manifest.version
 
     def _new_id(self) -> str:
         return f"r{self._store.journal.count_rollouts() + 1}-{self._new_suffix()}"

@@ -1,4 +1,4 @@
-"""What may be offered to whom: a variant is kept from devices whose runtime would compute it wrongly.
+"""What may be offered to whom: not what a device's runtime would compute wrongly, nor what all would refuse as too old.
 
 Decided here: the refusal, before anything is sent, and its words. Which runtime runs what stands in `capabilities`. Not
 judged are devices that have not said their runtime, and bundles that do not say their modes; behind that stands each
@@ -8,7 +8,7 @@ several is refused only where none of them is right. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from edgeflock_compression.quantization.capabilities import why_not
 from edgeflock_controller.twins import Device
@@ -41,6 +41,26 @@ def check_offer(manifest: Manifest, devices: Sequence[Device], selector: str, pu
         f"variant {manifest.variant!r} of {manifest.model}@{manifest.version}",
         f"would not run rightly on {_some(said)}",
         f"{_instead(fit)}, or {_narrower(selector, devices, wrong)}",
+    )
+
+
+def check_version(manifest: Manifest, committed: Collection[int | None]) -> None:
+    """Refuse to offer what no device would take: each has committed a newer version, and only a rollback undoes that.
+
+    Args:
+        manifest: of the variant.
+        committed: the version that each device has committed of the same model; None: none, or one that is not known.
+
+    Raises:
+        BadInput: with what to do instead.
+    """
+    newer = {version for version in committed if version is not None and version > manifest.version}
+    if not newer or any(version not in newer for version in committed):
+        return
+    raise BadInput(
+        f"version {manifest.version} of {manifest.model}",
+        f"would be refused by every device that is meant: they have committed version {max(newer)}",
+        f"`edgeflock rollback {manifest.model}` takes them back to what they had; or publish it under a newer version",
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgeflock_controller.offers import check_offer
+from edgeflock_controller.offers import check_offer, check_version
 from edgeflock_controller.twins import Device
 from edgeflock_deploy.bundle import Form, Manifest, Task, Tolerance
 from edgeflock_deploy.errors import BadInput
@@ -109,3 +109,17 @@ def test_a_bundle_is_refused_only_where_none_of_its_forms_is_right() -> None:
 )
 def test_what_runs_or_is_not_known_is_not_in_the_way(bundle: Manifest, runtime: str) -> None:
     check_offer(bundle, [device("pi-1", runtime)], "all", PUBLISHED)
+
+
+def test_what_every_device_would_refuse_as_too_old_is_refused_with_what_to_do() -> None:
+    with pytest.raises(BadInput) as refusal:
+        check_version(manifest("a", version=2), [3, 4])
+    assert str(refusal.value) == (
+        "version 2 of digits: would be refused by every device that is meant: they have committed version 4; "
+        "`edgeflock rollback digits` takes them back to what they had; or publish it under a newer version"
+    )
+
+
+@pytest.mark.parametrize("committed", [[], [None], [3, None], [2], [3, 1], [2, 3]])
+def test_a_version_that_some_device_may_take_is_offered(committed: list[int | None]) -> None:
+    check_version(manifest("a", version=2), committed)
