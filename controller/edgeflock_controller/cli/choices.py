@@ -68,6 +68,15 @@ def print_classes(classes: dict[str, Json]) -> None:
             out.print(sentence, soft_wrap=True)
 
 
+def how_to_measure(model: str, classes: dict[str, Json]) -> str | None:
+    """What to do about the classes of which no board has measured anything; None: there are none such."""
+    bare = [name for name, one in classes.items() if not any(row["boards"] for row in one["rows"])]
+    if not bare:
+        return None
+    whom = "all" if len(bare) == len(classes) else f"class={','.join(bare)}"
+    return f"`edgeflock front {model} --measure '{whom}'` has idle boards measure, and deploys nothing"
+
+
 def of_rollout(choice: Json, open_classes: Container[str] = ()) -> dict[str, Json]:
     """The classes of a rollout's choice, as `class_table` takes them; of `open_classes` it is not final."""
     metrics = parse_wanted(choice["objective"], choice["require"]).metrics

@@ -51,5 +51,7 @@ def front(
     if campaign is not None and campaign["ended_at"] is None:
         for one, waits in campaign["waits"].items():
             click.echo(f"{campaign['id']}: class {one}: {waits}")
+    elif selector is None and (mend := choices.how_to_measure(model, found["classes"])) is not None:
+        click.echo(mend)
     if campaign is not None and campaign["failed"] is not None:
         click.echo(f"{campaign['id']}: {campaign['failed']}")

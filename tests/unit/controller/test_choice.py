@@ -12,6 +12,7 @@ from edgeflock_controller.choice.facts import Variant, facts
 from edgeflock_controller.choice.front import choose, dominates, known, shown_metrics, with_front
 from edgeflock_controller.choice.metric import as_text
 from edgeflock_controller.choice.wanted import parse_wanted
+from edgeflock_controller.cli.choices import how_to_measure
 from edgeflock_deploy.blobs import Blob, Encoding
 from edgeflock_deploy.bundle import Manifest, Task, Tolerance
 from edgeflock_deploy.errors import BadInput
@@ -379,3 +380,12 @@ def test_the_chosen_one_is_on_the_front_meets_all_and_no_order_changes_it(
         assert not any(dominates(other, chosen, wanted.metrics) for other in rows)
         best = min(known(one, "latency_ms_p50") or 0.0 for one in fit)
         assert (chosen.values["latency_ms_p50"].low or 0.0) <= best + 2  # else it could be told apart from the best
+
+
+def test_where_no_board_measured_anything_the_front_says_how_to_have_it_measured() -> None:
+    bare: dict[str, Any] = {"rows": [{"boards": []}, {"boards": []}]}
+    known: dict[str, Any] = {"rows": [{"boards": []}, {"boards": ["pi-1"]}]}
+    what = "has idle boards measure, and deploys nothing"
+    assert how_to_measure("digits@3", {"a": bare, "b": bare}) == f"`edgeflock front digits@3 --measure 'all'` {what}"
+    assert how_to_measure("digits", {"a": bare, "b": known}) == f"`edgeflock front digits --measure 'class=a'` {what}"
+    assert how_to_measure("digits", {"b": known}) is None
