@@ -17,10 +17,12 @@ from typing import NamedTuple
 
 import click
 
+from edgeflock_agent.serving.listening import check_loopback, host_port
 from edgeflock_deploy import topics
 from edgeflock_deploy.errors import BadInput
 from edgeflock_deploy.keys import Trust
 from edgeflock_deploy.link import parse_broker
+from edgeflock_deploy.tags import parse_tags
 
 UNIT = "edgeflock-agent.service"
 _SHIPPED_PROGRAM = "/opt/edgeflock/bin/edgeflock-agent"
@@ -101,6 +103,14 @@ def _put(path: Path, file: File) -> None:
     fresh.replace(path)
 
 
+_OF_THE_UNIT = {
+    "--id": "name the device with --id of `edgeflock-agent install`",
+    "--broker": "name it with --broker of `edgeflock-agent install`",
+    "--trust": "name it with --trust of `edgeflock-agent install`",
+    "--state": "the service's state lies in /var/lib/edgeflock",
+}
+
+
 def check_options(options: Iterable[str], known: Iterable[click.Parameter]) -> None:
     """Refuse what would keep a service from ever starting.
 
@@ -112,6 +122,7 @@ def check_options(options: Iterable[str], known: Iterable[click.Parameter]) -> N
         BadInput: one is none of them, has a value that it does not take, or a unit could not pass it on.
     """
     by_name = {name: parameter for parameter in known for name in parameter.opts}
+    tags = []
     for option in options:
         if not re.fullmatch(r"--[^\s\"'\\$]+", option):
             raise BadInput(f"--option {option!r}", "is no option that a unit can pass on", "write --option --threads=4")
@@ -119,6 +130,13 @@ def check_options(options: Iterable[str], known: Iterable[click.Parameter]) -> N
         wrong = _wrong(by_name.get(name), value if equals else None)
         if wrong is not None:
             raise BadInput(f"--option {option!r}", wrong, "see `edgeflock-agent run --help`")
+        if name in _OF_THE_UNIT:
+            raise BadInput(f"--option {option!r}", "is set by the unit", _OF_THE_UNIT[name])
+        if name == "--tag":
+            tags.append(value)
+        elif name == "--http":
+            check_loopback(*host_port(value))
+    parse_tags(tags)
 
 
 def _wrong(parameter: click.Parameter | None, value: str | None) -> str | None:

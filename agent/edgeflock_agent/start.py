@@ -19,6 +19,7 @@ from edgeflock_agent.machine.state import Now
 from edgeflock_agent.measure.emulation import is_emulated
 from edgeflock_agent.reports import last_will
 from edgeflock_agent.serving.endpoint import Endpoint
+from edgeflock_agent.serving.listening import host_port
 from edgeflock_agent.serving.witnesses import each_of
 from edgeflock_agent.storage.baked import Baked
 from edgeflock_agent.storage.disk import Disk, DiskFull
@@ -81,7 +82,7 @@ def start(options: Options, on_end: Callable[[Callable[[], None]], None]) -> Non
     """
     topics.check_device_id(options.device)
     parse_broker(options.broker)
-    host, port = _host_port(options.http)
+    host, port = host_port(options.http)
     runtime = runtime_name()
     store = Store(options.state, Disk(), options.quota_bytes, Baked(options.factory))
     store.lock()
@@ -221,10 +222,3 @@ def remember_trust(state: Path, given: Path | None, disk: Disk) -> Trust:
             "copy trust.json from `edgeflock keys init` to this board and name it with --trust (once)",
         )
     return Trust.read(kept)
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise BadInput(f"--http {text!r}", "is not HOST:PORT", "write for example 127.0.0.1:8080, or port 0")
-    return host, int(port)

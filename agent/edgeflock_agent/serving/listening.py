@@ -11,8 +11,32 @@ from pathlib import Path
 from edgeflock_deploy.errors import BadInput
 
 _WAITING = 512  # connections that the kernel holds until they are accepted; a Unix socket turns more away at once
+_PORT_MAX = 65535
 _PATH_MAX_BYTES = 107  # of a Unix socket's address, on Linux
 _SOCKET_MODE = 0o660  # the agent's user and group may ask
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """HOST:PORT as an operator writes it.
+
+    Raises:
+        BadInput: it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > _PORT_MAX:
+        raise BadInput(f"--http {text!r}", "is not HOST:PORT", "write for example 127.0.0.1:8080, or port 0")
+    return host, int(port)
+
+
+def check_loopback(host: str, port: int) -> None:
+    """Refuse an address at which others than this board could ask.
+
+    Raises:
+        BadInput: it is one.
+    """
+    if not _is_loopback(host):
+        mend = "use 127.0.0.1 or [::1]: the endpoint asks for no password"
+        raise BadInput(f"HTTP address {host}:{port}", "is not a loopback address", mend)
 
 
 def tcp(host: str, port: int) -> tuple[socket.socket, str]:
@@ -21,9 +45,7 @@ def tcp(host: str, port: int) -> tuple[socket.socket, str]:
     Raises:
         BadInput: the address is not a loopback address, or cannot be listened on.
     """
-    thing = f"HTTP address {host}:{port}"
-    if not _is_loopback(host):
-        raise BadInput(thing, "is not a loopback address", "use 127.0.0.1 or [::1]: the endpoint asks for no password")
+    check_loopback(host, port)
     plain = host.strip("[]")
     listening = socket.socket(socket.AF_INET6 if ":" in plain else socket.AF_INET)
     try:
@@ -32,7 +54,8 @@ def tcp(host: str, port: int) -> tuple[socket.socket, str]:
         listening.listen(_WAITING)
     except (OSError, OverflowError) as error:
         listening.close()
-        raise BadInput(thing, f"cannot be listened on ({error})", "choose another port, or 0 for a free one") from None
+        wrong, mend = f"cannot be listened on ({error})", "choose another port, or 0 for a free one"
+        raise BadInput(f"HTTP address {host}:{port}", wrong, mend) from None
     shown = f"[{plain}]" if ":" in plain else plain
     return listening, f"http://{shown}:{listening.getsockname()[1]}"
 
